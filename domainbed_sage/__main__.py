@@ -1,0 +1,7 @@
+"""`python -m domainbed_sage` is the command `domainbed-sage`."""
+
+import sys
+
+from domainbed_sage.cli import main
+
+sys.exit(main())

@@ -1,0 +1,129 @@
+"""What an algorithm is given, and what it has to be."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from domainbed_sage.batch import DomainBatch
+from domainbed_sage.geometry.perturb import Precision, check_survival, perturbed
+from domainbed_sage.geometry.vectors import Vector
+from domainbed_sage.models.base import Model
+
+Metrics: TypeAlias = dict[str, Tensor]
+OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every algorithm is given.
+
+    Attributes:
+        model: network with `featurizer` and `classifier`.
+        make_optimizer: the base optimiser OPT of the papers, with its hyperparameters filled in.
+        num_domains: number K of source domains.
+        precision: arithmetic of the forward and backward passes.
+    """
+
+    model: Model
+    make_optimizer: OptimizerFactory
+    num_domains: int
+    precision: Precision = "fp32"
+
+
+class Algorithm(ABC):
+    """One published training method; a subclass is final and writes `update` alone.
+
+    Its hyperparameters are the keyword-only arguments of its constructor: typed, with the paper's values as defaults.
+
+    Attributes:
+        params: the trainable parameters θ.
+        step: number of updates already done; the training loop sets it.
+    """
+
+    name: ClassVar[str] = "algorithm"
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.model = problem.model
+        self.params: Vector = tuple(p for p in self.model.parameters() if p.requires_grad)
+        self.optimizer = problem.make_optimizer(self.params)  # type: ignore[arg-type]
+        self.step = 0
+        self.survival: float | None = None
+
+    @abstractmethod
+    def update(self, batch: DomainBatch) -> Metrics:
+        """Do one step and return scalar tensors to log; they stay on the device until they are logged."""
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy of the rows []."""
+        return F.cross_entropy(self.forward(x), y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the rows [N, C], in the precision of the problem."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.problem.precision)
+        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            return self.model(x).to(x.dtype)
+
+    def domain_losses(self, batch: DomainBatch) -> Tensor:
+        """L_1, …, L_K from one forward pass over the whole batch [K]."""
+        logits = self.forward(batch.x).split(batch.sizes)
+        return torch.stack([F.cross_entropy(z, y) for z, (_, y) in zip(logits, batch.domains(), strict=True)])
+
+    def gradient(self, batch: DomainBatch) -> tuple[Tensor, Vector]:
+        """Loss L of the whole batch, which is Σ_k w_k L_k, and its gradient."""
+        return self.gradient_of(self.loss(batch.x, batch.y))
+
+    def gradient_of(self, loss: Tensor) -> tuple[Tensor, Vector]:
+        """Detached loss and its gradient; zero for a parameter that the loss does not depend on."""
+        grads = torch.autograd.grad(loss, self.params, allow_unused=True, materialize_grads=True)
+        return loss.detach(), grads
+
+    def domain_gradients(self, batch: DomainBatch) -> tuple[Tensor, list[Vector]]:
+        """Losses L_1, …, L_K [K] and gradients g_1, …, g_K of the domains.
+
+        Where no layer mixes samples, each domain passes alone: the same gradients as from one joint graph at the
+        price of one backward pass over the batch instead of K. Otherwise: one joint forward pass, K backward passes.
+        """
+        if not self.model.mixes_samples:
+            pairs = [self.gradient_of(self.loss(x, y)) for x, y in batch.domains()]
+            return torch.stack([loss for loss, _ in pairs]), [g for _, g in pairs]
+        losses = self.domain_losses(batch)
+        grads = [
+            torch.autograd.grad(loss, self.params, retain_graph=True, allow_unused=True, materialize_grads=True)
+            for loss in losses
+        ]
+        return losses.detach(), grads
+
+    @contextmanager
+    def perturbed(self, epsilon: Vector) -> Iterator[None]:
+        """Weights θ + ε inside the block, exactly θ after it; BatchNorm statistics are not updated inside.
+
+        The first perturbation of a run is measured: `check_survival` stops a run whose precision swallows it.
+        """
+        if self.survival is None:
+            self.survival = check_survival(self.params, epsilon, self.problem.precision, self.name)
+        with perturbed(self.params, epsilon), self.model.frozen_statistics():
+            yield
+
+    def descend(self, gradient: Vector) -> None:
+        """One step of the base optimiser along `gradient`."""
+        for p, g in zip(self.params, gradient, strict=True):
+            p.grad = g.detach()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a restart needs: weights, optimiser, and what a subclass adds."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state that `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,141 @@
+"""Gradient-guided annealing, and its variant by Langevin-like noise (GGA-L)."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
+from domainbed_sage.algorithms.registry import register
+from domainbed_sage.batch import DomainBatch
+from domainbed_sage.geometry.vectors import Vector, agreement, gram, pairwise_cosines, weighted_mean
+from domainbed_sage.hparams import Choice, Power
+
+
+@register("GGA")
+class GGA(Algorithm):
+    """Early in training, search near θ for weights at which the domain gradients agree better; otherwise ERM.
+
+    In the steps `start` … `end` (both included) `trials` candidates θ + U(-r, r) of the featurizer are compared by the
+    smallest pairwise cosine of their domain gradients. A candidate is accepted when that cosine rises above the best
+    so far and its loss is less than `tolerance` above the reference. One ordinary step follows from the best one.
+    With r = 0, one source domain, or outside the window it is ERM.
+
+    Source: Ballas and Diou, CVPR 2025; aristotelisballas/GGA `algorithms.py`, class ERM_GGA.
+
+    Args:
+        problem: see `Problem`.
+        radius: half width r of the neighbourhood, per weight (`neighborhoodSize` of the code).
+        start: first step of the search.
+        end: last step of the search.
+        trials: candidates per step.
+        tolerance: allowed rise of the loss.
+        random_walk: the released code's search, see below.
+
+    Differences from the paper: every candidate is drawn around the current θ, and its loss is compared with the loss
+    at θ. The released code differs in both: a rejected perturbation stays in the weights, so that the next candidate
+    starts from it (a random walk, reset to θ by an acceptance), and the reference is the loss of the last accepted
+    candidate: ``random_walk=True``. Temperatures in that code are constant 1 and have no effect; here there are none.
+    One search step costs `trials` forward and backward passes.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        radius: Annotated[float, Field(ge=0), Power(10, -6, -4)] = 1e-5,
+        start: Annotated[int, Field(ge=0)] = 100,
+        end: Annotated[int, Field(ge=0)] = 200,
+        trials: Annotated[int, Field(ge=1)] = 250,
+        tolerance: float = 0.1,
+        random_walk: bool = False,
+    ) -> None:
+        super().__init__(problem)
+        self.radius, self.start, self.end, self.trials = radius, start, end, trials
+        self.tolerance, self.random_walk = tolerance, random_walk
+        featurizer = {id(p) for p in self.model.featurizer.parameters()}
+        self.searched = [id(p) in featurizer for p in self.params]
+
+    def update(self, batch: DomainBatch) -> Metrics:
+        """See `Algorithm.update`."""
+        found = self.search(batch) if self.start <= self.step <= self.end else {}
+        loss, g = self.gradient(batch)
+        self.descend(g)
+        return {"loss": loss} | found
+
+    def search(self, batch: DomainBatch) -> Metrics:
+        """Move the weights to the best candidate; smallest cosine before and after, and the number of acceptances."""
+        cosine, loss = self.smallest_cosine(batch)
+        first, best, reference, accepted = cosine, cosine, loss, torch.zeros_like(loss)
+        offset = best_offset = tuple(torch.zeros_like(p) for p in self.params)
+        for _ in range(self.trials):
+            offset = self.candidate(offset)
+            with self.perturbed(offset):
+                cosine, loss = self.smallest_cosine(batch)
+            accept = (loss - reference < self.tolerance) & (cosine > best)
+            best, best_offset = torch.where(accept, cosine, best), _where(accept, offset, best_offset)
+            accepted = accepted + accept
+            if self.random_walk:
+                reference = torch.where(accept, loss, reference)
+                offset = tuple(torch.where(accept, 0.0, e) for e in offset)
+        with torch.no_grad():
+            torch._foreach_add_(list(self.params), list(best_offset))
+        return {"cosine_before": first, "cosine_after": best, "accepted": accepted}
+
+    def candidate(self, offset: Vector) -> Vector:
+        """A new offset from θ: around 0, or around the last `offset` in the random walk."""
+        drawn = (
+            (2 * torch.rand_like(e) - 1) * self.radius if searched else torch.zeros_like(e)
+            for e, searched in zip(offset, self.searched, strict=True)
+        )
+        return tuple(e + d for e, d in zip(offset, drawn, strict=True)) if self.random_walk else tuple(drawn)
+
+    def smallest_cosine(self, batch: DomainBatch) -> tuple[Tensor, Tensor]:
+        """Smallest pairwise cosine of the domain gradients (1 with one domain), and the loss of the batch."""
+        losses, grads = self.domain_gradients(batch)
+        cosines = pairwise_cosines(gram(grads))
+        return cosines.min() if len(cosines) else losses.new_ones(()), batch.weights @ losses
+
+
+@register("GGA_L")
+class GGAL(Algorithm):
+    """The gradient plus noise whose size grows with the disagreement of the domains: g + γ (1 - S) ξ.
+
+    S is the mean pairwise cosine of the domain gradients. With γ = 0, or one source domain, it is ERM. SAGE without
+    its spectral perturbation (ρ = 0) is GGA-L with ``noise="gaussian"``.
+
+    Source: Ballas and Diou, CVPR 2025; aristotelisballas/GGA `algorithms.py`, class GGA_L.
+
+    Args:
+        problem: see `Problem`.
+        gamma: noise scale γ.
+        noise: distribution of ξ, elementwise.
+
+    Differences from the paper: none by default, ξ ~ U(0, 1). The released code draws ξ ~ N(0, 1):
+    ``noise="gaussian"``.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        gamma: Annotated[float, Field(ge=0), Choice(1e-4, 1e-3, 1e-2)] = 1e-3,
+        noise: Literal["uniform", "gaussian"] = "uniform",
+    ) -> None:
+        super().__init__(problem)
+        self.gamma = gamma
+        self.draw = torch.rand_like if noise == "uniform" else torch.randn_like
+
+    def update(self, batch: DomainBatch) -> Metrics:
+        """See `Algorithm.update`."""
+        losses, grads = self.domain_gradients(batch)
+        g = weighted_mean(grads, batch.sizes)
+        S = agreement(gram(grads))
+        beta = self.gamma * (1 - S)
+        self.descend(tuple(h + beta * self.draw(h) for h in g))
+        return {"loss": batch.weights @ losses, "agreement": S, "beta": beta}
+
+
+def _where(condition: Tensor, a: Vector, b: Vector) -> Vector:
+    return tuple(torch.where(condition, s, t) for s, t in zip(a, b, strict=True))

@@ -1,0 +1,42 @@
+"""Sharpness-aware minimisation."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
+from domainbed_sage.algorithms.registry import register
+from domainbed_sage.batch import DomainBatch
+from domainbed_sage.geometry.perturb import l2_ascent
+from domainbed_sage.geometry.vectors import norm
+from domainbed_sage.hparams import Choice
+
+
+@register("SAM")
+class SAM(Algorithm):
+    """The gradient at θ + ε with ε = ρ g / ‖g‖₂, applied at θ. With ρ = 0 it is ERM.
+
+    Source: Foret et al., ICLR 2021, Eq. 2 and Algorithm 1; DISAM's `SAM.py`.
+
+    Args:
+        problem: see `Problem`.
+        rho: radius ρ of the perturbation, in the Euclidean norm over all parameters.
+
+    Differences from the paper: none. Differences between public codes: the norm is guarded by + 1e-12 (SWAD's forks
+    have no guard), and the weights are restored from a copy (SWAD's forks subtract ε).
+    """
+
+    def __init__(
+        self, problem: Problem, *, rho: Annotated[float, Field(ge=0), Choice(0.01, 0.02, 0.05, 0.1)] = 0.05
+    ) -> None:
+        super().__init__(problem)
+        self.rho = rho
+
+    def update(self, batch: DomainBatch) -> Metrics:
+        """See `Algorithm.update`."""
+        loss, g = self.gradient(batch)
+        epsilon = l2_ascent(g, self.rho)
+        with self.perturbed(epsilon):
+            loss_perturbed, g_perturbed = self.gradient(batch)
+        self.descend(g_perturbed)
+        return {"loss": loss, "loss_perturbed": loss_perturbed, "epsilon_norm": norm(epsilon)}

@@ -1,0 +1,47 @@
+"""The minibatch of one step: K source domains side by side."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DomainBatch:
+    """Rows of K domains in one tensor; the rows of a domain stand together, in domain order.
+
+    Attributes:
+        x: inputs [N, ...].
+        y: class indices [N].
+        sizes: rows of each domain (n_1, …, n_K), summing to N; they may differ.
+    """
+
+    x: Tensor
+    y: Tensor
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if min(self.sizes, default=0) < 1 or sum(self.sizes) != len(self.x) or len(self.x) != len(self.y):
+            raise ValueError(
+                f"`sizes` should be positive and sum to the number of rows. "
+                f"Found sizes {self.sizes}, {len(self.x)} inputs and {len(self.y)} labels."
+            )
+
+    @property
+    def weights(self) -> Tensor:
+        """Sample weights w_k = n_k / N of the domains [K]."""
+        return torch.tensor(self.sizes, device=self.x.device, dtype=self.x.dtype) / len(self.x)
+
+    def domains(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (x_k, y_k), the rows of each domain."""
+        yield from zip(self.x.split(self.sizes), self.y.split(self.sizes), strict=True)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "DomainBatch":
+        """Return the batch on a device, its inputs in `dtype`."""
+        x = self.x.to(device, dtype or self.x.dtype, non_blocking=True)
+        return DomainBatch(x, self.y.to(device, non_blocking=True), self.sizes)
+
+    def pin_memory(self) -> "DomainBatch":
+        """Return the batch in page-locked memory; called by torch's DataLoader."""
+        return DomainBatch(self.x.pin_memory(), self.y.pin_memory(), self.sizes)

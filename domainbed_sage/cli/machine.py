@@ -1,0 +1,52 @@
+"""Options that say where a run runs, shared by several subcommands."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from domainbed_sage.config import Machine
+from domainbed_sage.errors import UserError
+from domainbed_sage.plugins import load_plugin
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--data_dir", type=Path, help="folder of the datasets; the embedded ones need none")
+    parser.add_argument("--device", default=None, help="torch device; by default the GPU if there is one")
+    parser.add_argument("--num_workers", type=int, default=0, help="loader processes per run (default: %(default)s)")
+    parser.add_argument("--skip_model_save", action="store_true", help="write no model.pkl")
+    parser.add_argument(
+        "--plugin", type=Path, action="append", default=[], help="Python file that registers an algorithm; repeatable"
+    )
+
+
+def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool = False) -> Machine:
+    """Load the plugins and describe the machine.
+
+    Raises:
+        UserError: a plugin fails, or the device does not exist.
+    """
+    for plugin in args.plugin:
+        load_plugin(plugin)
+    data_dir = args.data_dir or (Path(os.environ["DOMAINBED_DATA_DIR"]) if "DOMAINBED_DATA_DIR" in os.environ else None)
+    machine = Machine(
+        output_dir=output_dir,
+        data_dir=data_dir,
+        num_workers=args.num_workers,
+        skip_model_save=args.skip_model_save,
+        progress=progress,
+    )
+    return machine if args.device is None else _on(machine, args.device)
+
+
+def _on(machine: Machine, name: str) -> Machine:
+    from dataclasses import replace
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return replace(machine, device=device)

@@ -1,0 +1,120 @@
+"""`domainbed-sage sweep` and `domainbed-sage demo`: from a sweep file to results."""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from domainbed_sage.cli import machine, table
+from domainbed_sage.config import RunConfig
+from domainbed_sage.errors import UserError
+from domainbed_sage.files import write_atomically
+from domainbed_sage.local import Outcome, run_missing
+from domainbed_sage.resources import shipped
+from domainbed_sage.sweep import read_sweep
+
+PLAN = "plan.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `sweep`."""
+    parser.add_argument("action", choices=("run", "list"), help="execute the missing runs here, or only list all runs")
+    parser.add_argument("file", type=Path, help="sweep file, e.g. sweeps/demo.yaml")
+    _add_run_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """List a sweep's runs, or execute the missing ones.
+
+    Raises:
+        UserError: mistakes in the file.
+    """
+    sweep = read_sweep(args.file)
+    folder = args.output_dir or Path("results") / sweep.name
+    where = machine.from_arguments(args, folder)
+    runs = sweep.runs()
+    if args.action == "list":
+        _list(runs, folder)
+        return 0
+    write_plan(runs, folder)
+    outcome = run_missing(runs, where, args.jobs)
+    print(summary(outcome, len(runs), folder), file=sys.stderr)
+    return 130 if outcome.interrupted else int(bool(outcome.failed))
+
+
+class Demo:
+    """`domainbed-sage demo`: the demo sweep, its tables, and where they are."""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Declare the options of `demo`."""
+        _add_run_arguments(parser)
+
+    @staticmethod
+    def main(args: argparse.Namespace) -> int:
+        """Run the demo sweep and print its table.
+
+        Raises:
+            UserError: see `sweep`.
+        """
+        began = time.monotonic()
+        args.action, args.file = "run", shipped("sweeps/demo.yaml")
+        sweep = read_sweep(args.file)
+        folder = args.output_dir or Path("results") / sweep.name
+        print(f"{len(sweep.runs())} runs: {', '.join(sweep.algorithms)} on EmojiStyles, each style held out in turn.")
+        status = main(args)
+        if status == 0:
+            table.show(folder)
+            print(f"\nThe demo took {(time.monotonic() - began) / 60:.1f} minutes. In {folder} there are:")
+            print("  table.md, table.tex, table.csv   the table")
+            print("  table.png                        its picture")
+            print("  curves.png                       training curves")
+            print("  <run>/results.jsonl              the records, in DomainBed's format")
+        return status
+
+
+def write_plan(runs: list[RunConfig], folder: Path) -> None:
+    """Note in the results folder which results the sweep plans, so that `table` can name the missing ones."""
+    keys = [[r.dataset, r.algorithm, list(r.test_envs), r.trial_seed] for r in runs]
+    write_atomically(folder / PLAN, json.dumps(keys))
+
+
+def summary(outcome: Outcome, total: int, folder: Path) -> str:
+    """What became of the runs, and what to do next."""
+    lines = [f"{outcome.done + outcome.before} of {total} runs are done ({outcome.done} now) in {folder}."]
+    if outcome.failed:
+        lines += [f"{len(outcome.failed)} failed:"]
+        lines += [f"  {name}\n    {reason}".rstrip() for name, reason in outcome.failed.items()]
+        lines += ["Mend the cause and start the same command again: only the missing runs are executed."]
+    if outcome.interrupted:
+        lines += ["Interrupted: active runs saved a checkpoint. Start the same command again to continue."]
+    return "\n".join(lines)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output_dir", type=Path, help="results folder; by default results/<name of the sweep>")
+    parser.add_argument("--jobs", type=int, help="runs at the same time; by default one per two cores, at least two")
+    machine.add_arguments(parser)
+
+
+def _list(runs: list[RunConfig], folder: Path) -> None:
+    if not runs:
+        raise UserError("The sweep has no runs: its datasets or algorithms are empty.")
+    states = Counter[str]()
+    width = max(len(run.folder_name) for run in runs)
+    for run in runs:
+        state = "done" if (folder / run.folder_name / "done").exists() else "missing"
+        states[state] += 1
+        print(f"{run.folder_name:<{width}}  {state}")
+    print(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in states.items()))
+
+
+def remove_incomplete(runs: list[RunConfig], folder: Path) -> int:
+    """Delete the folders of runs that began and did not end; their number. DomainBed's `delete_incomplete`."""
+    begun = [path for run in runs if (path := folder / run.folder_name).is_dir() and not (path / "done").exists()]
+    for path in begun:
+        shutil.rmtree(path)
+    return len(begun)

@@ -1,0 +1,28 @@
+"""`domainbed-sage verify`: replay recorded trajectories."""
+
+import argparse
+from pathlib import Path
+
+from domainbed_sage.verify import TOLERANCE, replay, report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.description = (
+        "Replay recorded trajectories with our algorithms in float64 and print, per method, the largest relative "
+        "deviation over all steps: of the weights after each step that starts from the recorded weights, of the loss, "
+        "of SAGE's agreement S, and of the weights along a free-running trajectory. "
+        f"Exit status 1 when a step deviates by more than {TOLERANCE:g}."
+    )
+    parser.add_argument("goldens", type=Path, metavar="GOLDENS.npz", help="recording; its .json lies beside it")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the deviations.
+
+    Raises:
+        UserError: the file is not a recording.
+    """
+    text, ok = report(replay(args.goldens))
+    print(text)
+    return 0 if ok else 1

@@ -1,0 +1,198 @@
+"""What a run is: `RunConfig` holds its science and is hashed; `Machine` holds where it runs and is not."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from domainbed_sage.algorithms import algorithms
+from domainbed_sage.data.specs import DatasetSpec, datasets
+from domainbed_sage.data.transforms import DataOptions
+from domainbed_sage.errors import UserError, raise_all
+from domainbed_sage.geometry.perturb import Precision
+from domainbed_sage.hparams import HParam, declared, resolve, validate
+from domainbed_sage.models import models
+from domainbed_sage.optimizers import optimizers
+
+
+class RunConfig(BaseModel):
+    """The science of one run: two runs with equal fields have equal results, wherever they run.
+
+    Attributes:
+        dataset: name of the dataset.
+        algorithm: name of the algorithm.
+        test_envs: indices of the held-out environments.
+        model: name of the model.
+        optimizer: name of the base optimiser.
+        trial_seed: number of the trial; seeds the in/out split and the random hyperparameters.
+        hparams_seed: 0 = default hyperparameters, otherwise random ones.
+        seed: seeds everything else.
+        steps: number of training steps.
+        checkpoint_freq: steps between evaluations.
+        holdout_fraction: share of every environment in its out split.
+        precision: arithmetic of the forward and backward passes.
+        hparams: all hyperparameters, resolved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    algorithm: str
+    test_envs: tuple[int, ...]
+    model: str
+    optimizer: str = "adam"
+    trial_seed: int = 0
+    hparams_seed: int = 0
+    seed: int = 0
+    steps: int
+    checkpoint_freq: int
+    holdout_fraction: float = 0.2
+    precision: Precision = "fp32"
+    hparams: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """Hash of the science, 12 hexadecimal digits; no path, host or date enters it."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the run's folder: readable, and unique through the `run_id`."""
+        held_out = "+".join(str(i) for i in self.test_envs)
+        return f"{self.dataset}-{self.algorithm}-env{held_out}-trial{self.trial_seed}-{self.run_id}"
+
+    @property
+    def source_envs(self) -> tuple[int, ...]:
+        """Indices of the environments to train on."""
+        return tuple(i for i in range(len(datasets[self.dataset].environments)) if i not in self.test_envs)
+
+    def of(self, *configurables: Any) -> dict[str, Any]:
+        """The hyperparameters that these things declare."""
+        return {name: self.hparams[name] for name in declared(*configurables)}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run runs; nothing here changes its numbers on CPU.
+
+    Attributes:
+        output_dir: the run's own folder.
+        data_dir: folder of the datasets.
+        device: torch device.
+        num_workers: loader processes.
+        save_every_s: seconds between checkpoints; one is also written at every evaluation.
+        skip_model_save: write no `model.pkl` at the end.
+        progress: show a progress bar.
+    """
+
+    output_dir: Path
+    data_dir: Path | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    num_workers: int = 0
+    save_every_s: float = 300.0
+    skip_model_save: bool = False
+    progress: bool = False
+
+
+def declared_hparams(algorithm: str, model: str, optimizer: str) -> dict[str, HParam]:
+    """Every hyperparameter of a run with these parts, from their signatures."""
+    return declared(DataOptions, optimizers[optimizer], models[model].build, algorithms[algorithm])
+
+
+def make_config(
+    *,
+    dataset: str,
+    algorithm: str,
+    test_envs: Sequence[int | str],
+    model: str | None = None,
+    optimizer: str = "adam",
+    steps: int | None = None,
+    checkpoint_freq: int | None = None,
+    hparams: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> RunConfig:
+    """Fill in the defaults of dataset, model and algorithm, and check everything.
+
+    Raises:
+        UserError: names that are not known, environments that leave no source, impossible values; all at once.
+    """
+    model = model or (datasets[dataset].model if dataset in datasets else "small_cnn")
+    mistakes = [
+        registry.unknown(name)
+        for registry, name in ((datasets, dataset), (algorithms, algorithm), (models, model), (optimizers, optimizer))
+        if name not in registry
+    ]
+    raise_all(mistakes, "the description of the run")
+    spec = datasets[dataset]
+    steps = spec.steps if steps is None else steps
+    checkpoint_freq = spec.checkpoint_freq if checkpoint_freq is None else checkpoint_freq
+    mistakes += _number_mistakes(steps, checkpoint_freq, fields.get("holdout_fraction", 0.2))
+    envs = _environment_indices(spec, test_envs, mistakes)
+    resolved: dict[str, Any] = {}
+    try:
+        resolved = resolve(
+            declared_hparams(algorithm, model, optimizer),
+            hparams or {},
+            recommended=models[model].recommended,
+            hparams_seed=fields.get("hparams_seed", 0),
+            trial_seed=fields.get("trial_seed", 0),
+        )
+    except UserError as error:
+        mistakes += [line.removeprefix("  - ") for line in str(error).splitlines()[1:]]
+    raise_all(mistakes, "the description of the run")
+    return RunConfig(
+        dataset=dataset,
+        algorithm=algorithm,
+        test_envs=tuple(envs),
+        model=model,
+        optimizer=optimizer,
+        steps=steps,
+        checkpoint_freq=checkpoint_freq,
+        hparams=resolved,
+        **fields,
+    )
+
+
+def read_config(values: Mapping[str, Any]) -> RunConfig:
+    """Rebuild a `RunConfig` from its JSON form.
+
+    Raises:
+        UserError: it names things that are not registered (a plugin may be missing), or has impossible values.
+    """
+    config = RunConfig(**values)
+    validate(declared_hparams(config.algorithm, config.model, config.optimizer), config.hparams)
+    return config
+
+
+def _environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mistakes: list[str]) -> list[int]:
+    names = ", ".join(f"{i} = {name}" for i, name in enumerate(spec.environments))
+    indices = []
+    for env in test_envs:
+        if isinstance(env, str) and env in spec.environments:
+            indices.append(spec.environments.index(env))
+        elif str(env).isdecimal() and int(env) < len(spec.environments):
+            indices.append(int(env))
+        else:
+            mistakes.append(f"{spec.name} has no environment {env!r}. Known: {names}.")
+    if len(set(indices)) != len(indices) or not test_envs:
+        mistakes.append(f"test_envs should name each held-out environment once. Found {list(test_envs)}.")
+    if len(set(indices)) == len(spec.environments):
+        mistakes.append(f"test_envs {list(test_envs)} leave no environment of {spec.name} to train on. Known: {names}.")
+    return indices
+
+
+def _number_mistakes(steps: int, checkpoint_freq: int, holdout_fraction: float) -> list[str]:
+    mistakes = [
+        f"{name} should be a whole number ≥ 1. Found {value!r}."
+        for name, value in (("steps", steps), ("checkpoint_freq", checkpoint_freq))
+        if not isinstance(value, int) or value < 1
+    ]
+    if not 0 < holdout_fraction < 1:
+        mistakes.append(f"holdout_fraction should lie between 0 and 1. Found {holdout_fraction!r}.")
+    return mistakes

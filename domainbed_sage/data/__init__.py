@@ -1,0 +1,1 @@
+"""Datasets: environments of labelled images, their splits, and the minibatches made from them."""

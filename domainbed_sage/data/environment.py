@@ -1,0 +1,55 @@
+"""The core types of the data: an environment of labelled images, and a dataset of environments."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Environment(ABC):
+    """The labelled images of one environment (domain), in DomainBed's sample order.
+
+    Attributes:
+        name: folder name, e.g. ``art_painting``.
+        labels: class index of every sample, int64 [n].
+        keys: name of every sample inside the environment, e.g. ``dog/pic_001.jpg`` [n]; for messages and manifests.
+    """
+
+    name: str
+    labels: np.ndarray
+    keys: Sequence[str]
+
+    @abstractmethod
+    def image(self, index: int) -> Tensor:
+        """Decode one sample: RGB, uint8 [3, H, W].
+
+        Raises:
+            UserError: the image cannot be decoded; the message names the file.
+        """
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ArrayEnvironment(Environment):
+    """An environment whose decoded images are in memory, uint8 [n, H, W, 3]."""
+
+    def __init__(self, name: str, images: np.ndarray, labels: np.ndarray, keys: Sequence[str]) -> None:
+        self.name, self.labels, self.keys = name, labels.astype(np.int64), keys
+        self._images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+    def image(self, index: int) -> Tensor:
+        """See `Environment.image`."""
+        return self._images[index]
+
+
+@dataclass(frozen=True)
+class MultiDomainDataset:
+    """Environments that share one list of classes; the label is the index into `classes`."""
+
+    name: str
+    classes: tuple[str, ...]
+    environments: tuple[Environment, ...]

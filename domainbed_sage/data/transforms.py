@@ -1,0 +1,64 @@
+"""From decoded images (uint8) to the model's inputs (float32): training augmentation and the evaluation transform."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from domainbed_sage.hparams import Power
+from domainbed_sage.models.base import ImageSpec
+
+Transform: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Hyperparameters of the data.
+
+    Attributes:
+        batch_size: rows of each source domain in a minibatch (not in all: DomainBed's meaning).
+        augment: ``crop_flip``: random resized crop (70-100 % of the area) and horizontal flip, CLIPood's choice;
+            ``domainbed``: with colour jitter and random grey as well; ``none``: the evaluation transform.
+        resize: evaluation transform: ``crop`` the centre after resizing the short side, or ``squash`` to a square as
+            DomainBed does.
+        interpolation: of all resizing.
+    """
+
+    batch_size: Annotated[int, Field(ge=1), Power(2, 3, 5.5, integer=True)] = 32
+    augment: Literal["crop_flip", "domainbed", "none"] = "crop_flip"
+    resize: Literal["crop", "squash"] = "crop"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+def train_transform(options: DataOptions, image: ImageSpec) -> Transform:
+    """Random transform of one training image, uint8 [3, H, W] -> float32 [3, s, s]; draws from torch's generator."""
+    if options.augment == "none":
+        return eval_transform(options, image)
+    steps: list[Callable[[Tensor], Tensor]] = [
+        v2.RandomResizedCrop(image.size, scale=(0.7, 1.0), interpolation=_mode(options), antialias=True),
+        v2.RandomHorizontalFlip(),
+    ]
+    if options.augment == "domainbed":
+        steps += [v2.ColorJitter(0.3, 0.3, 0.3, 0.3), v2.RandomGrayscale(0.1)]
+    return v2.Compose([*steps, *_normalise(image)])
+
+
+def eval_transform(options: DataOptions, image: ImageSpec) -> Transform:
+    """Deterministic transform of one image, uint8 [3, H, W] -> float32 [3, s, s]."""
+    if options.resize == "squash":
+        steps = [v2.Resize((image.size, image.size), _mode(options), antialias=True)]
+    else:
+        steps = [v2.Resize(image.size, _mode(options), antialias=True), v2.CenterCrop(image.size)]
+    return v2.Compose([*steps, *_normalise(image)])
+
+
+def _normalise(image: ImageSpec) -> list[Callable[[Tensor], Tensor]]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(image.mean, image.std)]
+
+
+def _mode(options: DataOptions) -> InterpolationMode:
+    return InterpolationMode(options.interpolation)

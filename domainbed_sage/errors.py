@@ -1,0 +1,22 @@
+"""The one exception whose message is written for the user of the suite."""
+
+from collections.abc import Sequence
+
+
+class UserError(ValueError):
+    """Something the user can mend: what is wrong, what was found, what is allowed, what to do.
+
+    The command line prints the message without a stack trace and exits with status 2.
+    """
+
+
+def raise_all(mistakes: Sequence[str], where: str) -> None:
+    """Raise one `UserError` that lists every mistake found in `where`; do nothing when there is none."""
+    if mistakes:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise UserError(f"{count} in {where}:\n" + "\n".join(f"  - {m}" for m in mistakes))
+
+
+def known(names: Sequence[str]) -> str:
+    """List names for an error message, e.g. ``Known: DISAM, ERM``."""
+    return "Known: " + (", ".join(sorted(names)) or "none")

@@ -1,0 +1,60 @@
+"""Writing files so that a full disk or a killed process leaves nothing half written."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from domainbed_sage.errors import UserError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that takes its place only when it is complete and on disk; its folder is made.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written to.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            flush(file)
+        temporary.replace(path)
+
+
+def write_atomically(path: Path, content: bytes | str) -> Path:
+    """Write a whole file or nothing, and return its path.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written to.
+    """
+    with atomic(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn a full disk, or a folder that cannot be written to, into a message that says what to do."""
+    try:
+        yield
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}. Choose another folder.") from error
+    except (OSError, RuntimeError) as error:  # torch.save hides the OSError behind a RuntimeError
+        cause = error if isinstance(error, OSError) else error.__context__
+        if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"No space is left for {path}. What was recorded before is safe. "
+            f"Free some space and start the same command again: it continues from its last checkpoint."
+        ) from error
+
+
+def flush(file: IO[Any]) -> None:
+    """Bring what was written to the disk."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""Maths on weights and gradients: it knows no images, no domains, no configurations."""

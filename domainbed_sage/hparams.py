@@ -1,0 +1,192 @@
+"""Hyperparameters, read from the keyword arguments of the things they configure: there is no second list.
+
+A hyperparameter is a keyword-only argument with a type and a default. Its bounds stand in the type, as pydantic's
+`Field`, and so does its random-search range, as one of the `Search` classes below::
+
+    def __init__(self, problem: Problem, *, rho: Annotated[float, Field(ge=0), Choice(0.01, 0.02, 0.05)] = 0.05)
+"""
+
+import inspect
+import json
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from domainbed_sage.errors import UserError
+from domainbed_sage.seeding import seed_hash
+
+
+class Search(Protocol):
+    """A random-search range."""
+
+    def draw(self, r: np.random.RandomState) -> Any:
+        """Draw one value."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """base^U(low, high), DomainBed's usual range; `integer` truncates."""
+
+    base: float
+    low: float
+    high: float
+    integer: bool = False
+
+    def draw(self, r: np.random.RandomState) -> float | int:
+        """See `Search.draw`."""
+        value = self.base ** r.uniform(self.low, self.high)
+        return int(value) if self.integer else float(value)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """U(low, high)."""
+
+    low: float
+    high: float
+
+    def draw(self, r: np.random.RandomState) -> float:
+        """See `Search.draw`."""
+        return float(r.uniform(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the values, all equally likely."""
+
+    values: tuple[Any, ...]
+
+    def __init__(self, *values: Any) -> None:
+        object.__setattr__(self, "values", values)
+
+    def draw(self, r: np.random.RandomState) -> Any:
+        """See `Search.draw`."""
+        return self.values[r.randint(len(self.values))]
+
+
+@dataclass(frozen=True)
+class HParam:
+    """One hyperparameter: name, annotated type, default, and its search range if it has one."""
+
+    name: str
+    annotation: Any
+    default: Any
+    search: Search | None
+
+
+def declared(*configurables: Callable[..., Any]) -> dict[str, HParam]:
+    """Hyperparameters of several things together, in order of declaration.
+
+    Raises:
+        UserError: two of them declare the same name, or one has no type or no default.
+    """
+    found: dict[str, HParam] = {}
+    for thing in configurables:
+        function = thing.__init__ if inspect.isclass(thing) else thing
+        hints = typing.get_type_hints(function, include_extras=True)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                continue
+            if name not in hints or parameter.default is inspect.Parameter.empty:
+                raise UserError(f"Hyperparameter {name!r} of {thing.__name__} should have a type and a default.")
+            if name in found:
+                raise UserError(f"Hyperparameter {name!r} is declared twice, the second time by {thing.__name__}.")
+            extras = getattr(hints[name], "__metadata__", ())
+            search = next((e for e in extras if hasattr(e, "draw")), None)
+            found[name] = HParam(name, hints[name], parameter.default, search)
+    return found
+
+
+def resolve(
+    hparams: Mapping[str, HParam],
+    given: Mapping[str, Any],
+    *,
+    recommended: Mapping[str, Any] | None = None,
+    hparams_seed: int = 0,
+    trial_seed: int = 0,
+) -> dict[str, Any]:
+    """Values of all hyperparameters of a run.
+
+    With ``hparams_seed`` 0 these are the defaults; otherwise each one that has a search range is drawn from it, with
+    a generator of its own as in DomainBed (``seed_hash(seed_hash(hparams_seed, trial_seed), name)``). What is `given`
+    explicitly always wins; `recommended` (by the model) replaces defaults.
+
+    Raises:
+        UserError: unknown names, wrong types, impossible values: all of them in one message.
+    """
+    values = {name: h.default for name, h in hparams.items()} | {
+        name: value for name, value in (recommended or {}).items() if name in hparams
+    }
+    if hparams_seed:
+        seed = seed_hash(hparams_seed, trial_seed)
+        for name, h in hparams.items():
+            if h.search is not None:
+                values[name] = h.search.draw(np.random.RandomState(seed_hash(seed, name)))
+    return validate(hparams, values | dict(given))
+
+
+def validate(hparams: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check names, types and bounds of hyperparameters and return them with their declared types.
+
+    Raises:
+        UserError: lists every mistake with what is allowed.
+    """
+    fields: dict[str, Any] = {name: (h.annotation, h.default) for name, h in hparams.items()}
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model: type[BaseModel] = create_model("HParams", __config__=config, **fields)
+    try:
+        return model(**values).model_dump()
+    except ValidationError as error:
+        lines = [_explain(hparams, str(e["loc"][0]), e) for e in error.errors()]
+        raise UserError("Mistakes in the hyperparameters:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+
+
+def parse_json(text: str | None) -> dict[str, Any]:
+    """Read the command line's ``--hparams``, a JSON object.
+
+    Raises:
+        UserError: the text is not a JSON object.
+    """
+    try:
+        value = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"--hparams should be a JSON object such as '{{\"lr\": 1e-5}}'. Found {text!r} ({error})."
+        ) from None
+    if not isinstance(value, dict):
+        raise UserError(f"--hparams should be a JSON object such as '{{\"lr\": 1e-5}}'. Found {text!r}.")
+    return value
+
+
+def describe(h: HParam) -> str:
+    """One line on a hyperparameter: type, bounds, default, search range."""
+    search = f"; random search {h.search}" if h.search is not None else ""
+    return f"{h.name}: {_allowed(h)}; default {h.default!r}{search}"
+
+
+def _explain(hparams: Mapping[str, HParam], name: str, error: Any) -> str:
+    if name not in hparams:
+        return f"{name!r} is not a hyperparameter here. Known: {', '.join(hparams)}."
+    return f"{name!r} should be {_allowed(hparams[name])}. Found {error['input']!r}."
+
+
+def _allowed(h: HParam) -> str:
+    hint, bounds = h.annotation, []
+    if typing.get_origin(hint) is Annotated:
+        for extra in hint.__metadata__:
+            bounds += _bounds(extra.metadata) if isinstance(extra, FieldInfo) else []
+        hint = hint.__origin__
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(repr(v) for v in typing.get_args(hint))
+    kind = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}.get(hint, str(hint))
+    return " ".join([kind, " and ".join(bounds)]).strip()
+
+
+def _bounds(metadata: Sequence[Any]) -> list[str]:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    return [f"{sign} {getattr(m, key)}" for m in metadata for key, sign in signs.items() if hasattr(m, key)]

@@ -1,0 +1,181 @@
+"""Run a sweep's missing runs on this machine, in parallel processes."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from domainbed_sage import train
+from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.errors import UserError
+from domainbed_sage.plugins import load_plugin, loaded_plugins
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.5
+_stop = threading.Event()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the runs: finished now, finished before, and failed with the reason."""
+
+    done: int
+    before: int
+    failed: dict[str, str]
+    interrupted: bool = False
+
+
+def run_missing(runs: Sequence[RunConfig], machine: Machine, jobs: int | None = None) -> Outcome:
+    """Execute the runs whose folders below ``machine.output_dir`` have no `done` marker.
+
+    Every process works on one run at a time with an equal share of the processor cores. Ctrl-C saves a checkpoint of
+    every active run; the same call later continues them. A process that is killed costs nothing but time: its run is
+    tried once more.
+
+    Args:
+        runs: the runs.
+        machine: where they run; `output_dir` is the folder of all of them.
+        jobs: processes; by default one per two cores, and at least two where there are two cores.
+    """
+    missing = [run for run in runs if not (machine.output_dir / run.folder_name / "done").exists()]
+    before = len(runs) - len(missing)
+    cores = len(os.sched_getaffinity(0))
+    jobs = min(jobs or max(cores // 2, min(cores, 2)), max(len(missing), 1))
+    overview = Overview(machine.output_dir, total=len(runs), done=before, rows=jobs)
+    failed: dict[str, str] = {}
+    interrupted = False
+    try:
+        left = missing
+        for _ in range(2):
+            failed, left = _attempt(left, machine, jobs, max(cores // jobs, 1), overview, failed)
+            if not left:
+                break
+        failed |= {run.folder_name: "its process was killed twice (out of memory?)" for run in left}
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        overview.close()
+    done = sum((machine.output_dir / run.folder_name / "done").exists() for run in missing)
+    return Outcome(done, before, failed, interrupted)
+
+
+def _attempt(
+    runs: Sequence[RunConfig],
+    machine: Machine,
+    jobs: int,
+    threads: int,
+    overview: "Overview",
+    failed: dict[str, str],
+) -> tuple[dict[str, str], list[RunConfig]]:
+    """Work through the runs in a pool; failures, and the runs that a dying process left undone."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, initializer=_initialise, initargs=(threads, loaded_plugins()))
+    futures: dict[Future[None], RunConfig] = {pool.submit(_run_one, run, machine): run for run in runs}
+    left: list[RunConfig] = []
+    try:
+        pending = set(futures)
+        while pending:
+            finished, pending = wait(pending, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+            for future in finished:
+                run, error = futures[future], future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    left.append(run)
+                    continue
+                if error is not None:
+                    failed = failed | {run.folder_name: str(error)}
+                overview.finished(run, error)
+            overview.look([futures[f] for f in pending])
+    except KeyboardInterrupt:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            if process.pid:
+                os.kill(process.pid, signal.SIGTERM)
+        pool.shutdown(wait=True)
+        raise
+    pool.shutdown()
+    return failed, left
+
+
+class Overview:
+    """A bar for the sweep and one for each active run; on anything but a terminal, one line per finished run."""
+
+    def __init__(self, folder: Path, total: int, done: int, rows: int) -> None:
+        self.folder, self.count = folder, done
+        self.total = tqdm(total=total, initial=done, desc="runs", unit="run", disable=None, position=0)
+        self.rows = [
+            tqdm(total=1, disable=None, position=i + 1, leave=False, bar_format="  {desc} |{bar:20}|{postfix}")
+            for i in range(rows)
+        ]
+
+    def finished(self, run: RunConfig, error: BaseException | None) -> None:
+        """Count a finished run, and say so."""
+        self.count += 1
+        self.total.update()
+        verdict = "done" if error is None else f"FAILED: {str(error).splitlines()[0] if str(error) else repr(error)}"
+        tqdm.write(f"{self.count:>4}/{self.total.total} {run.folder_name}: {verdict}")
+
+    def look(self, pending: Sequence[RunConfig]) -> None:
+        """Show how far the active runs are, from the notes in their folders."""
+        if self.total.disable:
+            return
+        notes = [(run, self._note(run)) for run in pending]
+        active = [(run, note) for run, note in notes if note][: len(self.rows)]
+        for row, (run, note) in zip(self.rows, active, strict=False):
+            row.total, row.n = note["steps"], note["step"]
+            row.set_description_str(f"{run.algorithm:<8} {run.dataset} env{run.test_envs} {note['step']:>6}", False)
+            row.set_postfix({k: f"{note[k]:.3f}" for k in ("loss", "agreement") if k in note}, refresh=False)
+            row.refresh()
+        self.total.refresh()
+
+    def close(self) -> None:
+        """Leave only the sweep's bar."""
+        for row in [*self.rows, self.total]:
+            row.close()
+
+    def _note(self, run: RunConfig) -> dict[str, Any] | None:
+        try:
+            path = self.folder / run.folder_name / "progress.json"
+            return json.loads(path.read_text()) if time.time() - path.stat().st_mtime < 600 else None
+        except (OSError, ValueError):
+            return None
+
+
+def _initialise(threads: int, plugins: Sequence[Path]) -> None:
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ask_to_stop)
+    for plugin in plugins:
+        load_plugin(plugin)
+
+
+def _ask_to_stop(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    _stop.set()
+
+
+def _run_one(run: RunConfig, machine: Machine) -> None:
+    if _stop.is_set():
+        return
+    try:
+        train.run(run, replace(machine, output_dir=machine.output_dir / run.folder_name), _stop)
+    except train.Stopped:
+        return
+    except UserError:
+        raise
+    except Exception as error:  # its traceback is in err.txt; it may not survive the way to the parent process
+        raise UserError(f"{type(error).__name__}: {error} (see err.txt in its folder)") from None

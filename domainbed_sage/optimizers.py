@@ -1,0 +1,63 @@
+"""The base optimisers OPT, by name."""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from domainbed_sage.hparams import Power
+from domainbed_sage.registry import Registry
+
+optimizers: Registry[Callable[..., torch.optim.Optimizer]] = Registry("optimizer")
+
+LearningRate = Annotated[float, Field(gt=0), Power(10, -5, -3.5)]
+WeightDecay = Annotated[float, Field(ge=0), Power(10, -6, -2)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+@optimizers.register("adam")
+def adam(
+    params: Iterable[nn.Parameter],
+    *,
+    lr: LearningRate = 5e-5,
+    weight_decay: WeightDecay = 0.0,
+    beta1: Beta = 0.9,
+    beta2: Beta = 0.999,
+) -> torch.optim.Optimizer:
+    """Adam as in DomainBed and in SAGE's Appendix E; the weight decay is coupled: λθ is added to the gradient.
+
+    Args:
+        params: what to optimise.
+        lr: learning rate; DomainBed's default, which a model may replace by its own (CLIP: 1e-6).
+        weight_decay: λ.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+    """
+    return torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2))
+
+
+@optimizers.register("adamw")
+def adamw(
+    params: Iterable[nn.Parameter],
+    *,
+    lr: LearningRate = 5e-5,
+    weight_decay: WeightDecay = 0.0,
+    beta1: Beta = 0.9,
+    beta2: Beta = 0.999,
+) -> torch.optim.Optimizer:
+    """AdamW: as `adam`, with decoupled weight decay θ ← θ - lr λ θ (CLIPood's choice)."""
+    return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2))
+
+
+@optimizers.register("sgd")
+def sgd(
+    params: Iterable[nn.Parameter],
+    *,
+    lr: LearningRate = 5e-5,
+    weight_decay: WeightDecay = 0.0,
+    momentum: Beta = 0.9,
+) -> torch.optim.Optimizer:
+    """SGD with momentum and coupled weight decay."""
+    return torch.optim.SGD(params, lr=lr, weight_decay=weight_decay, momentum=momentum)

@@ -1,0 +1,263 @@
+"""Read the records that runs leave behind: `<results>/<run>/results.jsonl`, one JSON object per evaluation."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from domainbed_sage.errors import UserError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+RESULTS = "results.jsonl"
+_ACCURACY = re.compile(r"env(\d+)_(?:in|out)_acc")
+_KNOWN_FILES = re.compile(r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|sweep\.yaml")
+_ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunRecord:
+    """One run: what it was, and its T evaluations of the data set's n environments.
+
+    Attributes:
+        name: name of the run directory.
+        test_envs: held-out environments, ascending indices.
+        hparams: the hyperparameters as canonical JSON; equal strings mean equal hyperparameters.
+        environments: environment names by index; empty where the record does not tell (DomainBed's).
+        steps: [T], ascending.
+        in_acc: [T, n], accuracy in [0, 1] on the larger split of each environment; NaN where not evaluated.
+        out_acc: [T, n], the same on the smaller (validation) split.
+        loss: [T], mean training loss since the evaluation before; NaN where not recorded.
+    """
+
+    name: str
+    dataset: str
+    algorithm: str
+    test_envs: tuple[int, ...]
+    trial_seed: int
+    hparams_seed: int
+    hparams: str
+    environments: tuple[str, ...]
+    steps: IntArray
+    in_acc: FloatArray
+    out_acc: FloatArray
+    loss: FloatArray
+
+    @property
+    def n_envs(self) -> int:
+        """Number of environments of the data set."""
+        return int(self.in_acc.shape[1])
+
+    @property
+    def single(self) -> bool:
+        """Whether the run holds out one environment only."""
+        return len(self.test_envs) == 1
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a results folder holds; nothing in it goes unmentioned.
+
+    Attributes:
+        records: the runs, by name of their directory.
+        unfinished: run directories without a `done` file.
+        foreign: entries that are not run directories.
+        empty: run directories without a single evaluation.
+        unfinished_included: whether `records` contains the unfinished runs.
+    """
+
+    records: tuple[RunRecord, ...]
+    unfinished: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    unfinished_included: bool = False
+
+    def notes(self) -> list[str]:
+        """Sentences for the footer of a table: which entries of the folder were left out, and why.
+
+        Tables written earlier, and the sweep's own files, are not worth a mention.
+        """
+        verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
+        foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]
+        stated = [(verb, self.unfinished), ("Without any evaluation", self.empty), ("Not runs", foreign)]
+        return [f"{what}: {_some(names)}." for what, names in stated if names]
+
+
+def read_run(path: Path) -> list[dict[str, Any]]:
+    """Read one results file, a JSON object per line.
+
+    A torn last line, as a killed process leaves it, is dropped with a warning in the log.
+
+    Raises:
+        UserError: another line is not a JSON object; names the file and the line.
+    """
+    lines = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
+    records = []
+    for number, line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        elif number == lines[-1][0]:
+            _log.warning("%s: dropped the torn last line %d: %r", path, number, line[:60])
+        else:
+            raise UserError(
+                f"{path}, line {number}, is not a JSON object: {line[:60]!r}. Only the last line of a results file may "
+                "be incomplete. Delete the run directory and run it again, or restore the file from a copy."
+            )
+    return records
+
+
+def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
+    """Read every run one level below `folder`.
+
+    Args:
+        folder: results folder of a sweep, DomainBed's or ours.
+        include_unfinished: also read runs without a `done` file, as DomainBed does.
+
+    Raises:
+        UserError: no such folder, no run in it, an unreadable record, or the same run in two directories.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no results folder {folder}. Give the folder that holds the run directories.")
+    found: list[RunRecord] = []
+    unfinished, foreign, empty = [], [], []
+    for entry in sorted(folder.iterdir()):
+        if not (entry / RESULTS).is_file():
+            foreign.append(entry.name)
+            continue
+        done = (entry / "done").exists()
+        if not done:
+            unfinished.append(entry.name)
+            if not include_unfinished:
+                continue
+        lines = read_run(entry / RESULTS)
+        if not lines:
+            empty.append(entry.name)
+        elif "args" not in lines[0]:
+            foreign.append(entry.name)
+        else:
+            found.append(_run_record(entry, lines))
+    loaded = Loaded(tuple(found), tuple(unfinished), tuple(foreign), tuple(empty), include_unfinished)
+    _check_found(folder, loaded)
+    _check_distinct(folder, found)
+    return loaded
+
+
+def _run_record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
+    """Turn the records of one file into arrays, after checking that they belong to one run."""
+    first = lines[0]
+    args = first["args"]
+    identity = _identity(folder, 1, first)
+    for number, line in enumerate(lines[1:], 2):
+        if _identity(folder, number, line) != identity:
+            raise UserError(
+                f"{folder / RESULTS} mixes two runs: record {number} has other arguments than record 1. "
+                "Delete the run directory and run it again."
+            )
+    indices = [int(match[1]) for key in first if (match := _ACCURACY.fullmatch(key))]
+    n_envs = max(indices, default=-1) + 1
+    dataset, algorithm, test_envs, trial_seed, hparams_seed = identity
+    if not test_envs or n_envs < 2 or max(test_envs) >= n_envs:
+        raise UserError(
+            f"{folder / RESULTS} holds out environments {list(test_envs)} but has accuracies for {n_envs} "
+            "environments. Each record needs env0_in_acc, env0_out_acc, env1_in_acc, ... of at least two environments."
+        )
+    return RunRecord(
+        name=folder.name,
+        dataset=sys.intern(dataset),
+        algorithm=sys.intern(algorithm),
+        test_envs=test_envs,
+        trial_seed=trial_seed,
+        hparams_seed=hparams_seed,
+        hparams=sys.intern(json.dumps(first.get("hparams", args.get("hparams")), sort_keys=True)),
+        environments=tuple(sys.intern(str(name)) for name in first.get("environments", ())),
+        steps=_steps(folder, lines),
+        in_acc=_numbers(folder, lines, [f"env{i}_in_acc" for i in range(n_envs)]),
+        out_acc=_numbers(folder, lines, [f"env{i}_out_acc" for i in range(n_envs)]),
+        loss=_numbers(folder, lines, ["loss"])[:, 0],
+    )
+
+
+def _identity(folder: Path, number: int, line: Mapping[str, Any]) -> tuple[str, str, tuple[int, ...], int, int]:
+    """Dataset, algorithm, held-out environments, trial seed and hyperparameter seed of one record."""
+    try:
+        args = line["args"]
+        dataset, algorithm, test_envs, trial_seed, hparams_seed = (args[key] for key in _ARGS)
+        return str(dataset), str(algorithm), tuple(sorted(map(int, test_envs))), int(trial_seed), int(hparams_seed)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / RESULTS}, record {number}: 'args' should hold {', '.join(_ARGS)}; "
+            f"reading them failed with {type(error).__name__}: {error}."
+        ) from error
+
+
+def _steps(folder: Path, lines: Sequence[Mapping[str, Any]]) -> IntArray:
+    steps = _numbers(folder, lines, ["step"])[:, 0]
+    if np.isnan(steps).any():
+        raise UserError(f"{folder / RESULTS}: record {int(np.isnan(steps).argmax()) + 1} has no 'step'.")
+    back = np.flatnonzero(np.diff(steps) <= 0)
+    if back.size:
+        at = int(back[0])
+        raise UserError(
+            f"{folder / RESULTS}: step {steps[at + 1]:.0f} follows step {steps[at]:.0f}, so two runs wrote to one "
+            "file. Delete the run directory and run it again."
+        )
+    return steps.astype(np.int64)
+
+
+def _numbers(folder: Path, lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> FloatArray:
+    """Values of `keys` in every record, [records, keys]; NaN where a record lacks one."""
+    try:
+        return np.array([[line.get(key) for key in keys] for line in lines], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / RESULTS}: one of {', '.join(keys)} is not a number ({error}).") from error
+
+
+def _check_found(folder: Path, loaded: Loaded) -> None:
+    if loaded.records:
+        return
+    if (folder / RESULTS).is_file():
+        raise UserError(f"{folder} is itself a run directory. Give the folder above it, which holds all runs.")
+    if loaded.unfinished and not loaded.unfinished_included:
+        raise UserError(
+            f"No run in {folder} is finished (has a file 'done'): {_some(loaded.unfinished)}. "
+            "Wait for them, or use --include-unfinished."
+        )
+    raise UserError(
+        f"There is no run in {folder}: looked for <run>/{RESULTS} with at least one record. "
+        f"Found {_some(loaded.foreign + loaded.empty) or 'nothing'}."
+    )
+
+
+def _check_distinct(folder: Path, runs: Iterable[RunRecord]) -> None:
+    """DomainBed would average or choose among two copies of a run without a word."""
+    seen: dict[tuple[Any, ...], RunRecord] = {}
+    for run in runs:
+        key = (run.dataset, run.algorithm, run.test_envs, run.trial_seed, run.hparams_seed, run.hparams)
+        other = seen.setdefault(key, run)
+        if other is not run:
+            raise UserError(
+                f"{folder / other.name} and {folder / run.name} hold the same run: {run.algorithm} on {run.dataset}, "
+                f"held-out environments {list(run.test_envs)}, trial {run.trial_seed}, hparams_seed "
+                f"{run.hparams_seed}, equal hyperparameters. Move one of them out of the folder."
+            )
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    """The first few names and how many there are, for a person."""
+    if not names:
+        return ""
+    rest = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{len(names)} ({', '.join(names[:limit])}{rest})"

@@ -1,0 +1,56 @@
+"""Names to things: algorithms, datasets, models, optimizers."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from domainbed_sage.errors import UserError, known
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A mapping from name to thing that refuses duplicates and explains unknown names.
+
+    Args:
+        kind: what is registered, for messages: "algorithm", "dataset", …
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._things: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that enters its argument under `name`.
+
+        Raises:
+            UserError: `name` is taken by another thing.
+        """
+
+        def enter(thing: T) -> T:
+            if name in self._things:
+                raise UserError(f"{self.kind} {name!r} is registered twice. Choose another name for the new one.")
+            self._things[name] = thing
+            return thing
+
+        return enter
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._things:
+            raise UserError(self.unknown(name))
+        return self._things[name]
+
+    def __contains__(self, name: object) -> bool:  # Mapping's own would catch KeyError only
+        return name in self._things
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    def unknown(self, name: str) -> str:
+        """Message for a name that is not registered, with the nearest known one."""
+        near = difflib.get_close_matches(name.lower(), [n.lower() for n in self._things], 1)
+        guess = next((f" Did you mean {n!r}?" for n in self._things if near and n.lower() == near[0]), "")
+        return f"Unknown {self.kind} {name!r}.{guess} {known(list(self._things))}."

@@ -1,0 +1,297 @@
+"""From runs to the benchmark's tables: accuracy per held-out environment, per dataset, and averages over datasets."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from domainbed_sage.errors import UserError
+from domainbed_sage.records import RunRecord
+from domainbed_sage.selection import METHODS, Method
+
+Key = tuple[str, str, int, int]  # dataset, algorithm, held-out environment, trial seed
+AVERAGE = "Avg"
+_IDENTITY = ("dataset", "algorithm", "env", "env_name", "trial_seed")
+_COLUMNS = (*_IDENTITY, "test_acc", "val_acc", "step", "hparams_seed", "settings")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table, in percent.
+
+    Attributes:
+        mean: NaN where there is no result.
+        err: standard error, population standard deviation / sqrt(trials); NaN for a plain average of other cells.
+        trials: number of trials in the mean.
+        expected: number of trials that should be in it.
+    """
+
+    mean: float = math.nan
+    err: float = math.nan
+    trials: int = 0
+    expected: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected trial is in."""
+        return not math.isnan(self.mean) and self.trials == self.expected
+
+    def text(self, sign: str = "+/-", short: bool = False) -> str:
+        """The cell as printed, e.g. ``74.1 +/- 0.4``, ``74.1 +/- 0.4 (2/3)`` with a trial missing, or ``X``.
+
+        Source: DomainBed `collect_results.py`, `format_mean`; the mark of a missing trial is ours.
+
+        Args:
+            sign: between mean and standard error.
+            short: mark a missing trial with ``*`` only.
+        """
+        if math.isnan(self.mean):
+            return "X"
+        spread = "" if math.isnan(self.err) else f" {sign} {self.err:.1f}"
+        mark = "" if self.complete else "*" if short else f" ({self.trials}/{self.expected})"
+        return f"{self.mean:.1f}{spread}{mark}"
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """One printed table.
+
+    Attributes:
+        title: the dataset, or "Averages".
+        trials: the trial seeds it is over.
+        cells: a `Cell` for each algorithm (index) and environment or dataset (columns), and the column "Avg".
+    """
+
+    title: str
+    trials: tuple[int, ...]
+    cells: pd.DataFrame
+
+    @property
+    def means(self) -> pd.DataFrame:
+        """The means in percent, float; NaN where there is no result."""
+        return self.cells.map(lambda cell: cell.mean).astype(float)
+
+    def strings(self, sign: str = "+/-", short: bool = False) -> pd.DataFrame:
+        """The cells as printed."""
+        return self.cells.map(lambda cell: cell.text(sign, short))
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """All tables of one model selection method.
+
+    Attributes:
+        results: one row per selected number: dataset, algorithm, env (index), env_name, trial_seed, test_acc and
+            val_acc in [0, 1], step, hparams_seed, settings (how many hyperparameter settings were compared).
+        grids: one per dataset.
+        averages: datasets as columns.
+        missing: expected results that are not there.
+        footer: sentences to print below: what is missing and what was left out.
+    """
+
+    method: Method
+    results: pd.DataFrame
+    grids: tuple[Grid, ...]
+    averages: Grid
+    missing: tuple[Key, ...]
+    footer: tuple[str, ...]
+
+
+def build(
+    records: Sequence[RunRecord],
+    method: str,
+    *,
+    expected: Iterable[Key] | None = None,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    notes: Iterable[str] = (),
+) -> Table:
+    """Select, average and lay out.
+
+    Source: DomainBed `collect_results.py`, `print_results_tables`: a cell is the mean over trials; the average of a
+    dataset is, in its own table, the mean of its cells, and in the averages the mean over environments within a
+    trial, then over trials; the overall average is the mean of the dataset means. Unlike DomainBed, nothing is
+    averaged over a missing trial: such an average is "X".
+
+    Args:
+        records: the runs, see `load_records`.
+        method: a name in `selection.METHODS`.
+        expected: results that a sweep plans, in the order of its rows and datasets; by default every algorithm on
+            every environment with every trial seed seen for the dataset.
+        labels: environment names of each dataset whose records do not name them; by default the known datasets'.
+        notes: further sentences for the footer, e.g. `Loaded.notes()`.
+
+    Raises:
+        UserError: unknown method, or runs that contradict one another.
+    """
+    if method not in METHODS:
+        raise UserError(f"Unknown model selection method {method!r}. Known: {', '.join(METHODS)}.")
+    plan = None if expected is None else list(dict.fromkeys(expected))
+    names = environment_names(records, plan or (), labels)
+    results = _select(records, METHODS[method], names)
+    keys = zip(*(results[column] for column in ("dataset", "algorithm", "env", "trial_seed")), strict=True)
+    found: dict[Key, float] = dict(zip(keys, results["test_acc"], strict=True))
+    plan = _every_combination(records, names) if plan is None else plan
+    layout = _Layout(found, (*plan, *found), names)
+    grids = tuple(layout.grid(dataset) for dataset in layout.datasets)
+    missing = tuple(key for key in plan if key not in found)
+    footer = (*_explain(missing, records, METHODS[method], names), *_remarks(results, grids), *notes)
+    return Table(METHODS[method], results, grids, layout.averages(), missing, footer)
+
+
+class _Layout:
+    """Places selected accuracies in grids."""
+
+    def __init__(self, found: Mapping[Key, float], planned: Iterable[Key], names: Mapping[str, Sequence[str]]) -> None:
+        self.found, self.names = found, names
+        self.trials: defaultdict[tuple[str, str, int], set[int]] = defaultdict(set)
+        for dataset, algorithm, env, trial in planned:
+            self.trials[dataset, algorithm, env].add(trial)
+        self.datasets = [name for name in names if any(key[0] == name for key in self.trials)]
+        self.algorithms = list(dict.fromkeys(key[1] for key in self.trials))
+
+    def grid(self, dataset: str) -> Grid:
+        rows = []
+        for algorithm in self.algorithms:
+            cells = [self.cell(dataset, algorithm, env) for env in range(len(self.names[dataset]))]
+            rows.append([*cells, average(cells)])
+        seeds = set().union(*(trials for key, trials in self.trials.items() if key[0] == dataset))
+        return self._frame(dataset, seeds, rows, self.names[dataset])
+
+    def averages(self) -> Grid:
+        rows = []
+        for algorithm in self.algorithms:
+            cells = [self.dataset_average(dataset, algorithm) for dataset in self.datasets]
+            rows.append([*cells, average(cells)])
+        return self._frame("Averages", set().union(*self.trials.values()), rows, self.datasets)
+
+    def _frame(self, title: str, seeds: set[int], rows: list[list[Cell]], columns: Sequence[str]) -> Grid:
+        index = pd.Index(self.algorithms, name="Algorithm")
+        return Grid(title, tuple(sorted(seeds)), pd.DataFrame(rows, index, [*columns, AVERAGE], dtype=object))
+
+    def cell(self, dataset: str, algorithm: str, env: int) -> Cell:
+        trials = sorted(self.trials[dataset, algorithm, env])
+        keys = [(dataset, algorithm, env, trial) for trial in trials]
+        return _mean([self.found[key] for key in keys if key in self.found], len(trials))
+
+    def dataset_average(self, dataset: str, algorithm: str) -> Cell:
+        envs = range(len(self.names[dataset]))
+        trials = sorted(set().union(*(self.trials[dataset, algorithm, env] for env in envs)))
+        values = []
+        for trial in trials:
+            keys = [(dataset, algorithm, env, trial) for env in envs]
+            if all(key in self.found for key in keys):
+                values.append(float(np.mean([self.found[key] for key in keys])))
+        return _mean(values, len(trials))
+
+
+def _mean(values: Sequence[float], expected: int) -> Cell:
+    """Mean and standard error of accuracies in [0, 1], in percent."""
+    if not values:
+        return Cell(expected=expected)
+    err = 100 * np.std(np.array(values) / np.sqrt(len(values)))
+    return Cell(float(100 * np.mean(values)), float(err), len(values), expected)
+
+
+def average(cells: Sequence[Cell]) -> Cell:
+    """Plain mean of complete cells; no result where one is not complete."""
+    if not all(cell.complete for cell in cells):
+        return Cell()
+    return Cell(sum(cell.mean for cell in cells) / len(cells))
+
+
+def _select(records: Iterable[RunRecord], method: Method, names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    groups: defaultdict[Key, list[RunRecord]] = defaultdict(list)
+    for run in records:
+        for env in run.test_envs:
+            groups[run.dataset, run.algorithm, env, run.trial_seed].append(run)
+    rows: list[tuple[Any, ...]] = []
+    for (dataset, algorithm, env, trial), runs in sorted(groups.items()):
+        chosen = method.select(runs)
+        if chosen is not None:
+            settings = len({(run.hparams_seed, run.hparams) for run in runs if run.single})
+            picked = (chosen.test_acc, chosen.val_acc, chosen.step, chosen.hparams_seed, settings)
+            rows.append((dataset, algorithm, env, names[dataset][env], trial, *picked))
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def _every_combination(records: Sequence[RunRecord], names: Mapping[str, Sequence[str]]) -> list[Key]:
+    """All algorithms x environments x trial seeds of each dataset; ERM, the usual baseline, first."""
+    algorithms = sorted({run.algorithm for run in records}, key=lambda name: (name != "ERM", name.casefold()))
+    trials = {dataset: sorted({run.trial_seed for run in records if run.dataset == dataset}) for dataset in names}
+    return [
+        (dataset, algorithm, env, trial)
+        for dataset in names
+        for algorithm in algorithms
+        for env in range(len(names[dataset]))
+        for trial in trials[dataset]
+    ]
+
+
+def environment_names(
+    records: Sequence[RunRecord], plan: Iterable[Key], labels: Mapping[str, Sequence[str]] | None
+) -> dict[str, tuple[str, ...]]:
+    """Environment names of each dataset: the records', else the labels, else env0, env1, ...
+
+    The datasets come in the order of the plan, then of the labels, then by name. Arguments as in `build`.
+    """
+    if labels is None:
+        from domainbed_sage.data.specs import environment_labels
+
+        labels = environment_labels()
+    planned: dict[str, int] = {}
+    for dataset, _, env, _ in plan:
+        planned[dataset] = max(planned.get(dataset, 0), env + 1)
+    first: dict[str, RunRecord] = {}
+    for run in sorted(records, key=lambda run: not run.environments):
+        other = first.setdefault(run.dataset, run)
+        if run.n_envs != other.n_envs or (run.environments or other.environments) != other.environments:
+            raise UserError(
+                f"Runs {other.name} and {run.name} are both on {run.dataset}, but one has {other.n_envs} environments "
+                f"{list(other.environments)} and the other {run.n_envs} {list(run.environments)}. Move the runs of one "
+                "of the two data sets to another folder."
+            )
+    names = {}
+    for dataset in dict.fromkeys([*planned, *(d for d in labels if d in first), *sorted(first)]):
+        run_names = first[dataset].environments if dataset in first else ()
+        label = tuple(labels.get(dataset, ()))
+        n_envs = first[dataset].n_envs if dataset in first else max(planned[dataset], len(label))
+        fitting = [known for known in (run_names, label) if len(known) == n_envs]
+        names[dataset] = fitting[0] if fitting else tuple(f"env{env}" for env in range(n_envs))
+    return names
+
+
+def _explain(
+    missing: Iterable[Key], records: Iterable[RunRecord], method: Method, names: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Say in words what is missing, one sentence per algorithm and dataset, and whether runs are there."""
+    there = {(run.dataset, run.algorithm, run.test_envs[0], run.trial_seed) for run in records if run.single}
+    gaps: defaultdict[tuple[str, str, bool], defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for key in missing:
+        dataset, algorithm, env, trial = key
+        gaps[dataset, algorithm, key in there][names[dataset][env]].append(str(trial))
+    sentences = []
+    for (dataset, algorithm, has_run), gap in gaps.items():
+        by_trials: defaultdict[str, list[str]] = defaultdict(list)
+        for held_out, trials in gap.items():
+            by_trials[f"(trial{'s' * (len(trials) > 1)} {', '.join(trials)})"].append(held_out)
+        where = "; ".join(f"{', '.join(names_out)} {when}" for when, names_out in by_trials.items())
+        reason = f"runs are there, but this selection needs {method.needs}" if has_run else "no run"
+        sentences.append(f"Missing: {algorithm} on {dataset}, held out {where}: {reason}.")
+    return sentences
+
+
+def _remarks(results: pd.DataFrame, grids: Iterable[Grid]) -> list[str]:
+    """What a reader should know about the spread and the search behind the numbers."""
+    remarks = []
+    cells = [cell for grid in grids for cell in grid.cells.to_numpy().ravel()]
+    if any(cell.trials == 1 for cell in cells):
+        remarks.append("A standard error over one trial is printed as 0.0; it was not measured.")
+    searched = results[results["settings"] > 1].groupby("algorithm")["settings"].agg(["min", "max"])
+    if len(searched):
+        counts = (f"{name} {low if low == high else f'{low}-{high}'}" for name, low, high in searched.itertuples())
+        remarks.append(f"Selected among several hyperparameter settings per number: {', '.join(counts)}.")
+    return remarks

@@ -1,0 +1,281 @@
+"""The only training loop. It knows no algorithm and no dataset by name."""
+
+import logging
+import platform
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from torch import Tensor
+from tqdm import tqdm
+
+import domainbed_sage
+from domainbed_sage.algorithms import Algorithm, Metrics, Problem, algorithms
+from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.data.environment import MultiDomainDataset
+from domainbed_sage.data.specs import datasets
+from domainbed_sage.data.splits import split
+from domainbed_sage.data.stream import TrainStream
+from domainbed_sage.data.transforms import DataOptions, eval_transform, train_transform
+from domainbed_sage.errors import UserError
+from domainbed_sage.evaluate import Evaluator
+from domainbed_sage.models import models
+from domainbed_sage.optimizers import optimizers
+from domainbed_sage.run_folder import RunFolder
+from domainbed_sage.seeding import step_seed
+
+log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 1.0
+
+
+class Stopped(Exception):  # noqa: N818 - an outcome, not an error
+    """The run was asked to stop; its state is saved, and the same command continues it."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of a run, built from its description."""
+
+    algorithm: Algorithm
+    stream: TrainStream
+    evaluator: Evaluator
+    steps_per_epoch: float
+    environments: tuple[str, ...]
+
+
+def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None) -> None:
+    """Train one run to its end, from wherever it stands, and record it in its folder.
+
+    A finished run is left as it is. A run that was killed continues from its checkpoint and, on CPU, ends with the
+    weights and records of a run that was never interrupted, bit for bit.
+
+    Args:
+        config: the science.
+        machine: where it runs.
+        stop: set by a signal handler to ask for a checkpoint and an early end.
+
+    Raises:
+        UserError: bad data, a full disk, a non-finite loss, a folder in use: the message says what to do.
+        Stopped: `stop` was set.
+    """
+    folder = RunFolder(machine.output_dir)
+    with folder.locked():
+        folder.claim(config)
+        if folder.done.exists():
+            folder.clean()
+            return
+        with folder.logs():
+            _log_header(config, machine)
+            experiment = build(config, machine)
+            state = folder.restore(machine.device)
+            Loop(config, machine, folder, experiment, stop or threading.Event()).run(state)
+            folder.finish(None if machine.skip_model_save else _model_file(config, experiment))
+
+
+def build(config: RunConfig, machine: Machine) -> Experiment:
+    """Build model, algorithm, minibatch stream and evaluator of a run; the weights depend on its seed alone."""
+    _set_precision(config)
+    dataset = datasets[config.dataset].load(machine.data_dir)
+    splits = [
+        split(len(env), i, config.trial_seed, config.holdout_fraction) for i, env in enumerate(dataset.environments)
+    ]
+    torch.manual_seed(config.seed)
+    build_model = models[config.model].build
+    model = build_model(len(dataset.classes), **config.of(build_model)).to(machine.device)
+    make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
+    cls = algorithms[config.algorithm]
+    problem = Problem(model, make_optimizer, len(config.source_envs), config.precision)
+    algorithm = cls(problem, **config.of(cls))
+    options = DataOptions(**config.of(DataOptions))
+    stream = TrainStream(
+        [dataset.environments[i] for i in config.source_envs],
+        [splits[i].in_ for i in config.source_envs],
+        options.batch_size,
+        train_transform(options, model.image),
+        config.seed,
+    )
+    evaluator = Evaluator(
+        dataset.environments, splits, eval_transform(options, model.image), machine.device, machine.num_workers
+    )
+    smallest = min(len(s.in_) for s in splits)
+    _check_sizes(dataset, config, [len(s.in_) for s in splits], options.batch_size)
+    names = tuple(env.name for env in dataset.environments)
+    return Experiment(algorithm, stream, evaluator, smallest / options.batch_size, names)
+
+
+class Loop:
+    """Steps, evaluations, records and checkpoints of one run."""
+
+    def __init__(
+        self, config: RunConfig, machine: Machine, folder: RunFolder, experiment: Experiment, stop: threading.Event
+    ) -> None:
+        self.config, self.machine, self.folder, self.stop = config, machine, folder, stop
+        self.experiment, self.algorithm = experiment, experiment.algorithm
+        self.pending: dict[str, list[Tensor]] = {}  # metrics of the steps since the last record
+        self.step_times: list[float] = []
+        self.saved_at = self.shown_at = time.monotonic()
+
+    def run(self, state: Mapping[str, Any] | None) -> None:
+        """Train from the checkpointed `state`, or from the start, to the last step."""
+        start = self._resume(state) if state else 0
+        pin_memory = self.machine.device.type == "cuda"
+        batches = self.experiment.stream.batches(start, self.config.steps, self.machine.num_workers, pin_memory)
+        bar = tqdm(
+            initial=start,
+            total=self.config.steps,
+            desc=f"{self.config.algorithm} {self.config.dataset} env{self.config.test_envs}",
+            disable=not self.machine.progress,
+            unit="step",
+        )
+        began = time.monotonic()
+        with bar:
+            for step, batch in zip(range(start, self.config.steps), batches, strict=True):
+                self._step(step, batch.to(self.machine.device))
+                self.step_times.append(time.monotonic() - began)
+                self._after(step, bar)
+                began = time.monotonic()
+
+    def _step(self, step: int, batch: Any) -> None:
+        torch.manual_seed(step_seed(self.config.seed, "update", step))
+        self.algorithm.step = step
+        for key, value in self.algorithm.update(batch).items():
+            self.pending.setdefault(key, []).append(value)
+
+    def _after(self, step: int, bar: "tqdm[Any]") -> None:
+        bar.update()
+        last = step == self.config.steps - 1
+        if step % self.config.checkpoint_freq == 0 or last:
+            self._record(step)
+            self._save(step + 1)
+        elif self.stop.is_set() or time.monotonic() - self.saved_at > self.machine.save_every_s:
+            self._check_finite(step)
+            self._save(step + 1)
+        if time.monotonic() - self.shown_at > PROGRESS_EVERY_S:
+            self._show(step, bar)
+        if self.stop.is_set() and not last:
+            raise Stopped(f"Stopped after step {step}; start the same command again to continue.")
+
+    def _record(self, step: int) -> None:
+        self._check_finite(step)
+        record: dict[str, Any] = {
+            "step": step,
+            "epoch": step / self.experiment.steps_per_epoch,
+            "step_time": float(np.mean(self.step_times)),
+            "mem_gb": torch.cuda.max_memory_allocated() / 1024**3 if self.machine.device.type == "cuda" else 0.0,
+            **{key: float(torch.stack(values).double().mean()) for key, values in self.pending.items()},
+            **self._evaluate(),
+        }
+        log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())))
+        self.folder.append(record | _facts(self.config, self.machine, self.experiment))
+        self.pending, self.step_times = {}, []
+
+    def _evaluate(self) -> dict[str, float]:
+        self.algorithm.model.eval()
+        accuracies = dict(self.experiment.evaluator.run(self.algorithm.forward))
+        self.algorithm.model.train()
+        return accuracies
+
+    def _save(self, next_step: int) -> None:
+        pending = {key: torch.stack(values).cpu() for key, values in self.pending.items()}
+        self.folder.save({"step": next_step, "algorithm": self.algorithm.state_dict(), "pending": pending})
+        self.saved_at = time.monotonic()
+
+    def _resume(self, state: Mapping[str, Any]) -> int:
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.pending = {key: list(values.to(self.machine.device)) for key, values in state["pending"].items()}
+        log.info("Continuing at step %d.", state["step"])
+        return int(state["step"])
+
+    def _check_finite(self, step: int) -> None:
+        for key, values in self.pending.items():
+            bad = ~torch.isfinite(torch.stack(values))
+            if bad.any():
+                first = step + 1 - len(values) + int(bad.int().argmax())
+                raise UserError(
+                    f"{key} of {self.config.algorithm} is not finite at step {first} (hyperparameters "
+                    f"{self.config.hparams}). The records and the checkpoint from before that step are kept. "
+                    f"Try a lower learning rate or a smaller radius."
+                )
+
+    def _show(self, step: int, bar: "tqdm[Any]") -> None:
+        shown = {key: float(self.pending[key][-1]) for key in ("loss", "agreement") if self.pending.get(key)}
+        bar.set_postfix(shown)
+        self.folder.progress({"step": step + 1, "steps": self.config.steps, **shown})
+        self.shown_at = time.monotonic()
+
+
+def _set_precision(config: RunConfig) -> None:
+    tf32 = config.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def _check_sizes(dataset: MultiDomainDataset, config: RunConfig, sizes: list[int], batch_size: int) -> None:
+    for i in config.source_envs:
+        name = dataset.environments[i].name
+        if sizes[i] == 0:
+            raise UserError(f"The in split of environment {name} of {dataset.name} is empty: nothing to train on.")
+        if batch_size > sizes[i]:
+            log.warning(
+                "batch_size %d is larger than the in split of %s (%d images): rows are drawn with replacement, as in "
+                "DomainBed, so a minibatch contains repeats.",
+                *(batch_size, name, sizes[i]),
+            )
+
+
+def _facts(config: RunConfig, machine: Machine, experiment: Experiment) -> dict[str, Any]:
+    args = config.model_dump(mode="json", exclude={"hparams"}) | {
+        "task": "domain_generalization",
+        "uda_holdout_fraction": 0,
+        "data_dir": str(machine.data_dir),
+        "output_dir": str(machine.output_dir),
+    }
+    return {
+        "args": args,
+        "hparams": config.hparams,
+        "environments": list(experiment.environments),
+        "versions": versions(),
+        "device": str(machine.device),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what decides a run's numbers."""
+    return {
+        "domainbed_sage": domainbed_sage.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+def _model_file(config: RunConfig, experiment: Experiment) -> dict[str, Any]:
+    model = experiment.algorithm.model
+    return {
+        "args": config.model_dump(mode="json", exclude={"hparams"}),
+        "model_hparams": config.hparams,
+        "model_input_shape": [3, model.image.size, model.image.size],
+        "model_num_domains": len(config.source_envs),
+        "model_dict": model.state_dict(),
+    }
+
+
+def _log_header(config: RunConfig, machine: Machine) -> None:
+    log.info("Environment: %s", versions() | {"device": str(machine.device)})
+    log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"))
+
+
+__all__ = ["Experiment", "Loop", "Metrics", "Stopped", "build", "run", "versions"]

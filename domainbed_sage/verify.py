@@ -1,0 +1,162 @@
+"""Replay recorded optimisation trajectories and measure how far ours are from them."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from domainbed_sage.algorithms import Algorithm, Problem, algorithms
+from domainbed_sage.batch import DomainBatch
+from domainbed_sage.errors import UserError
+from domainbed_sage.hparams import declared, validate
+from domainbed_sage.models import ImageSpec, Model
+from domainbed_sage.optimizers import adam
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Largest relative deviations of one method over all steps; `None` where nothing was compared.
+
+    Attributes:
+        method: its name in the recording.
+        params: weights after each step, each step starting from the recorded weights.
+        loss: the loss the method reports.
+        agreement: the agreement S.
+        free: weights along our own trajectory, which never sees the recorded weights again after the start.
+    """
+
+    method: str
+    params: float | None = None
+    loss: float | None = None
+    agreement: float | None = None
+    free: float | None = None
+
+    @property
+    def worst(self) -> float:
+        """Largest step-by-step deviation; infinite when a value of ours is not a number."""
+        found = [d for d in (self.params, self.loss, self.agreement) if d is not None]
+        return float("inf") if any(np.isnan(found)) else max(found, default=0.0)
+
+
+def replay(goldens: Path) -> list[Deviation]:
+    """Run every recorded method that the suite has, in float64, from the recorded weights on the recorded batches.
+
+    Every step starts from the recorded weights of the step before, with our own optimiser state: a deviation then
+    belongs to that step, and rounding is not amplified along the way (the SVD of a gradient short of full rank
+    amplifies the last bit to anything). The free-running deviation is measured beside it.
+
+    The deviation of step t is ‖ours - recorded‖_∞ / ‖recorded‖_∞, over the flattened weights after that step, the loss
+    the method reports, and for SAGE the agreement S. Sizes (domains, batch, inputs, classes, steps, width) are read
+    from the file, whose arrays `x` [T, K, B, d], `y` [T, K, B], `init/<parameter>`, `<method>/params` [T, P],
+    `<method>/loss` [T] are described by a JSON file of the same name beside it.
+
+    Raises:
+        UserError: a file is missing or is not such a recording.
+    """
+    info, arrays = _read(goldens)
+    return [_compare(method, hparams, info["param_order"], arrays) for method, hparams in info["hparams"].items()]
+
+
+def known_as(method: str) -> str | None:
+    """Our name for a recorded method: its own, or what stands before the first underscore (SAGE_svd -> SAGE)."""
+    return next((name for name in (method, method.split("_")[0]) if name in algorithms), None)
+
+
+def report(deviations: list[Deviation]) -> tuple[str, bool]:
+    """Table of the deviations, and whether every method of ours is within 1e-9."""
+    columns = "{:<14} {:>9} {:>9} {:>10} {:>13}  {}"
+    lines = [columns.format("method", "weights", "loss", "agreement", "free-running", "")]
+    for d in deviations:
+        numbers = ["-" if v is None else f"{v:.1e}" for v in (d.params, d.loss, d.agreement, d.free)]
+        verdict = "not in this suite" if d.params is None else "ok" if d.worst <= TOLERANCE else "DIFFERS"
+        lines.append(columns.format(d.method, *numbers, verdict))
+    return "\n".join(lines), all(d.worst <= TOLERANCE for d in deviations)
+
+
+def _read(goldens: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    description = goldens.with_suffix(".json")
+    for path in (goldens, description):
+        if not path.is_file():
+            raise UserError(f"{path} does not exist. `verify` needs a recording X.npz and its description X.json.")
+    try:
+        info, arrays = json.loads(description.read_text()), dict(np.load(goldens, allow_pickle=False))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{goldens} and {description.name} should be a recording. Found: {error}") from None
+    needed = ["x", "y", *(f"init/{name}" for name in info.get("param_order", ["?"]))]
+    missing = [name for name in needed if name not in arrays] + [k for k in ("hparams", "param_order") if k not in info]
+    if missing:
+        raise UserError(f"{goldens} should be a recording of trajectories. Missing in it: {', '.join(missing)}.")
+    return info, arrays
+
+
+def _network(order: list[str], arrays: dict[str, np.ndarray]) -> Model:
+    """Linear layers with ReLU between those of the featurizer, and a linear classifier, with the recorded weights."""
+
+    def linear(name: str) -> nn.Linear:
+        layer = nn.Linear(*reversed(arrays[f"init/{name}.weight"].shape))
+        layer.weight.data = torch.tensor(arrays[f"init/{name}.weight"])
+        layer.bias.data = torch.tensor(arrays[f"init/{name}.bias"])
+        return layer
+
+    names = [name.removesuffix(".weight") for name in order if name.endswith(".weight")]
+    layers: list[nn.Module] = []
+    for name in names[:-1]:
+        layers += [linear(name), nn.ReLU()]
+    return Model(nn.Sequential(*layers[:-1]), linear(names[-1]), ImageSpec(0, (0, 0, 0), (1, 1, 1)))
+
+
+def _algorithm(name: str, hparams: dict[str, Any], model: Model, num_domains: int) -> Algorithm:
+    optimizer = {k: v for k, v in hparams.items() if k in declared(adam)}
+    own = {k: v for k, v in hparams.items() if k not in optimizer}
+    cls = algorithms[name]
+    problem = Problem(model, partial(adam, **optimizer), num_domains, precision="fp64")
+    return cls(problem, **validate(declared(cls), own))
+
+
+def _run(
+    name: str, hparams: dict[str, Any], order: list[str], arrays: dict[str, np.ndarray], resets: np.ndarray | None
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """Our weights after every step [T, P] and the metrics; with `resets` [T, P], step t + 1 starts from its row t."""
+    model = _network(order, arrays)
+    x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
+    T, K, B, _ = x.shape
+    algorithm = _algorithm(name, hparams, model, K)
+    trained = [model.get_parameter(n) for n in order]
+    params, metrics = [], []
+    for t in range(T):
+        algorithm.step = t
+        metrics.append(algorithm.update(DomainBatch(x[t].flatten(0, 1), y[t].flatten(), (B,) * K)))
+        params.append(parameters_to_vector(trained).detach())
+        if resets is not None:
+            vector_to_parameters(torch.tensor(resets[t]), trained)
+    return torch.stack(params), metrics
+
+
+def _compare(method: str, hparams: dict[str, Any], order: list[str], arrays: dict[str, np.ndarray]) -> Deviation:
+    name, recorded = known_as(method), arrays[f"{method}/params"]
+    if name is None:
+        return Deviation(method)
+    params, metrics = _run(name, hparams, order, arrays, recorded)
+    free, _ = _run(name, hparams, order, arrays, None)
+
+    def logged(key: str) -> float | None:
+        if key not in metrics[0] or f"{method}/{key}" not in arrays:
+            return None
+        return _relative(torch.stack([m[key] for m in metrics]), arrays[f"{method}/{key}"])
+
+    return Deviation(
+        method, _relative(params, recorded), logged("loss"), logged("agreement"), _relative(free, recorded)
+    )
+
+
+def _relative(ours: Tensor, recorded: np.ndarray) -> float:
+    difference = np.abs(ours.numpy() - recorded).reshape(len(recorded), -1)
+    return float(np.max(difference.max(1) / np.abs(recorded).reshape(len(recorded), -1).max(1)))

@@ -1,0 +1,260 @@
+"""Tables: hand-computed numbers, missing results, equality with the literal restatement, and the rendered forms."""
+
+import argparse
+import io
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+from reference import domainbed_selection, sweep_folder
+
+from domainbed_sage import cli_table, render, tables
+from domainbed_sage.errors import UserError
+from domainbed_sage.records import load_records
+from domainbed_sage.selection import METHODS
+from domainbed_sage.tables import Cell
+
+PNG = b"\x89PNG\r\n"
+
+
+def table(folder, method="training-domain", **options):
+    return tables.build(load_records(folder).records, method, labels={"PACS": "ACPS"}, **options)
+
+
+def row(grid, algorithm):
+    return list(grid.strings().loc[algorithm])
+
+
+@pytest.fixture
+def gappy(tmp_path):
+    """ERM complete with two trials; SAGE lacks environment 1 of trial 1 and environment 2 altogether."""
+    sweep_folder.write_flat(tmp_path, [0.50, 0.60, 0.70], trial=0)
+    sweep_folder.write_flat(tmp_path, [0.54, 0.60, 0.76], trial=1)
+    sweep_folder.write_flat(tmp_path, [0.50, 0.80, None], trial=0, algorithm="SAGE")
+    sweep_folder.write_flat(tmp_path, [0.60, None, None], trial=1, algorithm="SAGE")
+    return tmp_path
+
+
+def test_cell_text():
+    assert Cell(74.14, 0.44, 3, 3).text() == "74.1 +/- 0.4"
+    assert Cell(74.14, 0.44, 3, 3).text("±") == "74.1 ± 0.4"
+    assert Cell(74.14, 0.44, 2, 3).text() == "74.1 +/- 0.4 (2/3)"
+    assert Cell(74.14, 0.44, 2, 3).text(short=True) == "74.1 +/- 0.4*"
+    assert Cell(78.26).text() == "78.3"
+    assert Cell(expected=3).text() == "X"
+
+
+def test_hand_computed_numbers(tmp_path):
+    """Env 0: mean of 50 and 54 is 52, standard error 2 / sqrt(2). Trials average 60 and 63.333."""
+    sweep_folder.write_flat(tmp_path, [0.50, 0.60, 0.70], trial=0)
+    sweep_folder.write_flat(tmp_path, [0.54, 0.60, 0.76], trial=1)
+    result = table(tmp_path)
+    (grid,) = result.grids
+    assert row(grid, "ERM") == ["52.0 +/- 1.4", "60.0 +/- 0.0", "73.0 +/- 2.1", "61.7"]
+    assert row(result.averages, "ERM") == ["61.7 +/- 1.2", "61.7"]
+    assert not result.missing
+    assert not result.footer
+    assert (grid.trials, list(grid.cells.columns)) == ((0, 1), ["env0", "env1", "env2", "Avg"])
+    first = result.results.iloc[0]
+    assert list(first) == ["PACS", "ERM", 0, "env0", 0, 0.5, 0.5, 0, 0, 1]
+
+
+def test_overall_average_is_the_plain_mean_of_datasets(tmp_path):
+    sweep_folder.write_flat(tmp_path, [0.5, 0.7], dataset="VLCS")
+    sweep_folder.write_flat(tmp_path, [0.2, 0.2, 0.2, 0.6], dataset="PACS")
+    result = table(tmp_path)
+    assert row(result.averages, "ERM") == ["30.0 +/- 0.0", "60.0 +/- 0.0", "45.0"]
+    assert list(result.averages.cells.columns) == ["PACS", "VLCS", "Avg"]
+    assert result.footer == ("A standard error over one trial is printed as 0.0; it was not measured.",)
+
+
+def test_missing_is_shown_named_and_never_averaged_over(gappy):
+    result = table(gappy)
+    assert row(result.grids[0], "SAGE") == ["55.0 +/- 3.5", "80.0 +/- 0.0 (1/2)", "X", "X"]
+    assert row(result.averages, "SAGE") == ["X", "X"]
+    assert row(result.grids[0], "ERM")[-1] == "61.7"
+    assert result.missing == (("PACS", "SAGE", 1, 1), ("PACS", "SAGE", 2, 0), ("PACS", "SAGE", 2, 1))
+    assert result.footer[0] == "Missing: SAGE on PACS, held out env1 (trial 1); env2 (trials 0, 1): no run."
+
+
+def test_average_over_complete_trials_is_marked(tmp_path):
+    sweep_folder.write_flat(tmp_path, [0.5, 0.6], trial=0)
+    sweep_folder.write_flat(tmp_path, [0.5, None], trial=1)
+    assert row(table(tmp_path).averages, "ERM") == ["55.0 +/- 0.0 (1/2)", "X"]
+
+
+def test_planned_results_set_what_is_expected_and_the_order(tmp_path):
+    sweep_folder.write_flat(tmp_path, [0.5, 0.6], dataset="VLCS")
+    plan = [(d, a, e, t) for d in ("VLCS", "PACS") for a in ("SAGE", "ERM") for e in (0, 1) for t in (0, 1)]
+    result = table(tmp_path, expected=plan)
+    assert [grid.title for grid in result.grids] == ["VLCS", "PACS"]
+    assert list(result.averages.cells.index) == ["SAGE", "ERM"]
+    assert row(result.grids[0], "ERM") == ["50.0 +/- 0.0 (1/2)", "60.0 +/- 0.0 (1/2)", "X"]
+    assert list(result.grids[1].cells.columns) == ["A", "C", "P", "S", "Avg"]
+    assert len(result.missing) == len(plan) - 2
+
+
+def test_missing_explains_what_the_selection_needs(tmp_path):
+    sweep_folder.write_flat(tmp_path, [0.5, 0.6])
+    result = table(tmp_path, "leave-one-domain-out")
+    assert row(result.grids[0], "ERM") == ["X", "X", "X"]
+    assert result.footer == (
+        "Missing: ERM on PACS, held out env0, env1 (trial 0): runs are there, but this selection needs also the runs "
+        "that hold out each pair of environments.",
+    )
+
+
+def test_environment_names(tmp_path):
+    sweep_folder.write_flat(tmp_path, [0.5] * 4, dataset="PACS")
+    sweep_folder.write_flat(tmp_path, [0.5] * 2, dataset="Emoji")
+    lines = sweep_folder.records([[0.5] * 2], [[0.5] * 2], dataset="Emoji", algorithm="SAGE", environments=["x", "y"])
+    sweep_folder.write(tmp_path, lines)
+    names = tables.environment_names(load_records(tmp_path).records, (), None)
+    assert names == {"PACS": ("A", "C", "P", "S"), "Emoji": ("x", "y")}
+    lines = sweep_folder.records([[0.5] * 3], [[0.5] * 3], dataset="Emoji", algorithm="SAM")
+    sweep_folder.write(tmp_path, lines, name="larger")
+    with pytest.raises(UserError, match=r"larger.* both on Emoji, but one has 2 environments"):
+        table(tmp_path)
+
+
+def test_searched_settings_are_stated(tmp_path):
+    for seed in (0, 1, 2):
+        sweep_folder.write_flat(tmp_path, [0.5, 0.6], hparams_seed=seed)
+    sweep_folder.write_flat(tmp_path, [0.5, 0.6], algorithm="SAGE")
+    footer = table(tmp_path).footer
+    assert footer[-1] == "Selected among several hyperparameter settings per number: ERM 3."
+
+
+def test_unknown_method(gappy):
+    with pytest.raises(UserError, match="Known: training-domain, leave-one-domain-out, oracle"):
+        table(gappy, "best")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equals_literal_restatement(tmp_path, method):
+    rng = random.Random(7)
+    sizes, trials, records = {"PACS": 4, "VLCS": 3}, (0, 1, 2), []
+    for dataset, n in sizes.items():
+        sets = [[i] for i in range(n)] + [[i, j] for i in range(n) for j in range(i)]
+        for algorithm in ("ERM", "SAGE"):
+            for trial in trials:
+                for hparams_seed in (0, 1):
+                    for test_envs in sets:
+                        ins, outs = ([[rng.randint(0, 8) / 8 for _ in range(n)] for _ in range(4)] for _ in range(2))
+                        args = {"dataset": dataset, "algorithm": algorithm, "trial": trial}
+                        lines = sweep_folder.records(ins, outs, test_envs=test_envs, hparams_seed=hparams_seed, **args)
+                        sweep_folder.write(tmp_path, lines)
+                        records += lines
+    result = table(tmp_path, method)
+    for algorithm in ("ERM", "SAGE"):
+        for grid in result.grids:
+            rule = (records, grid.title, algorithm, sizes[grid.title], trials, method)
+            assert row(grid, algorithm) == domainbed_selection.dataset_row(*rule)
+        rule = (records, sizes, algorithm, trials, method)
+        assert row(result.averages, algorithm) == domainbed_selection.averages_row(*rule)
+
+
+def test_markdown_bolds_the_best_complete_cells(tmp_path):
+    for algorithm, accuracies in {"ERM": [0.5, 0.9], "SAGE": [0.50049, None], "SAM": [0.4, 0.8]}.items():
+        sweep_folder.write_flat(tmp_path, accuracies, algorithm=algorithm)
+    text = render.markdown(table(tmp_path))
+    assert "| ERM | **50.0 ± 0.0** | **90.0 ± 0.0** | **70.0** |" in text
+    assert "| SAGE | **50.0 ± 0.0** | X | X |" in text
+    assert "| SAM | 40.0 ± 0.0 | 80.0 ± 0.0 | 60.0 |" in text
+
+
+def test_incomplete_cell_does_not_compete_for_bold(gappy):
+    text = render.markdown(table(gappy))
+    assert "| SAGE | **55.0 ± 3.5** | 80.0 ± 0.0 (1/2) | X | X |" in text
+    assert "| ERM | 52.0 ± 1.4 | **60.0 ± 0.0** |" in text
+
+
+def test_latex_is_complete_and_escaped(tmp_path):
+    lines = sweep_folder.records([[0.5, 0.6]], [[0.5, 0.6]], algorithm="A_1&B%#", environments=["fluent_hc", "noto"])
+    sweep_folder.write(tmp_path, lines)
+    text = render.latex(table(tmp_path))
+    assert r"Algorithm & fluent\_hc & noto & Avg \\" in text
+    assert r"A\_1\&B\%\# & 50.0 $\pm$ 0.0 & X & X \\" in text
+    for command in (r"\begin{table}", r"\caption{PACS", r"\toprule", r"\midrule", r"\bottomrule", r"\end{table}"):
+        assert text.count(command) == (1 if "PACS" in command else 2)
+    assert "mean $\\pm$ standard error over trial 0. Model selection: training-domain validation set." in text
+    assert text.isascii()
+
+
+def test_csv_keeps_full_precision(tmp_path):
+    sweep_folder.write_flat(tmp_path, [1 / 3, 2 / 3])
+    result = table(tmp_path)
+    again = pd.read_csv(io.StringIO(render.csv(result)))
+    assert list(again["test_acc"]) == [1 / 3, 2 / 3]
+    assert list(again.columns) == list(result.results.columns)
+
+
+def test_text_fits_a_terminal_and_keeps_domainbeds_values(tmp_path):
+    for trial in (0, 1):
+        sweep_folder.write_flat(tmp_path, [0.5, 0.6, 0.7, 0.8], trial=trial)
+    sweep_folder.write_flat(tmp_path, [0.5, 0.6, 0.7, 0.8], algorithm="LongName")
+    text = render.text(table(tmp_path))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "-------- Dataset: PACS, model selection method: training-domain validation set" in text
+    assert "ERM        50.0 +/- 0.0   60.0 +/- 0.0" in text
+    assert "LongName   50.0 +/- 0.0*" in text
+    assert "* trials missing, see below" in text
+
+
+def test_write_all_and_curves(gappy, tmp_path):
+    result, out = table(gappy), tmp_path / "out"
+    paths = render.write_all(result, out, chance={"PACS": 33.3})
+    paths.append(render.curves(load_records(gappy).records, out, labels={}))
+    assert [path.name for path in paths] == ["table.md", "table.tex", "table.csv", "table.png", "curves.png"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in paths)
+    assert all(path.read_bytes().startswith(PNG) for path in paths if path.suffix == ".png")
+    before = (out / "table.png").read_bytes()
+    render.write_all(result, out, chance={"PACS": 33.3})
+    assert (out / "table.png").read_bytes() == before
+
+
+def test_pictures_of_several_datasets_with_gaps(tmp_path):
+    sweep_folder.write_flat(tmp_path, [0.5, None, 0.7], dataset="VLCS", algorithm="SAGE")
+    sweep_folder.write_flat(tmp_path, [0.5, 0.7])
+    paths = render.write_all(table(tmp_path), tmp_path / "out")
+    assert len(paths) == 4
+    with pytest.raises(UserError, match="no training curves"):
+        render.curves([run for run in load_records(tmp_path).records if not run.single], tmp_path, labels={})
+
+
+def test_unwritable_folder(gappy, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write"):
+        render.write_all(table(gappy), tmp_path / "file")
+
+
+def test_means_are_numbers(gappy):
+    means = table(gappy).grids[0].means
+    np.testing.assert_allclose(means.loc["ERM"], [52, 60, 73, 185 / 3])
+    assert np.isnan(means.loc["SAGE", "Avg"])
+
+
+def command(*words):
+    parser = argparse.ArgumentParser()
+    cli_table.add_arguments(parser)
+    return cli_table.main(parser.parse_args([str(word) for word in words]))
+
+
+def test_command_prints_and_writes(gappy, capsys):
+    sweep_folder.write(gappy, sweep_folder.records([[0.5] * 3], [[0.5] * 3], trial=5), name="half", done=False)
+    assert command(gappy, "--selection", "all", "--paper") == 0
+    printed = capsys.readouterr().out
+    for title in (method.title for method in METHODS.values()):
+        assert f"-------- Dataset: PACS, model selection method: {title}" in printed
+    assert "Left out, not finished: 1 (half)." in printed
+    for name in METHODS:
+        for file in (f"table-{name}.md", f"table-{name}.png", f"paper-{name}.csv"):
+            assert (gappy / file).exists()
+            assert file in printed
+    assert command(gappy, "--latex", "--include-unfinished", "--out", gappy / "out") == 0
+    printed = capsys.readouterr().out
+    assert r"\begin{table}" in printed
+    assert "Included although not finished: 1 (half)." in printed
+    assert "Not runs" not in printed
+    assert (gappy / "out" / "table.tex").exists()
