@@ -89,7 +89,7 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     ]
     torch.manual_seed(config.seed)
     build_model = models[config.model].build
-    model = build_model(len(dataset.classes), **config.of(build_model)).to(machine.device)
+    model = build_model(dataset.classes, **config.of(build_model)).to(machine.device)
     make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
     cls = algorithms[config.algorithm]
     problem = Problem(model, make_optimizer, len(config.source_envs), config.precision)

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from reference import domainbed_selection, sweep_folder
 
-from domainbed_sage import cli_table, render, tables
+from domainbed_sage import render, tables
+from domainbed_sage.cli import table as table_command
 from domainbed_sage.errors import UserError
 from domainbed_sage.records import load_records
 from domainbed_sage.selection import METHODS
@@ -237,8 +238,8 @@ def test_means_are_numbers(gappy):
 
 def command(*words):
     parser = argparse.ArgumentParser()
-    cli_table.add_arguments(parser)
-    return cli_table.main(parser.parse_args([str(word) for word in words]))
+    table_command.add_arguments(parser)
+    return table_command.main(parser.parse_args([str(word) for word in words]))
 
 
 def test_command_prints_and_writes(gappy, capsys):

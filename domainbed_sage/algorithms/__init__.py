@@ -4,7 +4,7 @@ To add one: write the file, import it here, and add a row to the golden table in
 """
 
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
-from domainbed_sage.algorithms.registry import algorithms
+from domainbed_sage.algorithms.registry import algorithms, register
 
 # One line a method, in the order of the paper's Table 1.
 from domainbed_sage.algorithms import erm  # isort: skip
@@ -14,4 +14,4 @@ from domainbed_sage.algorithms import gga  # isort: skip
 from domainbed_sage.algorithms import disam  # isort: skip
 from domainbed_sage.algorithms import sage  # isort: skip
 
-__all__ = ["Algorithm", "Metrics", "Problem", "algorithms", "disam", "erm", "gga", "sage", "sagm", "sam"]
+__all__ = ["Algorithm", "Metrics", "Problem", "algorithms", "disam", "erm", "gga", "register", "sage", "sagm", "sam"]

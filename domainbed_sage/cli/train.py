@@ -38,8 +38,10 @@ def main(args: argparse.Namespace) -> int:
         UserError: see `make_config` and `train.run`.
     """
     where = machine.from_arguments(args, args.output_dir, progress=True)
-    names = ["dataset", "algorithm", "model", "optimizer", "hparams_seed", "trial_seed", "seed", "steps", "checkpoint_freq", "test_envs"]
-    names += ["holdout_fraction", "precision"]
+    names = (
+        *("dataset", "algorithm", "model", "optimizer", "hparams_seed", "trial_seed", "seed", "steps"),
+        *("checkpoint_freq", "test_envs", "holdout_fraction", "precision"),
+    )
     config = make_config(hparams=parse_json(args.hparams), **{name: getattr(args, name) for name in names})
     stop = threading.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):

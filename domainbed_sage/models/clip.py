@@ -1,5 +1,7 @@
 """CLIP's ViT-B/16 image tower, through open_clip."""
 
+from collections.abc import Sequence
+
 import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
@@ -9,7 +11,7 @@ from domainbed_sage.models.registry import register
 
 
 @register("clip_vit_b16", lr=1e-6, batch_size=12)
-def clip_vit_b16(num_classes: int) -> Model:
+def clip_vit_b16(classes: Sequence[str]) -> Model:
     """Build the image tower of CLIP ViT-B/16 (QuickGELU, projection to 512 features) with a linear classifier.
 
     The weights are random: reading pretrained weights and the text-initialised head are not written yet, so no number
@@ -17,4 +19,4 @@ def clip_vit_b16(num_classes: int) -> Model:
     """
     tower = open_clip.create_model("ViT-B-16-quickgelu", pretrained=None).visual
     image = ImageSpec(224, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
-    return Model(tower, nn.Linear(tower.output_dim, num_classes), image)
+    return Model(tower, nn.Linear(tower.output_dim, len(classes)), image)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,7 @@ def weights_path() -> Path:
 
 @register("tf_efficientnet_lite0", lr=1e-4, batch_size=8)
 def tf_efficientnet_lite0(
-    num_classes: int,
+    classes: Sequence[str],
     *,
     pretrained: bool = True,
     freeze_bn: bool = True,
@@ -51,7 +52,7 @@ def tf_efficientnet_lite0(
     """Build timm's `tf_efficientnet_lite0` (4.7 M parameters) with a linear classifier.
 
     Args:
-        num_classes: number of classes C.
+        classes: names of the C classes.
         pretrained: start from ImageNet-1k weights (Apache-2.0); the file's tensors stand in timm's order under other
             names, and are loaded by order with every shape checked.
         freeze_bn: keep BatchNorm statistics as stored, see `Model`.
@@ -66,4 +67,4 @@ def tf_efficientnet_lite0(
     cfg = backbone.pretrained_cfg
     image = ImageSpec(image_size, cfg["mean"], cfg["std"])
     featurizer = nn.Sequential(backbone, nn.Dropout(dropout))
-    return Model(featurizer, nn.Linear(backbone.num_features, num_classes), image, freeze_bn=freeze_bn)
+    return Model(featurizer, nn.Linear(backbone.num_features, len(classes)), image, freeze_bn=freeze_bn)

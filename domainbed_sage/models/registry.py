@@ -13,7 +13,7 @@ class ModelSpec:
     """How to build a model, and the hyperparameter defaults that suit it.
 
     Attributes:
-        build: ``build(num_classes, **hparams) -> Model``; its keyword-only arguments are hyperparameters.
+        build: ``build(classes, **hparams) -> Model``, given the names of the classes; its keyword-only arguments are hyperparameters.
         recommended: defaults that replace the suite's for this model, e.g. its learning rate.
     """
 

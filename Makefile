@@ -1,0 +1,35 @@
+# Everything sets itself up: a virtual environment in .venv with a pinned torch, made once and again when
+# pyproject.toml changes. Needs Python 3.11 or newer, with pip and venv.
+PYTHON ?= python3
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+BIN := .venv/bin
+STAMP := .venv/installed-$(shell cksum pyproject.toml Makefile | cksum | cut -d' ' -f1)
+
+.PHONY: demo test lint types format clean
+
+demo: $(STAMP)  ## a leave-one-domain-out sweep of six algorithms on real images, about 5 minutes on 2 cores
+	$(BIN)/domainbed-sage demo
+
+test: lint types  ## what CI runs
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

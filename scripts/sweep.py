@@ -1,0 +1,65 @@
+"""Launch a sweep from flags: DomainBed's `python -m domainbed.scripts.sweep`, on this machine.
+
+A sweep file says the same and stays: see `domainbed-sage sweep run`. Runs already done are left alone, and unlike
+DomainBed's, `launch` continues incomplete ones from their checkpoints.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from domainbed_sage.algorithms import algorithms
+from domainbed_sage.cli import guarded, machine
+from domainbed_sage.cli.sweep import remove_incomplete, summary, write_plan
+from domainbed_sage.hparams import parse_json
+from domainbed_sage.local import run_missing
+from domainbed_sage.sweep import Sweep
+
+
+def main(args: argparse.Namespace) -> int:
+    """Launch the sweep, or delete its incomplete runs."""
+    where = machine.from_arguments(args, args.output_dir)
+    sweep = Sweep(
+        name="sweep",
+        datasets=dict.fromkeys(args.datasets),
+        algorithms=dict.fromkeys(args.algorithms or algorithms),
+        model=args.model,
+        test_envs="single" if args.single_test_envs else "pairs",
+        trials=args.n_trials,
+        n_hparams=args.n_hparams,
+        steps=args.steps,
+        holdout_fraction=args.holdout_fraction,
+        hparams=parse_json(args.hparams),
+    )
+    runs = [run for run in sweep.runs() if run.hparams_seed >= args.n_hparams_from]
+    if args.command == "delete_incomplete":
+        print(f"Deleted {remove_incomplete(runs, args.output_dir)} incomplete runs.")
+        return 0
+    if not args.skip_confirmation and input(f"Launch up to {len(runs)} runs? (y/n) ").strip().lower()[:1] != "y":
+        return 1
+    write_plan(runs, args.output_dir)
+    outcome = run_missing(runs, where, args.jobs)
+    print(summary(outcome, len(runs), args.output_dir))
+    return int(bool(outcome.failed))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("launch", "delete_incomplete"))
+    parser.add_argument("--datasets", nargs="+", required=True)
+    parser.add_argument("--algorithms", nargs="+", help="by default all")
+    parser.add_argument("--model", help="by default the dataset's")
+    parser.add_argument("--n_hparams_from", type=int, default=0)
+    parser.add_argument("--n_hparams", type=int, default=20)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--n_trials", type=int, default=3)
+    parser.add_argument("--command_launcher", choices=("local",), default="local", help="where the runs run")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--hparams", help="JSON object, for all runs")
+    parser.add_argument("--holdout_fraction", type=float, default=0.2)
+    parser.add_argument("--single_test_envs", action="store_true", help="no pairs of held-out environments")
+    parser.add_argument("--skip_confirmation", action="store_true")
+    parser.add_argument("--jobs", type=int, help="runs at the same time")
+    machine.add_arguments(parser)
+    parser.set_defaults(main=main)
+    sys.exit(guarded(parser))

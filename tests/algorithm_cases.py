@@ -1,0 +1,119 @@
+"""Shared inputs of the algorithm tests: small float64 networks, seeded batches, settings of every method."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parameters_to_vector
+
+from domainbed_sage.algorithms import Problem, algorithms
+from domainbed_sage.batch import DomainBatch
+from domainbed_sage.hparams import declared, validate
+from domainbed_sage.models import ImageSpec, Model
+from domainbed_sage.optimizers import adam
+
+CLASSES, IMAGE = 4, ImageSpec(0, (0, 0, 0), (1, 1, 1))
+ADAM = {"lr": 1e-2, "weight_decay": 1e-3}
+
+# Settings large enough for each term of a method to count, one row each; every registered method has at least one.
+SETTINGS = [
+    pytest.param(name, hparams, id="-".join([name, *(f"{k}={v}" for k, v in varied.items())]))
+    for name, common, variants in [
+        ("ERM", {}, [{}]),
+        ("SAM", {"rho": 0.05}, [{}]),
+        ("SAGM", {"rho": 0.05, "alpha": 0.02}, [{}, {"halve": False}]),
+        ("DISAM", {"rho": 0.05, "lambda_weight": 0.3}, [{}, {"sample_weighted": True}]),
+        (
+            "GGA",
+            {"radius": 0.02, "start": 1, "end": 2, "trials": 6, "tolerance": 0.01},
+            [{}, {"random_walk": True}],
+        ),
+        ("GGA_L", {"gamma": 0.05}, [{}, {"noise": "gaussian"}]),
+        (
+            "SAGE",
+            {"rho": 0.02, "gamma": 0.05},
+            [
+                {},
+                {"ns": "cubic"},
+                {"ns": "cubic", "ns_steps": 30},
+                {"ns": "svd_rank"},
+                {"orthogonalize": False},
+                {"scale_by_weight": False},
+                {"noise": False},
+            ],
+        ),
+    ]
+    for varied in variants
+    for hparams in [common | varied]
+]
+
+EQUAL_SIZES = [(5,), (4, 4), (3, 3, 3), (2, 2, 2, 2, 2)]
+UNEQUAL_SIZES = [(2, 5), (1, 3, 6), (1, 2, 3, 4, 5)]
+
+
+def mlp(seed=0, classes=CLASSES):
+    torch.manual_seed(seed)
+    featurizer = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
+    return Model(featurizer, nn.Linear(5, classes), IMAGE).double()
+
+
+def cnn(seed=0):
+    torch.manual_seed(seed)
+    featurizer = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.GroupNorm(1, 5), nn.ReLU(), nn.Conv2d(5, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    return Model(featurizer, nn.Linear(4, CLASSES), IMAGE).double()
+
+
+def batch_norm_mlp(freeze_bn, seed=0):
+    torch.manual_seed(seed)
+    featurizer = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
+    return Model(featurizer, nn.Linear(5, CLASSES), IMAGE, freeze_bn=freeze_bn).double()
+
+
+NETWORKS = {mlp: (6,), cnn: (3, 6, 6)}  # builder: shape of one input
+
+
+def batches(sizes, steps=4, shape=(6,), classes=CLASSES, seed=1):
+    """Minibatches of domains whose inputs are shifted against each other."""
+    generator = torch.Generator().manual_seed(seed)
+    shifts = torch.arange(len(sizes), dtype=torch.float64).repeat_interleave(torch.tensor(sizes))
+    shifts = shifts.reshape(-1, *(1 for _ in shape)) / 4
+    return [
+        DomainBatch(
+            torch.randn(sum(sizes), *shape, dtype=torch.float64, generator=generator) + shifts,
+            torch.randint(classes, (sum(sizes),), generator=generator),
+            sizes,
+        )
+        for _ in range(steps)
+    ]
+
+
+def algorithm(name, model, num_domains=3, *, make_optimizer=None, precision="fp64", **hparams):
+    cls = algorithms[name]
+    problem = Problem(model, make_optimizer or partial(adam, **ADAM), num_domains, precision)
+    return cls(problem, **validate(declared(cls), hparams))
+
+
+def weights(model):
+    """All weights in one vector, a copy."""
+    return parameters_to_vector(model.parameters()).detach().clone()
+
+
+def run(algorithm, batches, start=0):
+    """Update on every batch, each step under its own torch seed; the weights after every step [T, P]."""
+    trajectory = []
+    for t, batch in enumerate(batches, start):
+        torch.manual_seed(100 + t)
+        algorithm.step = t
+        algorithm.update(batch)
+        trajectory.append(weights(algorithm.model))
+    return torch.stack(trajectory)
+
+
+def trajectory(name, sizes, *, network=mlp, steps=4, lr=1e-2, **hparams):
+    """Weights of one method after every step from the shared start [T, P]."""
+    make_optimizer = partial(adam, **ADAM | {"lr": lr})
+    made = algorithm(name, network(), len(sizes), make_optimizer=make_optimizer, **hparams)
+    return run(made, batches(sizes, steps, NETWORKS[network]))
