@@ -26,6 +26,7 @@ from domainbed_sage.plugins import load_plugin, loaded_plugins
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
+FRUITLESS_ATTEMPTS = 3
 _stop = threading.Event()
 
 
@@ -43,8 +44,8 @@ def run_missing(runs: Sequence[RunConfig], machine: Machine, jobs: int | None = 
     """Execute the runs whose folders below ``machine.output_dir`` have no `done` marker.
 
     Every process works on one run at a time with an equal share of the processor cores. Ctrl-C saves a checkpoint of
-    every active run; the same call later continues them. A process that is killed costs nothing but time: its run is
-    tried once more.
+    every active run; the same call later continues them. A process that is killed costs nothing but time: its run
+    continues in another one, unless processes are killed three times in a row without finishing any run.
 
     Args:
         runs: the runs.
@@ -59,12 +60,13 @@ def run_missing(runs: Sequence[RunConfig], machine: Machine, jobs: int | None = 
     failed: dict[str, str] = {}
     interrupted = False
     try:
-        left = missing
-        for _ in range(2):
-            failed, left = _attempt(left, machine, jobs, max(cores // jobs, 1), overview, failed)
-            if not left:
-                break
-        failed |= {run.folder_name: "its process was killed twice (out of memory?)" for run in left}
+        left, fruitless = missing, 0
+        while left and fruitless < FRUITLESS_ATTEMPTS:
+            failed, now_left = _attempt(left, machine, jobs, max(cores // jobs, 1), overview, failed)
+            fruitless = fruitless + 1 if len(now_left) == len(left) else 0
+            left = now_left
+        reason = f"worker processes were killed {FRUITLESS_ATTEMPTS} times and no run was finished (out of memory?)"
+        failed |= {run.folder_name: reason for run in left}
     except KeyboardInterrupt:
         interrupted = True
     finally:

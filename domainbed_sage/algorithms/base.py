@@ -1,7 +1,7 @@
 """What an algorithm is given, and what it has to be."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -45,9 +45,11 @@ class Algorithm(ABC):
     Attributes:
         params: the trainable parameters θ.
         step: number of updates already done; the training loop sets it.
+        passes_per_step: forward-backward passes over the minibatch in one update, for planning.
     """
 
     name: ClassVar[str] = "algorithm"
+    passes_per_step: ClassVar[int] = 1
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -60,6 +62,12 @@ class Algorithm(ABC):
     @abstractmethod
     def update(self, batch: DomainBatch) -> Metrics:
         """Do one step and return scalar tensors to log; they stay on the device until they are logged."""
+
+    @classmethod
+    def passes(cls, steps: int, hparams: Mapping[str, Any]) -> int:
+        """Forward-backward passes over a minibatch in a run of `steps` updates, for planning."""
+        del hparams
+        return steps * cls.passes_per_step
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of the rows []."""

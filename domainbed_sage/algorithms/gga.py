@@ -1,6 +1,7 @@
 """Gradient-guided annealing, and its variant by Langevin-like noise (GGA-L)."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -63,6 +64,12 @@ class GGA(Algorithm):
         loss, g = self.gradient(batch)
         self.descend(g)
         return {"loss": loss} | found
+
+    @classmethod
+    def passes(cls, steps: int, hparams: Mapping[str, Any]) -> int:
+        """See `Algorithm.passes`: every step of the window costs one pass more than its trials."""
+        window = max(min(hparams["end"], steps - 1) - hparams["start"] + 1, 0)
+        return steps + window * (hparams["trials"] + 1)
 
     def search(self, batch: DomainBatch) -> Metrics:
         """Move the weights to the best candidate; smallest cosine before and after, and the number of acceptances."""

@@ -40,6 +40,8 @@ class SAGE(Algorithm):
         4. The noise enters before the base optimiser, as line 29 says, so Adam preconditions it.
     """
 
+    passes_per_step = 2
+
     def __init__(
         self,
         problem: Problem,

@@ -35,6 +35,8 @@ class SAGM(Algorithm):
         3. The code's search range for α, {0.01, 0.02, 0.05, 0.1}, leaves out its default; ours contains it.
     """
 
+    passes_per_step = 2
+
     def __init__(
         self,
         problem: Problem,

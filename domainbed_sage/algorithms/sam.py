@@ -26,6 +26,8 @@ class SAM(Algorithm):
     have no guard), and the weights are restored from a copy (SWAD's forks subtract ε).
     """
 
+    passes_per_step = 2
+
     def __init__(
         self, problem: Problem, *, rho: Annotated[float, Field(ge=0), Choice(0.01, 0.02, 0.05, 0.1)] = 0.05
     ) -> None:

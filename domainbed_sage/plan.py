@@ -1,0 +1,67 @@
+"""What a sweep will cost before it is launched: runs, images, passes, GPU hours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from domainbed_sage.algorithms import algorithms
+from domainbed_sage.config import RunConfig
+from domainbed_sage.data.specs import datasets
+from domainbed_sage.data.splits import split
+
+FORWARD_SHARE = 1 / 3  # of a forward-backward pass: the backward pass costs two forward ones
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Measured time of one forward-backward pass.
+
+    Attributes:
+        seconds: of one pass.
+        rows: images in it.
+    """
+
+    seconds: float
+    rows: int
+
+    @property
+    def per_image(self) -> float:
+        """Seconds per image of a forward-backward pass."""
+        return self.seconds / self.rows
+
+
+def cost(run: RunConfig) -> dict[str, float]:
+    """Cost of one run: images trained (all passes), passes, and images evaluated on the lazy and the full grid.
+
+    A pass is one forward-backward pass over a minibatch of `batch_size` rows from every source domain. On the lazy
+    grid the held-out environments are counted at every evaluation, as if the source accuracy rose every time: an upper
+    bound.
+    """
+    passes = algorithms[run.algorithm].passes(run.steps, run.hparams)
+    evaluations = len(range(0, run.steps, run.checkpoint_freq)) + ((run.steps - 1) % run.checkpoint_freq != 0)
+    sizes = datasets[run.dataset].counts
+    out = [len(split(n, i, run.trial_seed, run.holdout_fraction).out) for i, n in enumerate(sizes)]
+    lazy = sum(sizes[i] if i in run.test_envs else out[i] for i in range(len(sizes)))
+    return {
+        "runs": 1,
+        "passes": passes,
+        "images_trained": run.steps * run.hparams["batch_size"] * len(run.source_envs),
+        "images_passed": passes * run.hparams["batch_size"] * len(run.source_envs),
+        "images_evaluated": evaluations * (lazy if run.evaluation == "lazy" else sum(sizes)),
+        "images_full_grid": evaluations * sum(sizes),
+    }
+
+
+def plan(runs: Sequence[RunConfig], time: StepTime | None = None) -> pd.DataFrame:
+    """Sum the cost per dataset and algorithm, with totals; with a step time, in hours of one device too.
+
+    Evaluating an image costs a third of a forward-backward pass.
+    """
+    frame = pd.DataFrame([{"dataset": r.dataset, "algorithm": r.algorithm, **cost(r)} for r in runs])
+    table = frame.groupby(["dataset", "algorithm"], sort=False).sum()
+    table.loc[("all", "all"), :] = table.sum()
+    if time is not None:
+        images = table["images_passed"] + FORWARD_SHARE * table["images_evaluated"]
+        table["hours"] = images * time.per_image / 3600
+    return table

@@ -1,0 +1,41 @@
+"""The README's example works as printed: its files are taken from the text, its commands run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from domainbed_sage.cli import main
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def block(language: str, after: str) -> str:
+    """The first code block of a language after some words of the README."""
+    found = re.search(rf"```{language}\n(.*?)```", README[README.index(after) :], re.DOTALL)
+    assert found, f"no {language} block after {after!r}"
+    return found.group(1)
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("vrex.py").write_text(block("python", "## Your own algorithm"))
+    sweep = block("yaml", "## Your own algorithm")
+    Path("vrex.yaml").write_text(re.sub(r"steps: \d+", "steps: 3", sweep))
+    return [line.split()[1:] for line in block("console", "vrex.yaml` beside it").splitlines()]
+
+
+def test_own_algorithm(example, capsys):
+    for words in example:
+        assert main(words) == 0, words
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "+/-" in line]
+    assert set(rows) == {"ERM", "SAGE", "VREx"}
+    assert {path.suffix for path in Path("results/vrex").glob("table.*")} == {".md", ".tex", ".csv", ".png"}
+
+
+def test_links_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"`((?:sweeps|scripts|tests|results)/[\w./]+)`", README)
+    assert targets
+    for target in targets:
+        assert (Path(__file__).parent.parent / target).exists() or target.startswith("results/"), target
