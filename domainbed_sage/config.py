@@ -19,6 +19,8 @@ from domainbed_sage.hparams import HParam, declared, resolve, validate
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import optimizers
 
+TRAINING_PRECISIONS = ("fp32", "tf32", "bf16", "fp16")  # fp64 is for the replay of recorded trajectories
+
 
 class RunConfig(BaseModel):
     """The science of one run: two runs with equal fields have equal results, wherever they run.
@@ -133,6 +135,8 @@ def make_config(
     steps = spec.steps if steps is None else steps
     checkpoint_freq = spec.checkpoint_freq if checkpoint_freq is None else checkpoint_freq
     mistakes += _number_mistakes(steps, checkpoint_freq, fields.get("holdout_fraction", 0.2))
+    if (precision := fields.get("precision", "fp32")) not in TRAINING_PRECISIONS:
+        mistakes.append(f"precision should be one of {', '.join(TRAINING_PRECISIONS)}. Found {precision!r}.")
     envs = _environment_indices(spec, test_envs, mistakes)
     resolved: dict[str, Any] = {}
     try:

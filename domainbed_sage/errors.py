@@ -1,4 +1,4 @@
-"""The one exception whose message is written for the user of the suite."""
+"""The exceptions whose messages are written for the user of the suite."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,10 @@ class UserError(ValueError):
 
     The command line prints the message without a stack trace and exits with status 2.
     """
+
+
+class Stopped(Exception):  # noqa: N818 - an outcome, not an error
+    """The run was asked to stop; its state is saved, and the same command continues it."""
 
 
 def raise_all(mistakes: Sequence[str], where: str) -> None:

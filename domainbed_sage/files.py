@@ -20,9 +20,13 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(path.name + ".tmp")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            flush(file)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                flush(file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         temporary.replace(path)
 
 
@@ -46,7 +50,7 @@ def explained(path: Path) -> Iterator[None]:
         raise UserError(f"Cannot write {path}: {error.strerror}. Choose another folder.") from error
     except (OSError, RuntimeError) as error:  # torch.save hides the OSError behind a RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__
-        if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+        if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise UserError(
             f"No space is left for {path}. What was recorded before is safe. "

@@ -188,5 +188,5 @@ def _allowed(h: HParam) -> str:
 
 
 def _bounds(metadata: Sequence[Any]) -> list[str]:
-    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "a multiple of"}
     return [f"{sign} {getattr(m, key)}" for m in metadata for key, sign in signs.items() if hasattr(m, key)]

@@ -21,13 +21,13 @@ from tqdm import tqdm
 from domainbed_sage import train
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.errors import UserError
-from domainbed_sage.plugins import load_plugin, loaded_plugins
+from domainbed_sage.plugins import load_installed, load_plugin, loaded_plugins
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 FRUITLESS_ATTEMPTS = 3
-_stop = threading.Event()
+_stop, _running = threading.Event(), threading.Event()
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Outcome:
 def run_missing(runs: Sequence[RunConfig], machine: Machine, jobs: int | None = None) -> Outcome:
     """Execute the runs whose folders below ``machine.output_dir`` have no `done` marker.
 
-    Every process works on one run at a time with an equal share of the processor cores. Ctrl-C saves a checkpoint of
-    every active run; the same call later continues them. A process that is killed costs nothing but time: its run
-    continues in another one, unless processes are killed three times in a row without finishing any run.
+    Every process works on one run at a time with an equal share of the processor cores. Ctrl-C, or SIGTERM, saves a
+    checkpoint of every active run; the same call later continues them. A process that is killed costs nothing but
+    time: its run continues in another one, unless processes are killed three times in a row without finishing any run.
 
     Args:
         runs: the runs.
@@ -55,14 +55,17 @@ def run_missing(runs: Sequence[RunConfig], machine: Machine, jobs: int | None = 
     missing = [run for run in runs if not (machine.output_dir / run.folder_name / "done").exists()]
     before = len(runs) - len(missing)
     cores = len(os.sched_getaffinity(0))
-    jobs = min(jobs or max(cores // 2, min(cores, 2)), max(len(missing), 1))
+    jobs = jobs or min(max(cores // 2, min(cores, 2)), max(len(runs), 1))
+    threads = max(cores // jobs, 1)  # whatever is missing: a continued run needs the threads that it began with
+    jobs = min(jobs, max(len(missing), 1))
     overview = Overview(machine.output_dir, total=len(runs), done=before, rows=jobs)
     failed: dict[str, str] = {}
     interrupted = False
+    previous = _on_terminate(signal.default_int_handler)
     try:
         left, fruitless = missing, 0
         while left and fruitless < FRUITLESS_ATTEMPTS:
-            failed, now_left = _attempt(left, machine, jobs, max(cores // jobs, 1), overview, failed)
+            failed, now_left = _attempt(left, machine, jobs, threads, overview, failed)
             fruitless = fruitless + 1 if len(now_left) == len(left) else 0
             left = now_left
         reason = f"worker processes were killed {FRUITLESS_ATTEMPTS} times and no run was finished (out of memory?)"
@@ -70,9 +73,17 @@ def run_missing(runs: Sequence[RunConfig], machine: Machine, jobs: int | None = 
     except KeyboardInterrupt:
         interrupted = True
     finally:
+        _on_terminate(previous)
         overview.close()
     done = sum((machine.output_dir / run.folder_name / "done").exists() for run in missing)
     return Outcome(done, before, failed, interrupted)
+
+
+def _on_terminate(handler: Any) -> Any:
+    """Set what SIGTERM does, and return what it did; signals belong to the main thread, other threads have no say."""
+    if threading.current_thread() is threading.main_thread():
+        return signal.signal(signal.SIGTERM, handler)
+    return handler
 
 
 def _attempt(
@@ -86,9 +97,9 @@ def _attempt(
     """Work through the runs in a pool; failures, and the runs that a dying process left undone."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, initializer=_initialise, initargs=(threads, loaded_plugins()))
-    futures: dict[Future[None], RunConfig] = {pool.submit(_run_one, run, machine): run for run in runs}
     left: list[RunConfig] = []
     try:
+        futures: dict[Future[None], RunConfig] = {pool.submit(_run_one, run, machine): run for run in runs}
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
@@ -159,25 +170,39 @@ class Overview:
 
 def _initialise(threads: int, plugins: Sequence[Path]) -> None:
     torch.set_num_threads(threads)
+    multiprocessing.set_start_method("fork", force=True)  # of the loaders; a spawned one imports torch anew each time
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _ask_to_stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    load_installed()
     for plugin in plugins:
         load_plugin(plugin)
+
+
+def _end_with_parent() -> None:
+    """Without its parent a worker would wait for work for ever, and keep its memory and the lock of its run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
 
 
 def _ask_to_stop(signum: int, frame: FrameType | None) -> None:
     del signum, frame
     _stop.set()
+    if not _running.is_set():
+        os._exit(0)
 
 
 def _run_one(run: RunConfig, machine: Machine) -> None:
-    if _stop.is_set():
-        return
+    _running.set()
     try:
         train.run(run, replace(machine, output_dir=machine.output_dir / run.folder_name), _stop)
-    except train.Stopped:
-        return
     except UserError:
         raise
     except Exception as error:  # its traceback is in err.txt; it may not survive the way to the parent process
         raise UserError(f"{type(error).__name__}: {error} (see err.txt in its folder)") from None
+    finally:
+        _running.clear()
+        if _stop.is_set():
+            os._exit(0)  # nobody waits for the result, and from Python 3.12 on nobody would end this process

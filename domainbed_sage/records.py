@@ -19,7 +19,7 @@ IntArray = npt.NDArray[np.int64]
 
 RESULTS = "results.jsonl"
 _ACCURACY = re.compile(r"env(\d+)_(?:in|out)_acc")
-_KNOWN_FILES = re.compile(r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|sweep\.yaml")
+_KNOWN_FILES = re.compile(r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json")
 _ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Loaded:
     def notes(self) -> list[str]:
         """Sentences for the footer of a table: which entries of the folder were left out, and why.
 
-        Tables written earlier, and the sweep's own files, are not worth a mention.
+        Tables written earlier, and the sweep's plan, are not worth a mention.
         """
         verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
         foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]

@@ -96,9 +96,10 @@ class Sweep(Schedule):
                             }
 
     def _held_out(self, dataset: str) -> list[list[int | str]]:
-        if isinstance(self.test_envs, list):
-            return self.test_envs
-        n = len(datasets[dataset].environments) if dataset in datasets else 1
+        names = datasets[dataset].environments if dataset in datasets else ("",)
+        if isinstance(self.test_envs, list):  # by index, however they are given: they seed the run
+            return [[names.index(e) if e in names else e for e in envs] for envs in self.test_envs]
+        n = len(names)
         held_out: list[list[int | str]] = []
         for i in range(n):
             held_out.append([i])
@@ -121,7 +122,7 @@ def read_sweep(path: Path) -> Sweep:
     if not isinstance(values, Mapping):
         raise UserError(f"{path} should hold settings such as `name:`, `datasets:`, `algorithms:`. Found {values!r}.")
     try:
-        sweep = Sweep(**_lists_to_keys(values))
+        sweep = Sweep.model_validate(_lists_to_keys(values))
     except ValidationError as error:
         mistakes = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}. Found {e['input']!r}." for e in error.errors()]
         raise_all(mistakes, f"{path} (settings: {', '.join(Sweep.model_fields)})")

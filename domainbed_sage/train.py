@@ -1,10 +1,12 @@
 """The only training loop. It knows no algorithm and no dataset by name."""
 
+import json
 import logging
 import platform
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +26,7 @@ from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import split
 from domainbed_sage.data.stream import TrainStream
 from domainbed_sage.data.transforms import DataOptions, eval_transform, train_transform
-from domainbed_sage.errors import UserError
+from domainbed_sage.errors import Stopped, UserError
 from domainbed_sage.evaluate import Evaluator
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import optimizers
@@ -34,10 +36,6 @@ from domainbed_sage.seeding import step_seed
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 1.0
-
-
-class Stopped(Exception):  # noqa: N818 - an outcome, not an error
-    """The run was asked to stop; its state is saved, and the same command continues it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
         Stopped: `stop` was set.
     """
     folder = RunFolder(machine.output_dir)
-    with folder.locked():
+    with folder.locked(), _same_threads_after():
         folder.claim(config)
         if folder.done.exists():
             folder.clean()
@@ -78,6 +76,15 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
             state = folder.restore(machine.device)
             Loop(config, machine, folder, experiment, stop or threading.Event()).run(state)
             folder.finish(None if machine.skip_model_save else _model_file(config, experiment))
+
+
+@contextmanager
+def _same_threads_after() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def build(config: RunConfig, machine: Machine) -> Experiment:
@@ -185,12 +192,14 @@ class Loop:
 
     def _save(self, next_step: int) -> None:
         pending = {key: torch.stack(values).cpu() for key, values in self.pending.items()}
-        self.folder.save({"step": next_step, "algorithm": self.algorithm.state_dict(), "pending": pending})
+        state = {"step": next_step, "algorithm": self.algorithm.state_dict(), "pending": pending}
+        self.folder.save(state | {"threads": torch.get_num_threads()})
         self.saved_at = time.monotonic()
 
     def _resume(self, state: Mapping[str, Any]) -> int:
         self.algorithm.load_state_dict(state["algorithm"])
         self.pending = {key: list(values.to(self.machine.device)) for key, values in state["pending"].items()}
+        torch.set_num_threads(state["threads"])  # sums over more threads would have other last bits
         log.info("Continuing at step %d.", state["step"])
         return int(state["step"])
 
@@ -199,11 +208,15 @@ class Loop:
             bad = ~torch.isfinite(torch.stack(values))
             if bad.any():
                 first = step + 1 - len(values) + int(bad.int().argmax())
-                raise UserError(
-                    f"{key} of {self.config.algorithm} is not finite at step {first} (hyperparameters "
-                    f"{self.config.hparams}). The records and the checkpoint from before that step are kept. "
-                    f"Try a lower learning rate or a smaller radius."
-                )
+                raise self._diverged(f"{key} of {self.config.algorithm} is not finite at step {first}")
+        if not all(bool(torch.isfinite(p).all()) for p in self.algorithm.params):
+            raise self._diverged(f"The weights of {self.config.algorithm} are not finite after step {step}")
+
+    def _diverged(self, what: str) -> UserError:
+        return UserError(
+            f"{what} (hyperparameters {self.config.hparams}). The records and the checkpoint from before that step "
+            f"are kept. Try a lower learning rate or a smaller radius."
+        )
 
     def _show(self, step: int, bar: "tqdm[Any]") -> None:
         shown = {key: float(self.pending[key][-1]) for key in ("loss", "agreement") if self.pending.get(key)}
@@ -237,8 +250,11 @@ def _facts(config: RunConfig, machine: Machine, experiment: Experiment) -> dict[
     args = config.model_dump(mode="json", exclude={"hparams"}) | {
         "task": "domain_generalization",
         "uda_holdout_fraction": 0,
+        "hparams": json.dumps(config.hparams, sort_keys=True),
         "data_dir": str(machine.data_dir),
         "output_dir": str(machine.output_dir),
+        "skip_model_save": machine.skip_model_save,
+        "save_model_every_checkpoint": False,
     }
     return {
         "args": args,
@@ -268,6 +284,7 @@ def _model_file(config: RunConfig, experiment: Experiment) -> dict[str, Any]:
         "args": config.model_dump(mode="json", exclude={"hparams"}),
         "model_hparams": config.hparams,
         "model_input_shape": [3, model.image.size, model.image.size],
+        "model_num_classes": datasets[config.dataset].num_classes,
         "model_num_domains": len(config.source_envs),
         "model_dict": model.state_dict(),
     }

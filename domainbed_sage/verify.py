@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -87,10 +88,15 @@ def _read(goldens: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if not path.is_file():
             raise UserError(f"{path} does not exist. `verify` needs a recording X.npz and its description X.json.")
     try:
-        info, arrays = json.loads(description.read_text()), dict(np.load(goldens, allow_pickle=False))
-    except (ValueError, OSError) as error:
+        info = json.loads(description.read_text())
+        with goldens.open("rb") as file:
+            arrays = dict(np.load(file, allow_pickle=False))
+        if not isinstance(info, dict):
+            raise ValueError(f"{description.name} is not a JSON object")
+    except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise UserError(f"{goldens} and {description.name} should be a recording. Found: {error}") from None
     needed = ["x", "y", *(f"init/{name}" for name in info.get("param_order", ["?"]))]
+    needed += [f"{method}/params" for method in info.get("hparams", []) if known_as(method)]
     missing = [name for name in needed if name not in arrays] + [k for k in ("hparams", "param_order") if k not in info]
     if missing:
         raise UserError(f"{goldens} should be a recording of trajectories. Missing in it: {', '.join(missing)}.")
@@ -117,7 +123,8 @@ def _algorithm(name: str, hparams: dict[str, Any], model: Model, num_domains: in
     optimizer = {k: v for k, v in hparams.items() if k in declared(adam)}
     own = {k: v for k, v in hparams.items() if k not in optimizer}
     cls = algorithms[name]
-    problem = Problem(model, partial(adam, **optimizer), num_domains, precision="fp64")
+    make_optimizer = partial(adam, **validate(declared(adam), optimizer))
+    problem = Problem(model, make_optimizer, num_domains, precision="fp64")
     return cls(problem, **validate(declared(cls), own))
 
 
@@ -141,9 +148,10 @@ def _run(
 
 
 def _compare(method: str, hparams: dict[str, Any], order: list[str], arrays: dict[str, np.ndarray]) -> Deviation:
-    name, recorded = known_as(method), arrays[f"{method}/params"]
+    name = known_as(method)
     if name is None:
         return Deviation(method)
+    recorded = arrays[f"{method}/params"]
     params, metrics = _run(name, hparams, order, arrays, recorded)
     free, _ = _run(name, hparams, order, arrays, None)
 

@@ -1,7 +1,6 @@
-"""Build what can be built without a dataset host: the large EmojiStyles, from its four npm packages.
+"""Download the five benchmarks: DomainBed's `python -m domainbed.scripts.download`.
 
-The five benchmarks (VLCS, PACS, OfficeHome, TerraIncognita, DomainNet) are not fetched yet: put them below --data_dir
-in DomainBed's layout.
+The same as `domainbed-sage data download NAME` for each; those that are there already are left alone.
 """
 
 import argparse
@@ -9,18 +8,32 @@ import sys
 from pathlib import Path
 
 from domainbed_sage.cli import guarded
-from domainbed_sage.data import emoji
+from domainbed_sage.cli.data import summary
+from domainbed_sage.data.obtain import obtain
+from domainbed_sage.data.specs import find
+from domainbed_sage.errors import UserError
+
+BENCHMARKS = ("VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Prepare the large EmojiStyles."""
-    print(emoji.prepare(args.data_dir, args.size))
+    """Download what is missing; a dataset that cannot be had does not keep the others from coming."""
+    failed = []
+    for spec in map(find, args.datasets):
+        place = args.data_dir / spec.folder
+        try:
+            dataset = spec.load(args.data_dir) if place.exists() else obtain(spec, args.data_dir, spec.sources)
+            print(summary(dataset, place))
+        except UserError as error:
+            failed.append(str(error))
+    if failed:
+        raise UserError("\n".join(failed))
     return 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=112, help="side length of the images, pixels")
+    parser.add_argument("--datasets", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="by default all five")
     parser.set_defaults(main=main)
     sys.exit(guarded(parser))

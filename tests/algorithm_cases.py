@@ -1,5 +1,6 @@
 """Shared inputs of the algorithm tests: small float64 networks, seeded batches, settings of every method."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -101,6 +102,18 @@ def weights(model):
     return parameters_to_vector(model.parameters()).detach().clone()
 
 
+@contextmanager
+def one_thread():
+    """On a busy machine, threads that wait for each other make convolutions of this size a hundred times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def run(algorithm, batches, start=0):
     """Update on every batch, each step under its own torch seed; the weights after every step [T, P]."""
     trajectory = []

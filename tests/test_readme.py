@@ -35,7 +35,9 @@ def test_own_algorithm(example, capsys):
 
 
 def test_links_lead_somewhere():
-    targets = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"`((?:sweeps|scripts|tests|results)/[\w./]+)`", README)
+    targets = re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(
+        r"`((?:sweeps|scripts|tests|results)/[\w./]+)`", README
+    )
     assert targets
     for target in targets:
         assert (Path(__file__).parent.parent / target).exists() or target.startswith("results/"), target

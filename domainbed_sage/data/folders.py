@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as vision
 
+from domainbed_sage.data import prepared
 from domainbed_sage.data.environment import Environment, MultiDomainDataset
+from domainbed_sage.data.layout import Expected, folder_mistakes, population
 from domainbed_sage.errors import UserError, raise_all
 
 
@@ -59,7 +60,7 @@ def decode(path: Path) -> Tensor:
     """
     try:
         with Image.open(path) as image:
-            return torch.from_numpy(np.asarray(vision.to_pure_tensor(vision.pil_to_tensor(image.convert("RGB")))))
+            return vision.pil_to_tensor(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(
             f"{path} cannot be decoded as an image ({error}). It is damaged or not an image: "
@@ -73,6 +74,7 @@ def read_folders(
     environments: Sequence[str] | None = None,
     num_classes: int | None = None,
     cache_gb: float = 1,
+    expected: Expected | None = None,
 ) -> MultiDomainDataset:
     """Read a dataset of environment folders, all with the same classes.
 
@@ -82,38 +84,29 @@ def read_folders(
         environments: the folders that must be there, in order; `None` takes all sub-directories, sorted as strings.
         num_classes: how many class folders there must be.
         cache_gb: memory for decoded images, GB, in each process.
+        expected: all that is known of the folder, in place of `environments` and `num_classes`.
 
     Raises:
-        UserError: the folder is missing, an environment is missing or stray, or the classes differ between
-            environments (DomainBed would silently shift labels); lists every mistake.
+        UserError: the folder is missing, an environment is missing or stray, the classes differ between environments
+            (DomainBed would silently shift labels), or the numbers of images are of no known population; lists every
+            mistake.
     """
     if not root.is_dir():
         raise UserError(f"{name} should lie in {root}, which does not exist. Check --data_dir.")
-    found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-    expected = list(environments) if environments else found
-    mistakes = [f"environment folder {root / e} is missing" for e in expected if e not in found]
-    mistakes += [f"{root / e} is not an environment of {name}; move it away" for e in found if e not in expected]
-    mistakes += _class_mistakes(root, [e for e in expected if e in found], num_classes)
+    expected = expected or Expected(None if environments is None else tuple(environments), num_classes)
+    names, mistakes = folder_mistakes(root, name, expected)
     raise_all(mistakes, f"the folders of {name}")
     cache = DecodedCache(cache_gb)
-    envs = tuple(FolderEnvironment(root / e, cache) for e in expected)
-    return MultiDomainDataset(name, tuple(envs[0].classes), envs)
+    envs = tuple(FolderEnvironment(root / e, cache) for e in names)
+    raise_all([line for env in envs for line in _hidden_images(env)], f"the files of {name}")
+    counts = {env.name: dict(zip(env.classes, np.bincount(env.labels).tolist(), strict=True)) for env in envs}
+    variant = population(root, name, counts, expected)
+    return MultiDomainDataset(name, tuple(envs[0].classes), envs, variant, prepared.notes(root))
 
 
-def _class_mistakes(root: Path, environments: Sequence[str], num_classes: int | None) -> list[str]:
-    classes = {e: {c.name for c in (root / e).iterdir() if c.is_dir()} for e in environments}
-    union = set().union(*classes.values())
-    mistakes = [
-        f"class folder {root / e / c} is missing, but other environments have it"
-        for e in environments
-        for c in sorted(union - classes[e])
+def _hidden_images(environment: FolderEnvironment) -> list[str]:
+    return [
+        f"{environment.root / key} is hidden, and DomainBed would read it as an image; remove it"
+        for key in environment.keys
+        if any(part.startswith(".") for part in Path(key).parts)
     ]
-    mistakes += [
-        f"class folder {root / e / c} holds no image"
-        for e in environments
-        for c in sorted(classes[e])
-        if not any(p.is_file() and not p.name.startswith(".") for p in (root / e / c).rglob("*"))
-    ]
-    if num_classes is not None and union and len(union) != num_classes:
-        mistakes.append(f"{num_classes} classes are expected, found {len(union)}: {', '.join(sorted(union))}")
-    return mistakes

@@ -1,13 +1,16 @@
 """The datasets, one row each."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from domainbed_sage.data import emoji
+from domainbed_sage.data import emoji, sources
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.folders import read_folders
+from domainbed_sage.data.layout import Expected
+from domainbed_sage.data.sources import Source
 from domainbed_sage.errors import UserError
 from domainbed_sage.registry import Registry
 
@@ -24,6 +27,14 @@ class DatasetSpec:
         steps: training steps when none are given; DomainBed's N_STEPS.
         checkpoint_freq: steps between evaluations when none are given; DomainBed's CHECKPOINT_FREQ.
         model: model when none is named.
+        counts: images per environment, of DomainBed's population or, where there are several, of the first.
+        folder: its folder in ``--data_dir``; empty for the embedded datasets.
+        expected: environment folders, classes and numbers of images.
+        aliases: names of environment folders in other collections, to DomainBed's.
+        size_bytes: what the images take on disk, roughly.
+        licence: terms of use, as far as its authors state any.
+        citation: what to cite.
+        sources: where to get it, in order of preference.
     """
 
     name: str
@@ -33,6 +44,14 @@ class DatasetSpec:
     steps: int = 5001
     checkpoint_freq: int = 300
     model: str = "clip_vit_b16"
+    counts: tuple[int, ...] = ()
+    folder: str = ""
+    expected: Expected = field(default_factory=Expected)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    size_bytes: int = 0
+    licence: str = ""
+    citation: str = ""
+    sources: tuple[Source, ...] = ()
 
 
 STYLES = ("fluent_hc", "noto", "openmoji", "twemoji")
@@ -45,52 +64,160 @@ def environment_labels() -> dict[str, tuple[str, ...]]:
     return {name: spec.environments for name, spec in datasets.items()}
 
 
+def find(name: str) -> DatasetSpec:
+    """The dataset of a name, or of a folder name such as ``terra_incognita``, in small or capital letters.
+
+    Raises:
+        UserError: there is none.
+    """
+    for spec in datasets.values():
+        if name.lower() in (spec.name.lower(), spec.folder.lower()):
+            return spec
+    return datasets[name]
+
+
 def _embedded(load: Callable[[], MultiDomainDataset], data_dir: Path | None) -> MultiDomainDataset:
     del data_dir
     return load()
 
 
-def _on_disk(
-    name: str, folder: str, environments: tuple[str, ...], num_classes: int, data_dir: Path | None
-) -> MultiDomainDataset:
+def _on_disk(name: str, folder: str, expected: Expected, data_dir: Path | None) -> MultiDomainDataset:
     if data_dir is None:
         raise UserError(f"{name} is read from disk: give the folder that holds {folder}/ with --data_dir.")
-    return read_folders(data_dir / folder, name, environments, num_classes)
+    return read_folders(data_dir / folder, name, expected=expected)
 
 
 def _add(spec: DatasetSpec) -> None:
     datasets.register(spec.name)(spec)
 
 
-def _add_embedded(name: str, load: Callable[[], MultiDomainDataset]) -> None:
-    _add(DatasetSpec(name, STYLES, 10, partial(_embedded, load), steps=301, checkpoint_freq=60, model="small_cnn"))
+def _add_embedded(name: str, load: Callable[[], MultiDomainDataset], counts: tuple[int, ...]) -> None:
+    _add(
+        DatasetSpec(
+            name,
+            STYLES,
+            10,
+            partial(_embedded, load),
+            steps=301,
+            checkpoint_freq=60,
+            model="small_cnn",
+            counts=counts,
+            licence=_EMOJI_LICENCE,
+        )
+    )
 
 
-def _add_folder(
-    name: str, folder: str, labels: str, environments: tuple[str, ...], num_classes: int, checkpoint_freq: int = 300
-) -> None:
-    load = partial(_on_disk, name, folder, environments, num_classes)
-    _add(DatasetSpec(name, tuple(labels.split()), num_classes, load, checkpoint_freq=checkpoint_freq))
+def _add_folder(name: str, folder: str, labels: str, expected: Expected, **facts: Any) -> None:
+    load = partial(_on_disk, name, folder, expected)
+    environments, num_classes = tuple(labels.split()), expected.num_classes or 0
+    counts = next(iter(expected.populations.values()), ())
+    row: dict[str, Any] = {"folder": folder, "expected": expected, "counts": counts} | facts
+    _add(DatasetSpec(name, environments, num_classes, load, **row))
 
 
-_add_embedded("EmojiStyles", emoji.load_small)
-_add_embedded("EmojiStylesDisjoint", lambda: emoji.disjoint(emoji.load_small()))
-_add_folder("EmojiStylesLarge", "EmojiStylesLarge", " ".join(STYLES), STYLES, 23)
-_add_folder("VLCS", "VLCS", "C L S V", ("Caltech101", "LabelMe", "SUN09", "VOC2007"), 5)
-_add_folder("PACS", "PACS", "A C P S", ("art_painting", "cartoon", "photo", "sketch"), 7)
-_add_folder("OfficeHome", "office_home", "A C P R", ("Art", "Clipart", "Product", "Real World"), 65)
+def _expected(environments: tuple[str, ...], classes: str, populations: Mapping[str, tuple[int, ...]]) -> Expected:
+    names = tuple(classes.split())
+    return Expected(environments, len(names), names, populations)
+
+
+_EMOJI_LICENCE = "Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT, one for each style: see emoji_styles/NOTICE.md"
+_FAIR_USE = "copyrighted images under fair use, for non-commercial research and education"
+_OFFICE_HOME_CLASSES = (
+    "Alarm_Clock Backpack Batteries Bed Bike Bottle Bucket Calculator Calendar Candles Chair Clipboards Computer Couch "
+    "Curtains Desk_Lamp Drill Eraser Exit_Sign Fan File_Cabinet Flipflops Flowers Folder Fork Glasses Hammer Helmet "
+    "Kettle Keyboard Knives Lamp_Shade Laptop Marker Monitor Mop Mouse Mug Notebook Oven Pan Paper_Clip Pen Pencil "
+    "Postit_Notes Printer Push_Pin Radio Refrigerator Ruler Scissors Screwdriver Shelf Sink Sneakers Soda Speaker "
+    "Spoon TV Table Telephone ToothBrush Toys Trash_Can Webcam"
+)
+_VLCS_CLASSES = ("bird", "car", "chair", "dog", "person")
+_VLCS_COUNTS = {
+    "Caltech101": (237, 123, 118, 67, 870),
+    "LabelMe": (80, 1209, 88, 42, 1237),
+    "SUN09": (20, 932, 1036, 30, 1264),
+    "VOC2007": (330, 699, 428, 420, 1499),
+}
+
+_add_embedded("EmojiStyles", emoji.load_small, (297,) * 4)
+_add_embedded("EmojiStylesDisjoint", lambda: emoji.disjoint(emoji.load_small()), (75, 74, 74, 74))
+_add_folder(
+    "EmojiStylesLarge",
+    emoji.LARGE,
+    " ".join(STYLES),
+    Expected(STYLES, 23),  # any numbers of images: `emoji.prepare` can be told to make fewer
+    counts=(937,) * 4,
+    licence=_EMOJI_LICENCE,
+)
+_add_folder(
+    "VLCS",
+    "VLCS",
+    "C L S V",
+    Expected(
+        tuple(_VLCS_COUNTS),
+        len(_VLCS_CLASSES),
+        _VLCS_CLASSES,
+        {"": tuple(sum(counts) for counts in _VLCS_COUNTS.values())},
+        {e: dict(zip(_VLCS_CLASSES, counts, strict=True)) for e, counts in _VLCS_COUNTS.items()},
+    ),
+    size_bytes=3_510_000_000,
+    licence="none stated for the collection; its parts are Caltech101, LabelMe, SUN09 and PASCAL VOC 2007",
+    citation="Fang, Xu, Rockmore: Unbiased Metric Learning. ICCV 2013",
+    sources=sources.VLCS,
+)
+_add_folder(
+    "PACS",
+    "PACS",
+    "A C P S",
+    _expected(
+        ("art_painting", "cartoon", "photo", "sketch"),
+        "dog elephant giraffe guitar horse house person",
+        {"": (2048, 2344, 1670, 3929)},
+    ),
+    size_bytes=171_000_000,
+    licence="none stated",
+    citation="Li, Yang, Song, Hospedales: Deeper, Broader and Artier Domain Generalization. ICCV 2017",
+    sources=sources.PACS,
+)
+_add_folder(
+    "OfficeHome",
+    "office_home",
+    "A C P R",
+    _expected(("Art", "Clipart", "Product", "Real World"), _OFFICE_HOME_CLASSES, {"": (2427, 4365, 4439, 4357)}),
+    aliases={"Real_World": "Real World", "RealWorld": "Real World"},
+    size_bytes=1_116_000_000,
+    licence=_FAIR_USE,
+    citation="Venkateswara, Eusebio, Chakraborty, Panchanathan: Deep Hashing Network for Unsupervised Domain "
+    "Adaptation. CVPR 2017",
+    sources=sources.OFFICE_HOME,
+)
 _add_folder(
     "TerraIncognita",
     "terra_incognita",
     "L100 L38 L43 L46",
-    ("location_100", "location_38", "location_43", "location_46"),
-    10,
+    _expected(
+        ("location_100", "location_38", "location_43", "location_46"),
+        "bird bobcat cat coyote dog empty opossum rabbit raccoon squirrel",
+        {"24788": (4879, 9767, 4020, 6122), "24330": (4741, 9736, 3970, 5883)},
+    ),
+    size_bytes=2_730_000_000,
+    licence="Community Data License Agreement, permissive variant",
+    citation="Beery, Van Horn, Perona: Recognition in Terra Incognita. ECCV 2018",
+    sources=sources.TERRA_INCOGNITA,
 )
 _add_folder(
     "DomainNet",
     "domain_net",
     "clip info paint quick real sketch",
-    ("clipart", "infograph", "painting", "quickdraw", "real", "sketch"),
-    345,
+    Expected(
+        ("clipart", "infograph", "painting", "quickdraw", "real", "sketch"),
+        345,
+        populations={
+            "": (48129, 51605, 72266, 172500, 172947, 69128),
+            "596006 with duplicates": (48833, 53201, 75759, 172500, 175327, 70386),
+        },
+    ),
     checkpoint_freq=1000,
+    size_bytes=15_570_000_000,
+    licence=_FAIR_USE,
+    citation="Peng, Bai, Xia, Huang, Saenko, Wang: Moment Matching for Multi-Source Domain Adaptation. ICCV 2019",
+    sources=sources.DOMAIN_NET,
 )

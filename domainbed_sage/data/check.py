@@ -1,0 +1,72 @@
+"""Whether the dataset on disk is the published one, and the one another lab has."""
+
+from pathlib import Path
+
+from domainbed_sage.data import disk, manifest
+from domainbed_sage.data.environment import MultiDomainDataset
+from domainbed_sage.data.specs import DatasetSpec
+from domainbed_sage.errors import UserError
+
+
+def check(spec: DatasetSpec, data_dir: Path, other: Path | None = None) -> str:
+    """Compare folders, classes and counts with the published ones, and every file with a manifest.
+
+    Args:
+        spec: a dataset that is read from disk.
+        data_dir: folder that holds the dataset's folder.
+        other: a manifest; by default the one in the dataset's folder, if there is one.
+
+    Returns:
+        a summary for the user.
+
+    Raises:
+        UserError: something differs; lists what, both in the folders and against the manifest.
+    """
+    root = data_dir / spec.folder
+    path = other or root / manifest.FILE
+    lines, mistakes = [], []
+    try:
+        lines = _describe(spec.load(data_dir), root)
+    except UserError as error:
+        if not root.is_dir():
+            raise
+        mistakes = [str(error)]
+    if other is not None or path.is_file():
+        wanted = manifest.read(path)
+        found = manifest.build(root, spec.expected.environments or _folders(root))
+        mistakes += manifest.compare(wanted, found).mistakes(root)
+        verdict = f"all {len(found)} files are those of {path} (fingerprint {manifest.fingerprint(found)[:12]})"
+    else:
+        verdict = f"contents were not compared: `domainbed-sage data manifest {spec.name}` writes a manifest"
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return "\n".join([*lines, verdict])
+
+
+def write_manifest(spec: DatasetSpec, data_dir: Path, path: Path | None = None) -> str:
+    """Write the manifest of a dataset that passes its check, and say so.
+
+    Raises:
+        UserError: the dataset does not pass.
+    """
+    root = data_dir / spec.folder
+    dataset = spec.load(data_dir)
+    made = manifest.build(root, [env.name for env in dataset.environments])
+    path = path or root / manifest.FILE
+    manifest.write(made, path)
+    size = disk.readable(sum(entry.size for entry in made.values()))
+    return f"{path}: {len(made)} files, {size}, fingerprint {manifest.fingerprint(made)}"
+
+
+def _describe(dataset: MultiDomainDataset, root: Path) -> list[str]:
+    variant = f" ({dataset.variant})" if dataset.variant else ""
+    counts = ", ".join(f"{env.name} {len(env)}" for env in dataset.environments)
+    total = sum(len(env) for env in dataset.environments)
+    return [
+        f"{dataset.name}{variant} in {root}: {total} images in {len(dataset.classes)} classes; {counts}",
+        *(f"note: {note}" for note in dataset.notes),
+    ]
+
+
+def _folders(root: Path) -> list[str]:
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir())

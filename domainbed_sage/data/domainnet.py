@@ -1,0 +1,66 @@
+"""Removal of DomainNet's duplicates, which DomainBed's script does and the published archives do not."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from domainbed_sage.data import prepared
+from domainbed_sage.data.download import digest
+from domainbed_sage.errors import UserError, raise_all
+
+LIST_URL = "https://raw.githubusercontent.com/facebookresearch/DomainBed/main/domainbed/misc/domain_net_duplicates.txt"
+
+
+def remove_duplicates(root: Path, listed: Path, environments: Sequence[str]) -> str:
+    """Delete the listed files and record that they are gone; an interrupted removal is simply done again.
+
+    Args:
+        root: folder of DomainNet.
+        listed: text file with one path ``environment/class/file`` per line.
+        environments: environment folders.
+
+    Returns:
+        a summary for the user.
+
+    Raises:
+        UserError: a line is no path inside an environment; nothing is deleted then.
+    """
+    paths = read_list(listed, environments)
+    present = [path for path in paths if (root / path).is_file()]
+    for path in present:
+        (root / path).unlink()
+    per_environment = Counter(path.parts[0] for path in paths)
+    sha256 = digest(listed)
+    prepared.update(
+        root,
+        [f"duplicates removed: the {len(paths)} files of a list with sha256 {sha256}"],
+        duplicates={"listed": len(paths), "sha256": sha256, "per_environment": dict(per_environment)},
+    )
+    split = ", ".join(f"{e} {per_environment[e]}" for e in environments)
+    return (
+        f"{len(paths)} files are listed ({split}): {len(present)} were removed now, "
+        f"{len(paths) - len(present)} were not there."
+    )
+
+
+def read_list(listed: Path, environments: Sequence[str]) -> list[PurePosixPath]:
+    """The paths of a list of duplicates, each once.
+
+    Raises:
+        UserError: the file is missing or empty, or a line is no path inside an environment.
+    """
+    if not listed.is_file():
+        raise UserError(f"{listed} should be a list of duplicates. There is no such file.")
+    lines = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+    paths = list(dict.fromkeys(PurePosixPath(line) for line in lines))
+    raise_all(
+        [
+            f"{str(path)!r} should be environment/class/file"
+            for path in paths
+            if len(path.parts) != 3 or path.parts[0] not in environments or ".." in path.parts
+        ][:10],
+        f"the list of duplicates {listed}",
+    )
+    if not paths:
+        raise UserError(f"{listed} should be a list of duplicates. It is empty.")
+    return paths

@@ -1,0 +1,71 @@
+"""Two small files in a dataset's folder: what was done to the data, and whether it is only a part of the dataset.
+
+``PREPARED.json`` is written by the commands that build a dataset; its list ``notes`` belongs in every record.
+``SUBSET.txt`` is written by whoever keeps a part of a dataset on purpose: its counts are then not compared with the
+published ones, and its text names the part in every record and table.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from domainbed_sage.errors import UserError
+from domainbed_sage.files import write_atomically
+
+PREPARED, SUBSET = "PREPARED.json", "SUBSET.txt"
+
+
+def read(root: Path) -> dict[str, Any]:
+    """What ``PREPARED.json`` says; empty without the file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = root / PREPARED
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text())
+        notes_ok = isinstance(facts, dict) and all(isinstance(note, str) for note in facts.get("notes", []))
+    except ValueError:
+        notes_ok = False
+    if not notes_ok:
+        raise UserError(
+            f"{path} should be a JSON object with a list of texts under 'notes'. It is damaged: restore it, or build "
+            f"the dataset again. Without it, results would not say what was done to the data."
+        )
+    return dict(facts)
+
+
+def notes(root: Path) -> tuple[str, ...]:
+    """What a reader of results on this data must know."""
+    return tuple(read(root).get("notes", []))
+
+
+def update(root: Path, new_notes: Sequence[str], **facts: Any) -> None:
+    """Add notes and facts to ``PREPARED.json``; a fact of the same name is replaced, a note is not repeated."""
+    known = read(root)
+    every_note = list(dict.fromkeys([*known.get("notes", []), *new_notes]))
+    text = json.dumps(known | facts | {"notes": every_note}, indent=1, sort_keys=True, ensure_ascii=False)
+    write_atomically(root / PREPARED, text + "\n")
+
+
+def subset(root: Path) -> str | None:
+    """The text of ``SUBSET.txt`` on one line; `None` without the file.
+
+    Raises:
+        UserError: the file is empty.
+    """
+    path = root / SUBSET
+    if not path.is_file():
+        return None
+    text = " ".join(path.read_text().split())
+    if not text:
+        raise UserError(f"{path} should say which part of the dataset this is, in a few words. It is empty.")
+    return text
+
+
+def declare_subset(root: Path, text: str) -> None:
+    """Write ``SUBSET.txt``."""
+    write_atomically(root / SUBSET, text.strip() + "\n")

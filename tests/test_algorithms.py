@@ -1,0 +1,174 @@
+"""Every algorithm: golden trajectories, equality with its literal reference, and what holds for all of them."""
+
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from algorithm_cases import (
+    EQUAL_SIZES,
+    NETWORKS,
+    SETTINGS,
+    UNEQUAL_SIZES,
+    algorithm,
+    batches,
+    mlp,
+    one_thread,
+    run,
+    weights,
+)
+from properties import (
+    assert_domain_order_invariant,
+    assert_equals_literal,
+    assert_finite,
+    assert_parameter_untouched,
+    assert_reads_no_value,
+    assert_resumes_exactly,
+    assert_same_bits,
+)
+from torch import nn
+
+from domainbed_sage.algorithms import algorithms
+from domainbed_sage.optimizers import sgd
+from domainbed_sage.verify import replay
+
+GOLDENS = Path(__file__).parent / "data" / "goldens.npz"
+NAMES = sorted(algorithms)  # at collection, before any plugin
+NO_DECAY = partial(torch.optim.Adam, lr=1e-2)
+
+# Recorded method: largest step-by-step and free-running deviation allowed, relative. The polar factor of a gradient
+# short of full rank is not unique, so SAGE_svd runs free as far as LAPACK's null vectors take it.
+GOLDEN_TABLE = {
+    "ERM": (1e-9, 1e-9),
+    "SAM": (1e-9, 1e-9),
+    "SAGM": (1e-9, 1e-9),
+    "DISAM": (1e-9, 1e-9),
+    "SAGE_quintic5": (1e-9, 1e-9),
+    "SAGE_cubic5": (1e-9, 1e-9),
+    "SAGE_cubic30": (1e-9, 1e-9),
+    "SAGE_svd": (1e-9, np.inf),
+}
+
+
+@pytest.fixture(scope="module")
+@one_thread()
+def deviations():
+    return {d.method: d for d in replay(GOLDENS)}
+
+
+@pytest.mark.parametrize("method", GOLDEN_TABLE)
+def test_golden_trajectory(deviations, method):
+    d, (step, free) = deviations[method], GOLDEN_TABLE[method]
+    assert d.params <= step
+    assert d.loss <= step
+    assert d.free <= free
+    if method.startswith("SAGE"):
+        assert d.agreement <= step
+
+
+def test_golden_svd_drifts_because_a_gradient_is_short_of_full_rank():
+    """C - 1 = 4 independent logits bound the rank of the gradient of a 16 x 16 weight; the other 12 are rounding."""
+    arrays = np.load(GOLDENS)
+    start = {key.removeprefix("init/"): torch.from_numpy(arrays[key]) for key in arrays if key.startswith("init/")}
+    x, y = (torch.from_numpy(arrays[key][0]).flatten(0, 1) for key in ("x", "y"))
+    W = start["featurizer.4.weight"].requires_grad_()
+    for i in (0, 2):
+        x = F.linear(x, start[f"featurizer.{i}.weight"], start[f"featurizer.{i}.bias"]).relu()
+    features = F.linear(x, W, start["featurizer.4.bias"])
+    F.cross_entropy(F.linear(features, start["classifier.weight"], start["classifier.bias"]), y).backward()
+    sigma = torch.linalg.svdvals(W.grad)
+    assert sigma[3] > 1e-3 * sigma[0]
+    assert sigma[4] < 1e-14 * sigma[0]
+    assert len(sigma) == 16
+
+
+def test_settings_and_goldens_cover_every_algorithm(deviations):
+    assert {p.values[0] for p in SETTINGS} == set(NAMES)
+    assert {m for m, d in deviations.items() if d.params is not None} == set(GOLDEN_TABLE)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("sizes", EQUAL_SIZES + UNEQUAL_SIZES, ids=str)
+@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+def test_equals_literal_reference(name, hparams, sizes, network):
+    assert_equals_literal(name, hparams, network, sizes)
+
+
+@pytest.mark.parametrize("sizes", [(3, 3, 3), (1, 2, 3, 4, 5)], ids=str)
+@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+def test_order_of_domains_and_rows_does_not_count(name, hparams, sizes):
+    assert_domain_order_invariant(name, hparams, sizes)
+
+
+@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+def test_resumes_bit_for_bit(name, hparams):
+    assert_resumes_exactly(name, hparams, (2, 3, 4))
+
+
+@pytest.mark.parametrize("parameter", ["featurizer.0.weight", "featurizer.2.bias", "classifier.weight"])
+@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+def test_frozen_parameter_is_not_touched(name, hparams, parameter):
+    model = mlp()
+    model.get_parameter(parameter).requires_grad_(False)
+    assert_parameter_untouched(name, hparams, model, parameter, 3, NO_DECAY)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (4, 3)], ids=str)
+@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+def test_parameter_outside_the_loss_is_not_touched(name, hparams, shape):
+    """One domain, so that nothing is drawn: noise and search are for all parameters alike."""
+    model = mlp()
+    model.featurizer.register_parameter("unused", nn.Parameter(torch.ones(shape, dtype=torch.float64)))
+    assert_parameter_untouched(name, hparams, model, "featurizer.unused", 1, NO_DECAY)
+
+
+@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+def test_zero_gradient_is_harmless(name, hparams):
+    """With a single class the loss is 0 everywhere, and so is every gradient."""
+    model = mlp(classes=1)
+    before = weights(model)
+    made = algorithm(name, model, make_optimizer=NO_DECAY, **hparams)
+    assert_finite(made, batches((3, 3, 3), classes=1)[0])
+    if made.name not in ("SAGE", "GGA_L") or hparams.get("noise") is False:
+        assert_same_bits(weights(model), before)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+def test_passes_are_those_of_the_updates(name, hparams, steps):
+    """The rows that go through the network, divided by those of a minibatch."""
+    model, rows = mlp(), []
+    model.register_forward_hook(lambda module, args, output: rows.append(len(output)))
+    run(algorithm(name, model, **hparams), batches((2, 3, 4), steps))
+    assert sum(rows) == 9 * algorithms[name].passes(steps, hparams)
+
+
+@pytest.fixture
+def no_autocast(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+
+
+@pytest.mark.usefixtures("no_autocast")
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+def test_update_reads_no_tensor_value(name, hparams, network):
+    model = network().to("meta")
+    made = algorithm(name, model, make_optimizer=partial(sgd, momentum=0.9), **hparams)
+    assert_reads_no_value(made, batches((1, 2, 3), 1, NETWORKS[network])[0])
+
+
+class ReadsTheLoss(algorithms["ERM"]):
+    def update(self, batch):
+        metrics = super().update(batch)
+        return metrics if metrics["loss"] > 0 else {}
+
+
+@pytest.mark.usefixtures("no_autocast")
+def test_a_branch_on_a_tensor_would_be_noticed():
+    made = algorithm("ERM", mlp().to("meta"), make_optimizer=sgd)
+    made.__class__ = ReadsTheLoss
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        assert_reads_no_value(made, batches((3, 3, 3))[0])

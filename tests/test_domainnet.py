@@ -1,0 +1,93 @@
+"""The list of DomainNet's duplicates: applied on request, recorded, and refused if it is none."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import generated_trees as trees
+import pytest
+from local_server import serve
+
+from domainbed_sage import cli
+from domainbed_sage.data import domainnet
+from domainbed_sage.data.specs import datasets
+from domainbed_sage.errors import UserError
+
+LISTED = "clipart/class_000/pic_00001.jpg\nreal/class_344/pic_00000.jpg\n\nreal/class_344/pic_00000.jpg\nsketch/class_001/no.jpg\n"
+SHA256 = hashlib.sha256(LISTED.encode()).hexdigest()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    spec = datasets["DomainNet"]
+    trees.plant(tmp_path / "domain_net", trees.few(spec), "two of each")
+    return tmp_path
+
+
+def prepare(data: Path, listed: str) -> int:
+    return cli.main(["data", "prepare", "domain_net", "--data_dir", str(data), "--duplicates", listed])
+
+
+def test_the_listed_files_go_and_the_record_says_so(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "list.txt").write_text(LISTED)
+    before = trees.files(data / "domain_net").keys()
+    assert prepare(data, str(data / "list.txt")) == 0
+    told = capsys.readouterr().out
+    assert "DomainNet: 4138 images in " in told
+    assert (
+        "3 files are listed (clipart 1, infograph 0, painting 0, quickdraw 0, real 1, sketch 1): "
+        "2 were removed now, 1 were not there." in told
+    )
+    after = trees.files(data / "domain_net").keys()
+    assert before - after == {"clipart/class_000/pic_00001.jpg", "real/class_344/pic_00000.jpg"}
+    prepared = json.loads((data / "domain_net" / "PREPARED.json").read_text())
+    assert prepared["duplicates"] == {
+        "listed": 3,
+        "sha256": SHA256,
+        "per_environment": {"clipart": 1, "real": 1, "sketch": 1},
+    }
+    note = f"duplicates removed: the 3 files of a list with sha256 {SHA256}"
+    assert datasets["DomainNet"].load(data).notes == (note,)
+    assert prepare(data, str(data / "list.txt")) == 0
+    assert "0 were removed now, 3 were not there." in capsys.readouterr().out
+    assert datasets["DomainNet"].load(data).notes == (note,)
+
+
+def test_the_list_can_come_from_an_address(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve() as site:
+        site.files["/list.txt"] = LISTED.encode()
+        site.types["/list.txt"] = "text/plain; charset=utf-8"
+        assert prepare(data, f"{site.url}/list.txt") == 0
+        assert "2 were removed now" in capsys.readouterr().out
+        assert prepare(data, f"{site.url}/none.txt") == 2
+        assert "none.txt answers 404 Not Found" in capsys.readouterr().err
+    assert domainnet.LIST_URL.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ("clipart/../../x.jpg\n", r"'clipart/../../x.jpg' should be environment/class/file"),
+        ("clipart/../x.jpg\n", r"'clipart/../x.jpg' should be environment/class/file"),
+        ("clipart/dog/1.jpg\n/etc/x/passwd\n", r"1 mistake in the list of duplicates .*:\n  - '/etc/x/passwd' should be"),
+        ("<html>\n", r"'<html>' should be environment/class/file"),
+        (" \n", r"list.txt should be a list of duplicates. It is empty"),
+    ],
+)
+def test_lists_that_are_none_remove_nothing(listed: str, message: str, data: Path) -> None:
+    (data / "list.txt").write_text(listed)
+    before = trees.files(data / "domain_net")
+    with pytest.raises(UserError, match=message):
+        domainnet.remove_duplicates(data / "domain_net", data / "list.txt", ("clipart", "real"))
+    assert trees.files(data / "domain_net") == before
+    with pytest.raises(UserError, match=r"none.txt should be a list of duplicates. There is no such file"):
+        domainnet.read_list(data / "none.txt", ("clipart",))
+
+
+def test_a_dataset_that_does_not_load_is_not_touched(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "list.txt").write_text(LISTED)
+    (data / "domain_net" / "SUBSET.txt").unlink()
+    before = trees.files(data / "domain_net")
+    assert prepare(data, str(data / "list.txt")) == 2
+    assert "clipart holds 690 images, expected 48129 or 48833" in capsys.readouterr().err
+    assert trees.files(data / "domain_net") == before

@@ -1,0 +1,359 @@
+"""Weight files: three formats, checksums, downloads from a local server, and the command."""
+
+import argparse
+import hashlib
+import http.server
+import socket
+import threading
+from types import SimpleNamespace
+
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+from clip_cases import TINY, random_state, write_archive
+from open_clip import pretrained
+
+from domainbed_sage.cli import weights as command
+from domainbed_sage.errors import UserError
+from domainbed_sage.hparams import declared
+from domainbed_sage.models import clip, models, weights
+from domainbed_sage.models.checkpoints import check_tensors, is_archive, read, sha256_of
+
+STATE = random_state(TINY)
+OPENAI = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty weights' folder, and no way to the network but to this machine."""
+    connect = socket.socket.connect
+
+    def only_here(self, address):
+        assert address[0] == "127.0.0.1", f"network access to {address}"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", only_here)
+    monkeypatch.setattr(pretrained, "hf_hub_download", unreachable)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("DOMAINBED_WEIGHTS_DIR", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
+def unreachable(**call):
+    raise OSError(f"no route to {call['repo_id']}")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """OpenAI's format."""
+    return write_archive(STATE, tmp_path_factory.mktemp("archive") / "ViT-B-16.pt")
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def clip_hparams(**given):
+    return {name: h.default for name, h in declared(models["clip_vit_b16"].build).items()} | given
+
+
+def run(*words):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.main(parser.parse_args([str(word) for word in words]))
+
+
+# Formats
+
+
+def write_checkpoint(path, wrap=False):
+    state = {f"module.{name}": value for name, value in STATE.items()} if wrap else STATE
+    torch.save({"epoch": 3, "state_dict": state} if wrap else state, path)
+    return path
+
+
+def test_all_formats_hold_the_same_tensors(archive, tmp_path):
+    safetensors.torch.save_file(STATE, tmp_path / "a.safetensors")
+    files = [
+        archive,
+        write_checkpoint(tmp_path / "a.pt"),
+        write_checkpoint(tmp_path / "a.bin", wrap=True),
+        tmp_path / "a.safetensors",
+    ]
+    for path in files:
+        found = read(path)
+        assert found.keys() == STATE.keys(), path
+        assert all(torch.equal(found[name], value) for name, value in STATE.items()), path
+        assert {value.dtype for value in found.values()} == {torch.float32}
+    assert [is_archive(path) for path in files] == [True, False, False, False]
+
+
+def test_archive_is_stored_in_half_precision_with_constants(archive):
+    with pytest.warns(FutureWarning, match=r"torch.jit.load"):
+        stored = torch.jit.load(archive).state_dict()
+    assert stored["visual.proj"].dtype == torch.float16
+    assert stored["context_length"].item() == 77
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    torch.save({"a": torch.zeros(1), "b": Malicious()}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"a\.pt cannot be read: Weights only load failed"):
+        read(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.bin"])
+def test_a_damaged_file_is_explained(tmp_path, name):
+    (tmp_path / name).write_bytes(b"half a page of HTML")
+    with pytest.raises(UserError, match=r"cannot be read: .* Allowed: OpenAI's TorchScript archive \(\.pt\)"):
+        read(tmp_path / name)
+
+
+def test_a_file_without_tensors_is_explained(tmp_path):
+    for content in ({}, {"epoch": 3}, [torch.zeros(1)]):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(UserError, match="holds no table of tensors"):
+            read(tmp_path / "a.pt")
+
+
+def test_long_lists_of_mistakes_are_cut():
+    expected = {f"t{i}": torch.Size([2, 3]) for i in range(20)}
+    with pytest.raises(UserError) as caught:
+        check_tensors({}, expected, "a.pt")
+    assert "t11 (2×3) is missing." in str(caught.value)
+    assert "t12" not in str(caught.value)
+    assert "… and 8 more." in str(caught.value)
+    check_tensors({name: torch.zeros(2, 3) for name in expected}, expected, "a.pt")
+
+
+def test_checksums_follow_the_file(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"one", b"three"):
+        path.write_bytes(content)
+        assert sha256_of(path) == sha256(content)
+
+
+# Names and places
+
+
+def test_table_holds_what_open_clip_publishes():
+    assert weights.published_sha256("openai") == OPENAI
+    assert weights.published_sha256("laion400m_e32") == "55e67d44"
+    assert weights.published_sha256("laion2b_s34b_b88k") == weights.published_sha256("anything") == ""
+    assert {"openai", "laion2b_s34b_b88k", "datacomp_xl_s13b_b90k"} <= set(weights.clip_names())
+    quick = {name for name in weights.clip_names() if weights.published(name).get("quick_gelu")}
+    assert quick == {"openai", "dfn2b", "metaclip_400m", "metaclip_fullcc"}
+
+
+def test_folder_is_given_or_set_or_the_cache(folder, monkeypatch, tmp_path):
+    assert weights.weights_dir(tmp_path) == tmp_path
+    assert weights.weights_dir() == folder
+    monkeypatch.delenv("DOMAINBED_WEIGHTS_DIR")
+    assert weights.weights_dir().parts[-3:] == (".cache", "domainbed_sage", "weights")
+
+
+@pytest.mark.parametrize("name", ["openai", "laion2b_s34b_b88k"])
+def test_missing_weights_name_the_command_before_anything_starts(folder, name):
+    spec = models["clip_vit_b16"]
+    for start in (lambda: spec.require(clip_hparams(weights=name)), lambda: spec.build(["a"], weights=name)):
+        with pytest.raises(UserError) as caught:
+            start()
+        assert f"\n    domainbed-sage weights download {name}\n" in str(caught.value)
+        assert str(folder) in str(caught.value)
+
+
+def test_missing_files_and_unknown_names_are_explained(folder, tmp_path):
+    with pytest.raises(UserError, match=r"There is no weight file .*absent\.pt"):
+        weights.find(str(tmp_path / "absent.pt"))
+    with pytest.raises(UserError, match=r"Unknown weights 'opennai'.*Known: .*openai, timm:BACKBONE"):
+        weights.find("opennai")
+    with pytest.raises(UserError, match=r"timm .* does not know the backbone 'resnt50'.* Nearest: resnet50"):
+        weights.find("timm:resnt50")
+    with pytest.raises(UserError, match=r"'none' cannot be downloaded"):
+        weights.download("none")
+
+
+def test_a_copied_file_has_to_be_the_published_one(folder, archive):
+    folder.mkdir()
+    (folder / "openai.pt").write_bytes(archive.read_bytes())
+    with pytest.raises(UserError, match=rf"openai\.pt should have sha256 {OPENAI}\. Found {sha256_of(archive)}\."):
+        models["clip_vit_b16"].require(clip_hparams())
+
+
+def test_a_file_put_into_the_folder_is_found_by_its_name(folder):
+    folder.mkdir()
+    write_checkpoint(folder / "mine.bin")
+    assert weights.find("mine") == folder / "mine.bin"
+    found = models["clip_vit_b16"].require(clip_hparams(weights="mine", activation="gelu"))
+    assert found == {"name": "mine", "sha256": sha256_of(folder / "mine.bin"), "activation": "gelu"}
+
+
+def test_a_known_file_is_recognised_wherever_it_lies(archive, tmp_path, monkeypatch):
+    path = write_checkpoint(tmp_path / "copied.pt")
+    entry = {"url": f"http://127.0.0.1/{sha256_of(path)}/x.pt", "quick_gelu": False}
+    monkeypatch.setitem(pretrained._PRETRAINED["ViT-B-16"], "laion400m_e31", entry)
+    assert clip.resolve(str(path), "auto") == (path, "gelu")
+    with pytest.raises(UserError, match=r"was trained with gelu\. Found activation 'quickgelu'"):
+        clip.resolve(str(path), "quickgelu")
+
+
+# Downloads
+
+
+@pytest.fixture
+def server(archive, monkeypatch):
+    """A web server with OpenAI's file; `content` is what it sends, `asked` what it was asked for."""
+    said = SimpleNamespace(content=archive.read_bytes(), asked=[])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            said.asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(said.content)))
+            self.end_headers()
+            self.wfile.write(said.content)
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{web.server_port}/clip/{sha256(said.content)}/ViT-B-16.pt"
+        monkeypatch.setitem(pretrained._PRETRAINED["ViT-B-16"]["openai"], "url", url)
+        yield said
+        web.shutdown()
+        thread.join()
+
+
+def test_download_verifies_and_stores_once(server, folder):
+    path = weights.download("openai")
+    assert path == weights.find("openai") == folder / "openai.pt"
+    assert path.read_bytes() == server.content
+    assert (folder / "openai.pt.sha256").read_text() == f"{sha256(server.content)}  openai.pt\n"
+    assert sorted(p.name for p in folder.iterdir()) == ["openai.pt", "openai.pt.sha256"]
+    assert weights.download("openai") == path
+    assert len(server.asked) == 1
+    found = models["clip_vit_b16"].require(clip_hparams())
+    assert found == {"name": "openai", "sha256": sha256(server.content), "activation": "quickgelu"}
+    with path.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match="should have sha256"):
+        models["clip_vit_b16"].require(clip_hparams())
+
+
+def test_a_wrong_checksum_leaves_nothing_behind(server, folder):
+    server.content = server.content[:-1] + b"x"
+    with pytest.raises(UserError) as caught:
+        weights.download("openai")
+    assert "the published address: the file should have sha256" in str(caught.value)
+    assert "the model hub: Failed to download" in str(caught.value)
+    assert list(folder.iterdir()) == []
+
+
+def test_what_cannot_be_read_is_not_kept(server, folder, monkeypatch):
+    url = (
+        pretrained._PRETRAINED["ViT-B-16"]["openai"]["url"].replace("/clip/", "/").replace(sha256(server.content), "x")
+    )
+    monkeypatch.setitem(pretrained._PRETRAINED["ViT-B-16"]["openai"], "url", url)
+    server.content = server.content[:1000]
+    with pytest.raises(UserError, match=r"published address: .* cannot be read"):
+        weights.download("openai")
+    assert list(folder.iterdir()) == []
+
+
+def hub(folder, content, digest):
+    """The model hub's client: a cache of files named by their sha256, and links to them."""
+
+    def fetch(repo_id, filename, revision, cache_dir):
+        assert repo_id == "laion/CLIP-ViT-B-16-laion2B-s34B-b88K"
+        if filename != "open_clip_model.safetensors":
+            raise OSError("no such file")
+        blob, link = folder / "blob" / digest, folder / "snapshot" / filename
+        for path in (blob, link):
+            path.parent.mkdir()
+        blob.write_bytes(content)
+        link.symlink_to(blob)
+        return str(link)
+
+    return fetch
+
+
+def test_download_from_the_hub(folder, tmp_path, monkeypatch):
+    content = safetensors.torch.save(STATE)
+    monkeypatch.setattr(pretrained, "hf_hub_download", hub(tmp_path, content, sha256(content)))
+    path = weights.download("laion2b_s34b_b88k")
+    assert path == folder / "laion2b_s34b_b88k.safetensors"
+    assert not path.is_symlink()
+    assert path.read_bytes() == content
+    assert clip.resolve("laion2b_s34b_b88k", "auto") == (path, "gelu")
+
+
+def test_the_checksum_of_the_hub_counts(folder, tmp_path, monkeypatch):
+    content = safetensors.torch.save(STATE)
+    monkeypatch.setattr(pretrained, "hf_hub_download", hub(tmp_path, content, "0" * 64))
+    with pytest.raises(UserError, match=f"should have sha256 {'0' * 64}"):
+        weights.download("laion2b_s34b_b88k")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_broken_download_from_the_hub_can_be_resumed(folder, monkeypatch):
+    def broken(cache_dir, **call):
+        (folder / ".download-laion2b_s34b_b88k" / "a.incomplete").write_bytes(b"half")
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(pretrained, "hf_hub_download", broken)
+    with pytest.raises(UserError, match="connection lost"):
+        weights.download("laion2b_s34b_b88k")
+    assert (folder / ".download-laion2b_s34b_b88k" / "a.incomplete").read_bytes() == b"half"
+    content = safetensors.torch.save(STATE)
+    monkeypatch.setattr(pretrained, "hf_hub_download", hub(folder.parent, content, sha256(content)))
+    weights.download("laion2b_s34b_b88k")
+    assert sorted(p.suffix for p in folder.iterdir()) == [".safetensors", ".sha256"]
+
+
+# The command
+
+
+def test_list_shows_what_is_stored(server, folder, capsys):
+    assert run("list") == 0
+    assert "openai: quickgelu; sha256" in capsys.readouterr().out
+    weights.download("openai")
+    write_checkpoint(folder / "mine.bin")
+    run("list")
+    lines = capsys.readouterr().out.splitlines()
+    assert "also stored: mine.bin" in lines
+    assert [line for line in lines if line.endswith("; stored")] == [line for line in lines if "openai" in line]
+
+
+def test_download_and_check_describe_the_file(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: TINY)
+    elsewhere = tmp_path / "elsewhere"
+    assert run("download", "openai", "--weights_dir", elsewhere) == 0
+    downloaded = capsys.readouterr().out
+    assert f"unless DOMAINBED_WEIGHTS_DIR is set to {elsewhere}." in downloaded
+    assert run("check", "openai", "--weights_dir", elsewhere) == 0
+    assert downloaded.startswith(capsys.readouterr().out)
+    tower = [value for name, value in STATE.items() if name.startswith("visual.")]
+    assert f"sha256 {sha256(server.content)}" in downloaded
+    assert f"image tower: {sum(v.numel() for v in tower):,} values, {len(tower)} tensors, 11 of them" in downloaded
+    assert "activation: quickgelu" in downloaded
+    unknown = write_checkpoint(tmp_path / "unknown.pt")
+    run("check", unknown)
+    assert "activation: not known" in capsys.readouterr().out
+
+
+def test_check_refuses_another_model(archive):
+    with pytest.raises(UserError, match=r"mistakes in .*read as CLIP ViT-B/16:\n  - .*resblocks\.2\.ln_1.* is missing"):
+        run("check", archive)
+
+
+def test_inventory_of_the_full_model():
+    expected = clip.expected_tensors()
+    tower = {name: size for name, size in expected.items() if name.startswith("visual.")}
+    assert (len(expected), sum(size.numel() for size in expected.values())) == (302, 149_620_737)
+    assert (len(tower), sum(size.numel() for size in tower.values())) == (152, 86_192_640)
