@@ -1,6 +1,6 @@
 """The minibatch of one step: K source domains side by side."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -37,10 +37,13 @@ class DomainBatch:
         """Yield (x_k, y_k), the rows of each domain."""
         yield from zip(self.x.split(self.sizes), self.y.split(self.sizes), strict=True)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "DomainBatch":
-        """Return the batch on a device, its inputs in `dtype`."""
-        x = self.x.to(device, dtype or self.x.dtype, non_blocking=True)
-        return DomainBatch(x, self.y.to(device, non_blocking=True), self.sizes)
+    def to(self, device: torch.device | str) -> "DomainBatch":
+        """Return the batch on a device."""
+        return DomainBatch(self.x.to(device, non_blocking=True), self.y.to(device, non_blocking=True), self.sizes)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "DomainBatch":
+        """Return the batch with `function` applied to all inputs at once."""
+        return DomainBatch(function(self.x), self.y, self.sizes)
 
     def pin_memory(self) -> "DomainBatch":
         """Return the batch in page-locked memory; called by torch's DataLoader."""

@@ -14,6 +14,7 @@ from domainbed_sage.algorithms import algorithms
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
 from domainbed_sage.errors import UserError, raise_all
+from domainbed_sage.evaluate import Evaluation
 from domainbed_sage.geometry.perturb import Precision
 from domainbed_sage.hparams import HParam, declared, resolve, validate
 from domainbed_sage.models import models
@@ -38,6 +39,8 @@ class RunConfig(BaseModel):
         checkpoint_freq: steps between evaluations.
         holdout_fraction: share of every environment in its out split.
         precision: arithmetic of the forward and backward passes.
+        evaluation: ``full``: every split of every environment at every evaluation, DomainBed's records; ``lazy``: what
+            model selection reads, and NaN for the rest.
         hparams: all hyperparameters, resolved.
     """
 
@@ -55,6 +58,7 @@ class RunConfig(BaseModel):
     checkpoint_freq: int
     holdout_fraction: float = 0.2
     precision: Precision = "fp32"
+    evaluation: Evaluation = "lazy"
     hparams: dict[str, Any]
 
     @property

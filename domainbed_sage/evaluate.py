@@ -1,6 +1,7 @@
-"""Accuracy of a model on the splits of the environments."""
+"""Accuracy of a model on the splits of the environments, on the full grid or where it is needed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,25 +14,19 @@ from domainbed_sage.data.transforms import Transform
 
 BATCH_SIZE = 64
 
-
-class _Images(Dataset[tuple[Tensor, int]]):
-    def __init__(self, environment: Environment, transform: Transform) -> None:
-        self.environment, self.transform = environment, transform
-
-    def __len__(self) -> int:
-        return len(self.environment)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.environment.image(index)), int(self.environment.labels[index])
+Evaluation: TypeAlias = Literal["lazy", "full"]
+Accuracies: TypeAlias = dict[str, float]
 
 
 class Evaluator:
-    """Measures accuracies on all environments; every image passes once per evaluation, whatever its split.
+    """Measures accuracies; every image passes at most once per evaluation, in one pool of loader processes.
 
     Args:
         environments: all environments of the dataset.
         splits: in and out split of each.
+        test_envs: indices of the held-out environments.
         transform: the evaluation transform, without augmentation, also for the source environments' out splits.
+        normalize: map of a minibatch to the model's inputs, on the device.
         device: where the model is.
         num_workers: loader processes.
     """
@@ -40,28 +35,76 @@ class Evaluator:
         self,
         environments: Sequence[Environment],
         splits: Sequence[Split],
+        test_envs: Sequence[int],
         transform: Transform,
+        normalize: Transform,
         device: torch.device,
         num_workers: int = 0,
     ) -> None:
-        self.splits, self.device = splits, device
-        self.loaders = [
-            DataLoader(_Images(e, transform), batch_size=BATCH_SIZE, num_workers=num_workers) for e in environments
-        ]
+        self.environments, self.splits, self.transform, self.normalize = environments, splits, transform, normalize
+        self.test_envs, self.device, self.num_workers = set(test_envs), device, num_workers
 
-    @torch.inference_mode()
-    def run(self, predict: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, float]]:
-        """Yield (`env<i>_in_acc`, fraction), (`env<i>_out_acc`, fraction) for every environment i.
+    def full(self, predict: Callable[[Tensor], Tensor]) -> Accuracies:
+        """In and out accuracy of every environment: DomainBed's record.
 
         `predict` maps inputs [N, 3, s, s] to logits [N, C] and has the model in evaluation mode.
         """
-        for i, (loader, split) in enumerate(zip(self.loaders, self.splits, strict=True)):
-            correct = [predict(x.to(self.device)).argmax(1).cpu() == y for x, y in loader]
-            hits = torch.cat(correct).numpy()
-            yield f"env{i}_in_acc", accuracy(hits, split.in_)
-            yield f"env{i}_out_acc", accuracy(hits, split.out)
+        return self._measure(predict, {(i, half) for i in range(len(self.splits)) for half in ("in", "out")})
+
+    def lazy(self, predict: Callable[[Tensor], Tensor], best: float, last: bool) -> Accuracies:
+        """What model selection reads, and NaN for the rest.
+
+        Training-domain validation compares the source out splits of all evaluations, and reads the held-out
+        environments only where their mean is a new best; the oracle reads them at the last step.
+
+        Args:
+            predict: see `full`.
+            best: highest mean source out accuracy of the evaluations before.
+            last: whether this is the run's last evaluation.
+        """
+        sources = [i for i in range(len(self.splits)) if i not in self.test_envs]
+        found = self._measure(predict, {(i, "out") for i in sources})
+        if last or self.source_accuracy(found) > best:
+            found |= self._measure(predict, {(i, half) for i in self.test_envs for half in ("in", "out")})
+        keys = [key(i, half) for i in range(len(self.splits)) for half in ("in", "out")]
+        return {k: found.get(k, float("nan")) for k in keys}
+
+    def source_accuracy(self, accuracies: Mapping[str, float]) -> float:
+        """Mean out accuracy of the source environments, computed as DomainBed's selection does."""
+        sources = [i for i in range(len(self.splits)) if i not in self.test_envs]
+        return float(np.mean([accuracies[key(i, "out")] for i in sources]))
+
+    @torch.inference_mode()
+    def _measure(self, predict: Callable[[Tensor], Tensor], wanted: set[tuple[int, str]]) -> Accuracies:
+        halves = [(i, half, self.splits[i].half(half)) for i, half in sorted(wanted)]
+        samples = [(self.environments[i], int(index)) for i, _, indices in halves for index in indices]
+        loader = DataLoader(_Images(samples, self.transform), batch_size=BATCH_SIZE, num_workers=self.num_workers)
+        hits = [
+            predict(self.normalize(x.to(self.device, non_blocking=True))).argmax(1) == y.to(self.device)
+            for x, y in loader
+        ]
+        correct = torch.cat(hits).cpu().numpy() if hits else np.zeros(0, dtype=bool)
+        parts = np.split(correct, np.cumsum([len(indices) for *_, indices in halves])[:-1])
+        return {key(i, half): fraction(part) for (i, half, _), part in zip(halves, parts, strict=True)}
 
 
-def accuracy(hits: np.ndarray, indices: np.ndarray) -> float:
-    """Fraction of correct samples among the indices; NaN of none."""
-    return float(hits[indices].sum() / len(indices)) if len(indices) else float("nan")
+def key(env: int, half: str) -> str:
+    """DomainBed's name of an accuracy in a record."""
+    return f"env{env}_{half}_acc"
+
+
+def fraction(correct: np.ndarray) -> float:
+    """Share of correct samples; NaN of none."""
+    return float(correct.sum() / len(correct)) if len(correct) else float("nan")
+
+
+class _Images(Dataset[tuple[Tensor, int]]):
+    def __init__(self, samples: Sequence[tuple[Environment, int]], transform: Transform) -> None:
+        self.samples, self.transform = samples, transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        environment, index = self.samples[position]
+        return self.transform(environment.image(index)), int(environment.labels[index])

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from domainbed_sage.config import RunConfig, make_config
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.errors import UserError, raise_all
+from domainbed_sage.evaluate import Evaluation
 from domainbed_sage.geometry.perturb import Precision
 from domainbed_sage.plugins import load_plugin
 from domainbed_sage.seeding import seed_hash
@@ -42,6 +43,8 @@ class Sweep(Schedule):
         n_hparams: number of hyperparameter settings; the first is the default, the others are random.
         optimizer: base optimiser.
         precision: arithmetic.
+        evaluation: ``lazy`` or ``full``, see `RunConfig`; by default lazy, and full with pairs of held-out
+            environments, because leave-one-domain-out selection reads every evaluation.
         holdout_fraction: share of the out splits.
         plugins: Python files to load first, relative to the sweep file.
     """
@@ -54,6 +57,7 @@ class Sweep(Schedule):
     n_hparams: PositiveInt = 1
     optimizer: str = "adam"
     precision: Precision = "fp32"
+    evaluation: Evaluation | None = None
     holdout_fraction: float = 0.2
     plugins: list[str] = []
 
@@ -93,6 +97,7 @@ class Sweep(Schedule):
                                 "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial),
                                 "holdout_fraction": self.holdout_fraction,
                                 "precision": self.precision,
+                                "evaluation": self.evaluation or ("full" if self.test_envs == "pairs" else "lazy"),
                             }
 
     def _held_out(self, dataset: str) -> list[list[int | str]]:

@@ -1,8 +1,6 @@
 """The only training loop. It knows no algorithm and no dataset by name."""
 
-import json
 import logging
-import platform
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,22 +10,20 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import PIL
 import torch
-import torchvision
 from torch import Tensor
 from tqdm import tqdm
 
-import domainbed_sage
-from domainbed_sage.algorithms import Algorithm, Metrics, Problem, algorithms
+from domainbed_sage import provenance
+from domainbed_sage.algorithms import Algorithm, Problem, algorithms
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import split
 from domainbed_sage.data.stream import TrainStream
-from domainbed_sage.data.transforms import DataOptions, eval_transform, train_transform
+from domainbed_sage.data.transforms import DataOptions, Transform, eval_transform, normalize, train_transform
 from domainbed_sage.errors import Stopped, UserError
-from domainbed_sage.evaluate import Evaluator
+from domainbed_sage.evaluate import Accuracies, Evaluator
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import optimizers
 from domainbed_sage.run_folder import RunFolder
@@ -40,13 +36,14 @@ PROGRESS_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Experiment:
-    """The parts of a run, built from its description."""
+    """The parts of a run, built from its description; `facts` go into every record."""
 
     algorithm: Algorithm
     stream: TrainStream
+    normalize: Transform
     evaluator: Evaluator
     steps_per_epoch: float
-    environments: tuple[str, ...]
+    facts: dict[str, Any]
 
 
 def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None) -> None:
@@ -71,7 +68,8 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
             folder.clean()
             return
         with folder.logs():
-            _log_header(config, machine)
+            log.info("Environment: %s", provenance.versions() | {"device": str(machine.device)})
+            log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"))
             experiment = build(config, machine)
             state = folder.restore(machine.device)
             Loop(config, machine, folder, experiment, stop or threading.Event()).run(state)
@@ -90,6 +88,7 @@ def _same_threads_after() -> Iterator[None]:
 def build(config: RunConfig, machine: Machine) -> Experiment:
     """Build model, algorithm, minibatch stream and evaluator of a run; the weights depend on its seed alone."""
     _set_precision(config)
+    weights = models[config.model].require(config.of(models[config.model].build))
     dataset = datasets[config.dataset].load(machine.data_dir)
     splits = [
         split(len(env), i, config.trial_seed, config.holdout_fraction) for i, env in enumerate(dataset.environments)
@@ -109,13 +108,20 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
         train_transform(options, model.image),
         config.seed,
     )
+    to_input = normalize(model.image)
     evaluator = Evaluator(
-        dataset.environments, splits, eval_transform(options, model.image), machine.device, machine.num_workers
+        dataset.environments,
+        splits,
+        config.test_envs,
+        eval_transform(options, model.image),
+        to_input,
+        machine.device,
+        machine.num_workers,
     )
     smallest = min(len(s.in_) for s in splits)
     _check_sizes(dataset, config, [len(s.in_) for s in splits], options.batch_size)
-    names = tuple(env.name for env in dataset.environments)
-    return Experiment(algorithm, stream, evaluator, smallest / options.batch_size, names)
+    facts = provenance.facts(config, machine, dataset, weights)
+    return Experiment(algorithm, stream, to_input, evaluator, smallest / options.batch_size, facts)
 
 
 class Loop:
@@ -128,6 +134,7 @@ class Loop:
         self.experiment, self.algorithm = experiment, experiment.algorithm
         self.pending: dict[str, list[Tensor]] = {}  # metrics of the steps since the last record
         self.step_times: list[float] = []
+        self.best = float("-inf")  # highest source out accuracy so far
         self.saved_at = self.shown_at = time.monotonic()
 
     def run(self, state: Mapping[str, Any] | None) -> None:
@@ -145,7 +152,7 @@ class Loop:
         began = time.monotonic()
         with bar:
             for step, batch in zip(range(start, self.config.steps), batches, strict=True):
-                self._step(step, batch.to(self.machine.device))
+                self._step(step, batch.to(self.machine.device).map(self.experiment.normalize))
                 self.step_times.append(time.monotonic() - began)
                 self._after(step, bar)
                 began = time.monotonic()
@@ -178,26 +185,30 @@ class Loop:
             "step_time": float(np.mean(self.step_times)),
             "mem_gb": torch.cuda.max_memory_allocated() / 1024**3 if self.machine.device.type == "cuda" else 0.0,
             **{key: float(torch.stack(values).double().mean()) for key, values in self.pending.items()},
-            **self._evaluate(),
+            **self._evaluate(last=step == self.config.steps - 1),
         }
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())))
-        self.folder.append(record | _facts(self.config, self.machine, self.experiment))
+        self.folder.append(record | self.experiment.facts)
         self.pending, self.step_times = {}, []
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, last: bool) -> Accuracies:
+        evaluator, predict = self.experiment.evaluator, self.algorithm.forward
         self.algorithm.model.eval()
-        accuracies = dict(self.experiment.evaluator.run(self.algorithm.forward))
+        full = self.config.evaluation == "full"
+        accuracies = evaluator.full(predict) if full else evaluator.lazy(predict, self.best, last)
         self.algorithm.model.train()
+        self.best = max(self.best, evaluator.source_accuracy(accuracies))
         return accuracies
 
     def _save(self, next_step: int) -> None:
         pending = {key: torch.stack(values).cpu() for key, values in self.pending.items()}
-        state = {"step": next_step, "algorithm": self.algorithm.state_dict(), "pending": pending}
+        state = {"step": next_step, "algorithm": self.algorithm.state_dict(), "pending": pending, "best": self.best}
         self.folder.save(state | {"threads": torch.get_num_threads()})
         self.saved_at = time.monotonic()
 
     def _resume(self, state: Mapping[str, Any]) -> int:
         self.algorithm.load_state_dict(state["algorithm"])
+        self.best = state["best"]
         self.pending = {key: list(values.to(self.machine.device)) for key, values in state["pending"].items()}
         torch.set_num_threads(state["threads"])  # sums over more threads would have other last bits
         log.info("Continuing at step %d.", state["step"])
@@ -246,38 +257,6 @@ def _check_sizes(dataset: MultiDomainDataset, config: RunConfig, sizes: list[int
             )
 
 
-def _facts(config: RunConfig, machine: Machine, experiment: Experiment) -> dict[str, Any]:
-    args = config.model_dump(mode="json", exclude={"hparams"}) | {
-        "task": "domain_generalization",
-        "uda_holdout_fraction": 0,
-        "hparams": json.dumps(config.hparams, sort_keys=True),
-        "data_dir": str(machine.data_dir),
-        "output_dir": str(machine.output_dir),
-        "skip_model_save": machine.skip_model_save,
-        "save_model_every_checkpoint": False,
-    }
-    return {
-        "args": args,
-        "hparams": config.hparams,
-        "environments": list(experiment.environments),
-        "versions": versions(),
-        "device": str(machine.device),
-    }
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of what decides a run's numbers."""
-    return {
-        "domainbed_sage": domainbed_sage.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "cuda": torch.version.cuda,
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-    }
-
-
 def _model_file(config: RunConfig, experiment: Experiment) -> dict[str, Any]:
     model = experiment.algorithm.model
     return {
@@ -290,9 +269,4 @@ def _model_file(config: RunConfig, experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _log_header(config: RunConfig, machine: Machine) -> None:
-    log.info("Environment: %s", versions() | {"device": str(machine.device)})
-    log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"))
-
-
-__all__ = ["Experiment", "Loop", "Metrics", "Stopped", "build", "run", "versions"]
+__all__ = ["Experiment", "Loop", "Stopped", "build", "run"]

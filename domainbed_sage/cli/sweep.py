@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from domainbed_sage.cli import machine, table
+from domainbed_sage.cli import machine, plan, table
 from domainbed_sage.config import RunConfig
 from domainbed_sage.errors import UserError
 from domainbed_sage.files import write_atomically
@@ -21,13 +21,16 @@ PLAN = "plan.json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `sweep`."""
-    parser.add_argument("action", choices=("run", "list"), help="execute the missing runs here, or only list all runs")
+    parser.add_argument(
+        "action", choices=("run", "list", "plan"), help="execute the missing runs here, list all, or count"
+    )
     parser.add_argument("file", type=Path, help="sweep file, e.g. sweeps/demo.yaml")
     _add_run_arguments(parser)
+    plan.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """List a sweep's runs, or execute the missing ones.
+    """List a sweep's runs, say what they cost, or execute the missing ones.
 
     Raises:
         UserError: mistakes in the file.
@@ -38,6 +41,9 @@ def main(args: argparse.Namespace) -> int:
     runs = sweep.runs()
     if args.action == "list":
         _list(runs, folder)
+        return 0
+    if args.action == "plan":
+        plan.show(runs, args)
         return 0
     write_plan(runs, folder)
     outcome = run_missing(runs, where, args.jobs)

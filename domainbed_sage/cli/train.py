@@ -27,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test_envs", nargs="+", default=["0"], help="held-out environments, by index or name")
     parser.add_argument("--holdout_fraction", type=float, default=0.2, help="share of the out splits")
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
+    parser.add_argument(
+        "--eval",
+        choices=("lazy", "full"),
+        default="lazy",
+        dest="evaluation",
+        help="what to evaluate: what model selection reads, or every split of every environment as DomainBed does",
+    )
     parser.add_argument("--output_dir", type=Path, default=Path("train_output"))
     machine.add_arguments(parser)
 
@@ -40,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     where = machine.from_arguments(args, args.output_dir, progress=True)
     names = (
         *("dataset", "algorithm", "model", "optimizer", "hparams_seed", "trial_seed", "seed", "steps"),
-        *("checkpoint_freq", "test_envs", "holdout_fraction", "precision"),
+        *("checkpoint_freq", "test_envs", "holdout_fraction", "precision", "evaluation"),
     )
     config = make_config(hparams=parse_json(args.hparams), **{name: getattr(args, name) for name in names})
     stop = threading.Event()

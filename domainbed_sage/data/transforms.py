@@ -1,4 +1,8 @@
-"""From decoded images (uint8) to the model's inputs (float32): training augmentation and the evaluation transform."""
+"""From decoded images to the model's inputs.
+
+Loader processes crop, resize and augment in uint8; conversion to float32 and normalisation happen on the device, so
+that a quarter of the bytes travels and the random stream is the same on every device.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +39,7 @@ class DataOptions:
 
 
 def train_transform(options: DataOptions, image: ImageSpec) -> Transform:
-    """Random transform of one training image, uint8 [3, H, W] -> float32 [3, s, s]; draws from torch's generator."""
+    """Random transform of one training image, uint8 [3, H, W] -> uint8 [3, s, s]; draws from torch's generator."""
     if options.augment == "none":
         return eval_transform(options, image)
     steps: list[Callable[[Tensor], Tensor]] = [
@@ -44,20 +48,19 @@ def train_transform(options: DataOptions, image: ImageSpec) -> Transform:
     ]
     if options.augment == "domainbed":
         steps += [v2.ColorJitter(0.3, 0.3, 0.3, 0.3), v2.RandomGrayscale(0.1)]
-    return v2.Compose([*steps, *_normalise(image)])
+    return v2.Compose(steps)
 
 
 def eval_transform(options: DataOptions, image: ImageSpec) -> Transform:
-    """Deterministic transform of one image, uint8 [3, H, W] -> float32 [3, s, s]."""
+    """Deterministic transform of one image, uint8 [3, H, W] -> uint8 [3, s, s]."""
     if options.resize == "squash":
-        steps = [v2.Resize((image.size, image.size), _mode(options), antialias=True)]
-    else:
-        steps = [v2.Resize(image.size, _mode(options), antialias=True), v2.CenterCrop(image.size)]
-    return v2.Compose([*steps, *_normalise(image)])
+        return v2.Resize((image.size, image.size), _mode(options), antialias=True)
+    return v2.Compose([v2.Resize(image.size, _mode(options), antialias=True), v2.CenterCrop(image.size)])
 
 
-def _normalise(image: ImageSpec) -> list[Callable[[Tensor], Tensor]]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(image.mean, image.std)]
+def normalize(image: ImageSpec) -> Transform:
+    """Map of a minibatch on its device, uint8 [N, 3, s, s] -> float32, with the model's mean and deviation."""
+    return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(image.mean, image.std)])
 
 
 def _mode(options: DataOptions) -> InterpolationMode:

@@ -1,0 +1,69 @@
+"""`domainbed-sage sweep plan`: what a sweep will cost."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from statistics import median
+
+import torch
+
+from domainbed_sage.algorithms import Algorithm, Problem, algorithms
+from domainbed_sage.batch import DomainBatch
+from domainbed_sage.config import RunConfig
+from domainbed_sage.data.specs import datasets
+from domainbed_sage.models import models
+from domainbed_sage.optimizers import optimizers
+from domainbed_sage.plan import StepTime, plan
+
+REPEATS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `plan`."""
+    group = parser.add_argument_group("plan")
+    group.add_argument("--pass_time", type=float, help="seconds of one forward-backward pass, measured on your GPU")
+    group.add_argument("--pass_rows", type=int, default=36, help="images in that pass (default: %(default)s)")
+    group.add_argument("--measure", action="store_true", help="measure a pass of the first run's model on this machine")
+
+
+def show(runs: Sequence[RunConfig], args: argparse.Namespace) -> None:
+    """Print runs, passes, images and, where a pass time is known, hours of one device."""
+    taken = measure(runs[0], args.pass_rows) if args.measure else None
+    if args.pass_time:
+        taken = StepTime(args.pass_time, args.pass_rows)
+    table = plan(runs, taken)
+    counts = [column for column in table.columns if column != "hours"]
+    shown = table[counts].map(lambda n: f"{n:,.0f}")
+    if taken:
+        shown["hours"] = table["hours"].map("{:,.1f}".format)
+    print(shown.rename(columns=lambda name: name.replace("_", " ")).to_string())
+    evaluated, full = (float(table[name].iloc[-1]) for name in ("images_evaluated", "images_full_grid"))
+    print(
+        f"\nA pass is one forward-backward pass over a minibatch. Images evaluated: at most {evaluated:,.0f}; "
+        f"DomainBed's full grid evaluates {full:,.0f}, {full / evaluated:.1f} times as many."
+    )
+    if taken:
+        print(
+            f"Hours are of one device at {taken.seconds:.3g} s for a forward-backward pass over {taken.rows} images; "
+            "an evaluated image counts for a third of a pass. SAGE's Newton-Schulz iterations, data loading and "
+            "checkpoints are not in them."
+        )
+    else:
+        print("For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), or --measure.")
+
+
+def measure(run: RunConfig, rows: int) -> StepTime:
+    """Time ERM's step with the run's model on random images, on this machine."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    spec = models[run.model]
+    classes = [f"class {i}" for i in range(datasets[run.dataset].num_classes)]
+    model = spec.build(classes, **run.of(spec.build)).to(device)
+    erm: Algorithm = algorithms["ERM"](Problem(model, optimizers[run.optimizer], 1, run.precision))
+    x = torch.randn(rows, 3, model.image.size, model.image.size, device=device)
+    batch = DomainBatch(x, torch.zeros(rows, dtype=torch.long, device=device), (rows,))
+    seconds = []
+    for _ in range(REPEATS + 1):
+        began = time.perf_counter()
+        erm.update(batch)["loss"].item()
+        seconds.append(time.perf_counter() - began)
+    return StepTime(median(seconds[1:]), rows)
