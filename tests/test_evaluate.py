@@ -1,0 +1,87 @@
+"""The lazy grid selects what the full grid selects, and both equal a literal loop over the samples."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from domainbed_sage import train
+from domainbed_sage.config import Machine, make_config
+from domainbed_sage.data.emoji import load_small
+from domainbed_sage.data.splits import split
+from domainbed_sage.data.transforms import DataOptions, eval_transform, normalize
+from domainbed_sage.evaluate import Evaluator, fraction
+from domainbed_sage.models import models
+from domainbed_sage.records import load_records
+from domainbed_sage.selection import METHODS
+
+TEST_ENV = 1
+
+
+def run(folder, evaluation):
+    config = make_config(
+        dataset="EmojiStyles",
+        algorithm="ERM",
+        test_envs=[TEST_ENV],
+        steps=41,
+        checkpoint_freq=4,
+        evaluation=evaluation,
+        hparams={"width": 8, "lr": 3e-3},
+    )
+    train.run(config, Machine(folder / "run", device=torch.device("cpu"), skip_model_save=True))
+    return [json.loads(line) for line in (folder / "run" / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def grids(tmp_path_factory):
+    return {kind: (run(path := tmp_path_factory.mktemp(kind), kind), path) for kind in ("lazy", "full")}
+
+
+@pytest.mark.parametrize("method", ["training-domain", "oracle"])
+def test_both_grids_select_the_same(grids, method):
+    chosen = {}
+    for kind, (_, folder) in grids.items():
+        chosen[kind] = METHODS[method].select(load_records(folder).records)
+    assert chosen["lazy"] == chosen["full"]
+
+
+def test_lazy_is_the_full_grid_with_gaps_where_nothing_reads_it(grids):
+    lazy, full = grids["lazy"][0], grids["full"][0]
+    assert [r["step"] for r in lazy] == [r["step"] for r in full]
+    best, skipped = -1.0, 0
+    for ours, theirs in zip(lazy, full, strict=True):
+        assert ours.keys() == theirs.keys()
+        sources = [f"env{i}_out_acc" for i in range(4) if i != TEST_ENV]
+        value, last = np.mean([theirs[k] for k in sources]), theirs is full[-1]
+        held_out = [f"env{TEST_ENV}_{half}_acc" for half in ("in", "out")]
+        evaluated = set(sources) | (set(held_out) if value > best or last else set())
+        for k in (k for k in ours if k.startswith("env") and k.endswith("_acc")):
+            assert ours[k] == theirs[k] if k in evaluated else np.isnan(ours[k]), (ours["step"], k)
+        skipped += held_out[0] not in evaluated
+        best = max(best, value)
+    assert skipped, "the run should have an evaluation that is no new best"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_accuracies_equal_a_loop_over_the_samples(num_workers):
+    torch.manual_seed(0)
+    data = load_small()
+    model = models["small_cnn"].build(data.classes).eval()
+    transform, to_input = eval_transform(DataOptions(), model.image), normalize(model.image)
+    splits = [split(len(env), i, 0) for i, env in enumerate(data.environments)]
+    device = torch.device("cpu")
+    evaluator = Evaluator(data.environments, splits, [TEST_ENV], transform, to_input, device, num_workers)
+    measured = evaluator.full(model)
+    with torch.no_grad():
+        for i, (env, parts) in enumerate(zip(data.environments[:2], splits, strict=False)):
+            for half, indices in (("in", parts.in_), ("out", parts.out)):
+                hits = 0
+                for index in indices:
+                    logits = model(to_input(transform(env.image(index))[None]))[0]
+                    hits += int(logits.argmax()) == env.labels[index]
+                assert measured[f"env{i}_{half}_acc"] == hits / len(indices)
+
+
+def test_an_empty_split_has_no_accuracy():
+    assert np.isnan(fraction(np.zeros(0, dtype=bool)))
