@@ -61,6 +61,13 @@ def write_archive(state, path):
     return path
 
 
+def write_checkpoint(state, path, wrap=False):
+    """Save as open_clip does; `wrap`: as its training script does, which leaves more in the file."""
+    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}
+    torch.save(wrapped if wrap else state, path)
+    return path
+
+
 def transformers_clip(state):
     """`transformers`' CLIP ViT-B/16 with open_clip's tensors, translated by name; its QKV are three matrices."""
     config = CLIPConfig(text_config={"eos_token_id": 49407}, vision_config={"patch_size": 16}, projection_dim=512)

@@ -38,7 +38,7 @@ def spread(total: int, classes: Sequence[str]) -> dict[str, int]:
 
 
 def published(spec: DatasetSpec, variant: str = "") -> dict[str, dict[str, int]]:
-    """Images per environment and class: the published ones where they are known, else the environment's total spread."""
+    """Images per environment and class: the published ones, or the environment's total spread evenly."""
     environments = spec.expected.environments or ()
     totals = dict(zip(environments, spec.expected.populations[variant], strict=True))
     return {e: dict(spec.expected.class_counts.get(e) or spread(totals[e], CLASSES[spec.name])) for e in environments}

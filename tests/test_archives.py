@@ -54,6 +54,12 @@ def test_what_went_in_comes_out(mode: str, tmp_path: Path) -> None:
     assert not any(p.stat().st_mode & 0o111 for p in (tmp_path / "new" / "out").rglob("*") if p.is_file())
 
 
+def test_what_macos_adds_is_left_out(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", [("__MACOSX/kfold/x.jpg", b"x"), ("kfold/photo/dog/._056_0001.jpg", b"x")])
+    unpack(archive, tmp_path / "out")
+    assert contents(tmp_path / "out") == FILES
+
+
 TAR_ATTACKS = {
     "climbs": (tar_info("kfold/../../evil.jpg", 4), r"'kfold/../../evil.jpg' points outside the folder"),
     "absolute": (tar_info("/tmp/evil.jpg", 4), r"'/tmp/evil.jpg' points outside the folder"),

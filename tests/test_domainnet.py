@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import generated_trees as trees
@@ -10,17 +12,29 @@ from local_server import serve
 
 from domainbed_sage import cli
 from domainbed_sage.data import domainnet
+from domainbed_sage.data.folders import read_folders
+from domainbed_sage.data.layout import Expected
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.errors import UserError
 
-LISTED = "clipart/class_000/pic_00001.jpg\nreal/class_344/pic_00000.jpg\n\nreal/class_344/pic_00000.jpg\nsketch/class_001/no.jpg\n"
+GONE = {"clipart/class_000/pic_1.jpg", "real/class_344/pic_1.jpg"}
+LISTED = "\n".join([*sorted(GONE), "", "real/class_344/pic_1.jpg", "sketch/class_001/none.jpg", ""])
+LEFT = ("clipart/dog/pic_00003.jpg", "clipart/dog/pic_00002.jpg", "real/dog/pic_00003.jpg")
 SHA256 = hashlib.sha256(LISTED.encode()).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_tree(tmp_path: Path) -> Iterator[None]:
+    yield
+    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     spec = datasets["DomainNet"]
-    trees.plant(tmp_path / "domain_net", trees.few(spec), "two of each")
+    root = trees.plant(tmp_path / "domain_net", trees.few(spec, 1), "one of each, and two duplicates")
+    for name in GONE:
+        (root / name).write_bytes(trees.jpeg(0))
     return tmp_path
 
 
@@ -33,13 +47,13 @@ def test_the_listed_files_go_and_the_record_says_so(data: Path, capsys: pytest.C
     before = trees.files(data / "domain_net").keys()
     assert prepare(data, str(data / "list.txt")) == 0
     told = capsys.readouterr().out
-    assert "DomainNet: 4138 images in " in told
+    assert "DomainNet: 2070 images in " in told
     assert (
         "3 files are listed (clipart 1, infograph 0, painting 0, quickdraw 0, real 1, sketch 1): "
         "2 were removed now, 1 were not there." in told
     )
     after = trees.files(data / "domain_net").keys()
-    assert before - after == {"clipart/class_000/pic_00001.jpg", "real/class_344/pic_00000.jpg"}
+    assert before - after == GONE
     prepared = json.loads((data / "domain_net" / "PREPARED.json").read_text())
     assert prepared["duplicates"] == {
         "listed": 3,
@@ -69,25 +83,48 @@ def test_the_list_can_come_from_an_address(data: Path, capsys: pytest.CaptureFix
     [
         ("clipart/../../x.jpg\n", r"'clipart/../../x.jpg' should be environment/class/file"),
         ("clipart/../x.jpg\n", r"'clipart/../x.jpg' should be environment/class/file"),
-        ("clipart/dog/1.jpg\n/etc/x/passwd\n", r"1 mistake in the list of duplicates .*:\n  - '/etc/x/passwd' should be"),
+        (
+            "clipart/dog/1.jpg\n/etc/x/passwd\n",
+            r"1 mistake in the list of duplicates .*:\n  - '/etc/x/passwd' should be",
+        ),
         ("<html>\n", r"'<html>' should be environment/class/file"),
         (" \n", r"list.txt should be a list of duplicates. It is empty"),
     ],
 )
-def test_lists_that_are_none_remove_nothing(listed: str, message: str, data: Path) -> None:
-    (data / "list.txt").write_text(listed)
-    before = trees.files(data / "domain_net")
+def test_lists_that_are_none_remove_nothing(listed: str, message: str, tmp_path: Path) -> None:
+    root = trees.plant(tmp_path / "domain_net", {"clipart": {"dog": 2}, "real": {"dog": 2}})
+    (root / "clipart/dog/pic_00000.jpg").rename(root / "clipart/dog/1.jpg")
+    (tmp_path / "list.txt").write_text(listed)
+    before = trees.files(tmp_path)
     with pytest.raises(UserError, match=message):
-        domainnet.remove_duplicates(data / "domain_net", data / "list.txt", ("clipart", "real"))
-    assert trees.files(data / "domain_net") == before
+        domainnet.remove_duplicates(root, tmp_path / "list.txt", Expected())
+    assert trees.files(tmp_path) == before
     with pytest.raises(UserError, match=r"none.txt should be a list of duplicates. There is no such file"):
-        domainnet.read_list(data / "none.txt", ("clipart",))
+        domainnet.read_list(tmp_path / "none.txt", ("clipart",))
 
 
-def test_a_dataset_that_does_not_load_is_not_touched(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_removal_that_would_leave_no_known_population(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "list.txt").write_text(LISTED)
     (data / "domain_net" / "SUBSET.txt").unlink()
     before = trees.files(data / "domain_net")
     assert prepare(data, str(data / "list.txt")) == 2
-    assert "clipart holds 690 images, expected 48129 or 48833" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "Without the files of the list, DomainNet in " in message
+    assert "clipart holds 345 images, expected 48129 or 48833" in message
+    assert "Nothing was removed." in message
     assert trees.files(data / "domain_net") == before
+
+
+def test_an_interrupted_removal_is_done_again(tmp_path: Path) -> None:
+    root = trees.plant(tmp_path / "domain_net", {"clipart": {"dog": 4}, "real": {"dog": 4}})
+    expected = Expected(("clipart", "real"), 1, populations={"": (2, 3), "with duplicates": (4, 4)})
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in LEFT))
+    (root / LEFT[0]).unlink()  # the first attempt came so far
+    assert domainnet.remove_duplicates(root, tmp_path / "list.txt", expected).endswith(
+        "2 were removed now, 1 were not there."
+    )
+    assert read_folders(root, "DomainNet", expected=expected).variant == ""
+    (tmp_path / "list.txt").write_text("clipart/dog/pic_00000.jpg\n")
+    with pytest.raises(UserError, match=r"(?s)clipart holds 1 images, expected 2 or 4\n.*Nothing was removed"):
+        domainnet.remove_duplicates(root, tmp_path / "list.txt", expected)
+    assert (root / "clipart/dog/pic_00000.jpg").is_file()

@@ -142,7 +142,7 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/PACS.zip", "PACS.zip", "http://[::1/PACS.zip"])
 def test_addresses_that_are_none(url: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="PACS.zip cannot be fetched: "):
+    with pytest.raises(UserError, match=r"PACS.zip cannot be fetched: "):
         download.fetch(url, tmp_path / "PACS.zip")
 
 

@@ -2,13 +2,11 @@
 
 import fcntl
 import hashlib
-import importlib.util
 import io
 import json
 import shutil
 import tarfile
 import zipfile
-from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +26,12 @@ from domainbed_sage.errors import UserError
 PACS = replace(datasets["PACS"], size_bytes=10**6)
 REPO = "PTeterwak/DomainBed_OOP"
 ARCHIVE = f"/datasets/{REPO}/resolve/{REVISION}/all/PACS.tar.gz"
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_tree(tmp_path: Path) -> Iterator[None]:
+    yield
+    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture
@@ -247,6 +251,14 @@ def test_an_own_folder_is_copied_and_its_space_mended(tmp_path: Path, capsys: py
     assert spec.load(tmp_path / "data").notes == ("from own copy mine",)
 
 
+def test_what_was_said_of_a_copy_goes_with_it(tmp_path: Path) -> None:
+    own = trees.plant(tmp_path / "mine", trees.few(PACS), "two of each")
+    (own / "PREPARED.json").write_text('{"notes": ["made on a Sunday"]}')
+    get(tmp_path / "data", (Own((own,)),), subset="")
+    dataset = PACS.load(tmp_path / "data")
+    assert (dataset.variant, dataset.notes) == ("subset: two of each", ("made on a Sunday", "from own copy mine"))
+
+
 def test_own_copies_that_do_not_fit(tmp_path: Path, pacs: dict[str, bytes]) -> None:
     other = trees.plant(tmp_path / "other", {"train": {"dog": 1}})
     with pytest.raises(
@@ -255,37 +267,11 @@ def test_own_copies_that_do_not_fit(tmp_path: Path, pacs: dict[str, bytes]) -> N
         get(tmp_path / "data", (Own((other,)),))
     (tmp_path / "a.zip").write_bytes(as_zip(pacs))
     (tmp_path / "b.zip").write_bytes(as_zip(pacs))
-    with pytest.raises(UserError, match="Two archives hold pic_00000.jpg of dog. Give only those that belong together"):
+    with pytest.raises(
+        UserError, match=r"Two archives hold pic_00000.jpg of dog. Give only those that belong together"
+    ):
         get(tmp_path / "data", (Own((tmp_path / "a.zip", tmp_path / "b.zip")),))
     with pytest.raises(UserError, match=r"none.zip should be a tar or zip archive. There is no such file"):
         get(tmp_path / "data", (Own((tmp_path / "none.zip",)),))
     assert (tmp_path / "a.zip").is_file()
     assert nothing_in_place(tmp_path / "data")
-
-
-def test_the_command_line_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["data", "download", "PACS", "--source", "moon", "--data_dir", str(tmp_path)]) == 2
-    assert "PACS has no such source. Known: hub, original, copy, parquet." in capsys.readouterr().err
-    assert cli.main(["data", "download", "EmojiStyles"]) == 2
-    assert "EmojiStyles is inside the package: there is nothing to download." in capsys.readouterr().err
-    assert cli.main(["data", "list"]) == 0
-    listing = capsys.readouterr().out
-    assert "24330 images (variant 24330): 4741 + 9736 + 3970 + 5883" in listing
-    assert "source original: Boston University, the archives of M3SDA (cleaned clipart and painting)" in listing
-
-
-def test_the_script_gets_what_is_missing(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = Path(__file__).parents[1] / "scripts" / "download.py"
-    described = importlib.util.spec_from_file_location("download_script", path)
-    assert described is not None
-    assert described.loader is not None
-    script = importlib.util.module_from_spec(described)
-    described.loader.exec_module(script)
-    source = Urls("original", "the first host", (f"{site.url}/images.zip",))
-    monkeypatch.setattr(script, "find", lambda name: replace(datasets[name], sources=(source,)))
-    trees.plant(tmp_path / "PACS", trees.few(PACS), "two of each")
-    with pytest.raises(UserError, match=r"(?s)VLCS could not be had from its source.*TerraIncognita could not be had"):
-        script.main(Namespace(data_dir=tmp_path, datasets=["VLCS", "PACS", "TerraIncognita"]))
-    assert "PACS: 56 images in " in capsys.readouterr().out

@@ -162,10 +162,14 @@ def test_joint_graph_counts_where_samples_are_mixed():
     assert (sage_literal.flat(joint[0]) - sage_literal.flat(alone)).abs().max() > 1e-2
 
 
+def float32_batches(steps):
+    return [batch.map(torch.Tensor.float) for batch in batches((3, 3, 3), steps)]
+
+
 def test_perturbation_lost_in_rounding_stops_the_first_update():
     model = mlp().float()
     made = algorithm("SAGE", model, precision="bf16", rho=1e-6)
-    batch = batches((3, 3, 3), 1)[0].to("cpu", torch.float32)
+    (batch,) = float32_batches(1)
     before = copies(model.parameters())
     with pytest.raises(UserError, match=r"SAGE's perturbation does not survive bf16 .* --precision fp32"):
         made.update(batch)
@@ -175,7 +179,7 @@ def test_perturbation_lost_in_rounding_stops_the_first_update():
 @pytest.mark.parametrize(("precision", "rho"), [("fp32", 1e-6), ("fp64", 1e-6), ("bf16", 0.5)])
 def test_perturbation_is_measured_once(precision, rho, monkeypatch):
     made = algorithm("SAGE", mlp().float(), precision=precision, rho=rho)
-    there = [batch.to("cpu", torch.float32) for batch in batches((3, 3, 3))]
+    there = float32_batches(4)
     made.update(there[0])
     assert 0.9 <= made.survival <= 1 + 1e-9
     monkeypatch.setattr("domainbed_sage.algorithms.base.check_survival", None)

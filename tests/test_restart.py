@@ -72,7 +72,7 @@ def test_killed_in_any_write(tmp_path):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_killed_at_random_moments_until_it_ends(tmp_path, num_workers):
-    config = small_config("SAGE", steps=30, checkpoint_freq=10)
+    config = small_config("SAGE", steps=30, checkpoint_freq=3)
     rng, delay, kills = random.Random(num_workers), 0.1, 0
     while True:
         process = start(config, tmp_path / "killed", num_workers=num_workers, save_every_s=0.1)
@@ -85,6 +85,7 @@ def test_killed_at_random_moments_until_it_ends(tmp_path, num_workers):
     assert ended(process) == 0
     assert kills > 3
     assert_same(tmp_path / "killed", run(config, tmp_path / "undisturbed"))
+    assert "NaN" in {line["env0_in_acc"] for line in records(tmp_path / "killed")}  # the best so far counted
 
 
 def test_other_number_of_threads_after_a_restart(undisturbed, tmp_path):

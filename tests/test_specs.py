@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +34,12 @@ FINGERPRINTS = {  # of trial 0
 }
 
 
+@pytest.fixture(autouse=True)
+def _leave_no_tree(tmp_path: Path) -> Iterator[None]:
+    yield
+    shutil.rmtree(tmp_path)
+
+
 def fingerprints(dataset: MultiDomainDataset, trial: int) -> tuple[str, ...]:
     """First 12 digits of the sha256 of each environment's out indices."""
     outs = (split(len(env), i, trial).out for i, env in enumerate(dataset.environments))
@@ -41,7 +48,7 @@ def fingerprints(dataset: MultiDomainDataset, trial: int) -> tuple[str, ...]:
 
 def train(dataset: str, data_dir: Path, output_dir: Path) -> dict[str, object]:
     """Train ERM for one step through the command line, and return its record."""
-    command = f"train --dataset {dataset} --model small_cnn --steps 1 --device cpu --skip_model_save"
+    command = f"train --dataset {dataset} --model small_cnn --steps 1 --eval full --device cpu --skip_model_save"
     places = ["--data_dir", str(data_dir), "--output_dir", str(output_dir)]
     assert cli.main([*command.split(), "--hparams", '{"width": 8}', *places]) == 0
     return json.loads((output_dir / "results.jsonl").read_text().splitlines()[-1])
@@ -70,7 +77,7 @@ def test_pacs_at_full_size_loads_checks_splits_and_trains(tmp_path: Path, capsys
     )
     record = train("PACS", tmp_path, tmp_path / "run")
     assert record["step"] == 0
-    assert {f"env{i}_{part}_acc" for i in range(4) for part in ("in", "out")} <= record.keys()
+    assert all(0 <= float(str(record[f"env{i}_{part}_acc"])) <= 1 for i in range(4) for part in ("in", "out"))
 
 
 @pytest.mark.parametrize(("name", "variant"), FINGERPRINTS)
@@ -190,7 +197,7 @@ SPOILED: list[tuple[str, str, Spoil, str]] = [
         "renamed class",
         "OfficeHome",
         lambda r: (r / "Art/Alarm_Clock").rename(r / "Art/Alarm Clock"),
-        r"Art/Alarm Clock is not a class of OfficeHome; move it away\n.*class folder \S*Art/Alarm_Clock is missing, but",
+        r"Art/Alarm Clock is not a class of OfficeHome; move it away\n.*class folder \S*Art/Alarm_Clock is missing",
     ),
     (
         "underscore for the space",

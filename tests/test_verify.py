@@ -91,6 +91,28 @@ def test_recording_of_any_size(tmp_path, sizes):
     assert {d.method for d in deviations if d.agreement is not None} == {"GGA_L", "SAGE_quintic", "SAGE_cubic"}
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_svd_repeats_where_every_gradient_has_full_rank(tmp_path, depth):
+    """More classes than features and many rows: there the polar factor is unique, on every machine."""
+    svd = {"SAGE_svd": {"rho": 0.03, "gamma": 0.0, "ns": "svd"}}
+    path = record(tmp_path, svd, K=3, B=12, inputs=4, classes=9, width=4, steps=4, depth=depth)
+    (deviation,) = replay(path)
+    assert deviation.worst <= TOLERANCE
+    assert deviation.free <= TOLERANCE
+
+
+@pytest.mark.parametrize("array", ["SAM/params", "SAM/loss"])
+def test_deviation_is_relative_and_the_largest_over_the_steps(tmp_path, array):
+    """An error of 2e-9 of the largest number of one step of three."""
+    path = record(tmp_path, {"SAM": {"rho": 0.1}})
+    arrays, info = read(path)
+    step = arrays[array][1:2].reshape(-1)
+    step[np.abs(step).argmax()] *= 1 + 2e-9
+    write(path, arrays, info)
+    (deviation,) = replay(path)
+    assert deviation.worst == pytest.approx(2e-9, rel=1e-4)
+
+
 @one_thread()
 @pytest.mark.parametrize(
     ("array", "index"),

@@ -1,4 +1,4 @@
-"""Weight files: three formats, checksums, downloads from a local server, and the command."""
+"""Weights by name: where they lie, checksums, downloads from a local server, and the command."""
 
 import argparse
 import hashlib
@@ -10,15 +10,14 @@ from types import SimpleNamespace
 import open_clip
 import pytest
 import safetensors.torch
-import torch
-from clip_cases import TINY, random_state, write_archive
+from clip_cases import TINY, random_state, write_archive, write_checkpoint
 from open_clip import pretrained
 
 from domainbed_sage.cli import weights as command
 from domainbed_sage.errors import UserError
 from domainbed_sage.hparams import declared
 from domainbed_sage.models import clip, models, weights
-from domainbed_sage.models.checkpoints import check_tensors, is_archive, read, sha256_of
+from domainbed_sage.models.checkpoints import sha256_of
 
 STATE = random_state(TINY)
 OPENAI = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
@@ -62,79 +61,6 @@ def run(*words):
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return command.main(parser.parse_args([str(word) for word in words]))
-
-
-# Formats
-
-
-def write_checkpoint(path, wrap=False):
-    state = {f"module.{name}": value for name, value in STATE.items()} if wrap else STATE
-    torch.save({"epoch": 3, "state_dict": state} if wrap else state, path)
-    return path
-
-
-def test_all_formats_hold_the_same_tensors(archive, tmp_path):
-    safetensors.torch.save_file(STATE, tmp_path / "a.safetensors")
-    files = [
-        archive,
-        write_checkpoint(tmp_path / "a.pt"),
-        write_checkpoint(tmp_path / "a.bin", wrap=True),
-        tmp_path / "a.safetensors",
-    ]
-    for path in files:
-        found = read(path)
-        assert found.keys() == STATE.keys(), path
-        assert all(torch.equal(found[name], value) for name, value in STATE.items()), path
-        assert {value.dtype for value in found.values()} == {torch.float32}
-    assert [is_archive(path) for path in files] == [True, False, False, False]
-
-
-def test_archive_is_stored_in_half_precision_with_constants(archive):
-    with pytest.warns(FutureWarning, match=r"torch.jit.load"):
-        stored = torch.jit.load(archive).state_dict()
-    assert stored["visual.proj"].dtype == torch.float16
-    assert stored["context_length"].item() == 77
-
-
-def test_code_in_a_checkpoint_is_not_run(tmp_path):
-    class Malicious:
-        def __reduce__(self):
-            return (print, ("run",))
-
-    torch.save({"a": torch.zeros(1), "b": Malicious()}, tmp_path / "a.pt")
-    with pytest.raises(UserError, match=r"a\.pt cannot be read: Weights only load failed"):
-        read(tmp_path / "a.pt")
-
-
-@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.bin"])
-def test_a_damaged_file_is_explained(tmp_path, name):
-    (tmp_path / name).write_bytes(b"half a page of HTML")
-    with pytest.raises(UserError, match=r"cannot be read: .* Allowed: OpenAI's TorchScript archive \(\.pt\)"):
-        read(tmp_path / name)
-
-
-def test_a_file_without_tensors_is_explained(tmp_path):
-    for content in ({}, {"epoch": 3}, [torch.zeros(1)]):
-        torch.save(content, tmp_path / "a.pt")
-        with pytest.raises(UserError, match="holds no table of tensors"):
-            read(tmp_path / "a.pt")
-
-
-def test_long_lists_of_mistakes_are_cut():
-    expected = {f"t{i}": torch.Size([2, 3]) for i in range(20)}
-    with pytest.raises(UserError) as caught:
-        check_tensors({}, expected, "a.pt")
-    assert "t11 (2×3) is missing." in str(caught.value)
-    assert "t12" not in str(caught.value)
-    assert "… and 8 more." in str(caught.value)
-    check_tensors({name: torch.zeros(2, 3) for name in expected}, expected, "a.pt")
-
-
-def test_checksums_follow_the_file(tmp_path):
-    path = tmp_path / "a"
-    for content in (b"one", b"three"):
-        path.write_bytes(content)
-        assert sha256_of(path) == sha256(content)
 
 
 # Names and places
@@ -186,14 +112,14 @@ def test_a_copied_file_has_to_be_the_published_one(folder, archive):
 
 def test_a_file_put_into_the_folder_is_found_by_its_name(folder):
     folder.mkdir()
-    write_checkpoint(folder / "mine.bin")
+    write_checkpoint(STATE, folder / "mine.bin")
     assert weights.find("mine") == folder / "mine.bin"
     found = models["clip_vit_b16"].require(clip_hparams(weights="mine", activation="gelu"))
     assert found == {"name": "mine", "sha256": sha256_of(folder / "mine.bin"), "activation": "gelu"}
 
 
 def test_a_known_file_is_recognised_wherever_it_lies(archive, tmp_path, monkeypatch):
-    path = write_checkpoint(tmp_path / "copied.pt")
+    path = write_checkpoint(STATE, tmp_path / "copied.pt")
     entry = {"url": f"http://127.0.0.1/{sha256_of(path)}/x.pt", "quick_gelu": False}
     monkeypatch.setitem(pretrained._PRETRAINED["ViT-B-16"], "laion400m_e31", entry)
     assert clip.resolve(str(path), "auto") == (path, "gelu")
@@ -291,6 +217,9 @@ def test_download_from_the_hub(folder, tmp_path, monkeypatch):
     assert not path.is_symlink()
     assert path.read_bytes() == content
     assert clip.resolve("laion2b_s34b_b88k", "auto") == (path, "gelu")
+    path.write_bytes(content[:-1])
+    with pytest.raises(UserError, match=f"should have sha256 {sha256(content)}"):
+        clip.resolve("laion2b_s34b_b88k", "auto")
 
 
 def test_the_checksum_of_the_hub_counts(folder, tmp_path, monkeypatch):
@@ -323,7 +252,7 @@ def test_list_shows_what_is_stored(server, folder, capsys):
     assert run("list") == 0
     assert "openai: quickgelu; sha256" in capsys.readouterr().out
     weights.download("openai")
-    write_checkpoint(folder / "mine.bin")
+    write_checkpoint(STATE, folder / "mine.bin")
     run("list")
     lines = capsys.readouterr().out.splitlines()
     assert "also stored: mine.bin" in lines
@@ -342,7 +271,7 @@ def test_download_and_check_describe_the_file(server, tmp_path, capsys, monkeypa
     assert f"sha256 {sha256(server.content)}" in downloaded
     assert f"image tower: {sum(v.numel() for v in tower):,} values, {len(tower)} tensors, 11 of them" in downloaded
     assert "activation: quickgelu" in downloaded
-    unknown = write_checkpoint(tmp_path / "unknown.pt")
+    unknown = write_checkpoint(STATE, tmp_path / "unknown.pt")
     run("check", unknown)
     assert "activation: not known" in capsys.readouterr().out
 

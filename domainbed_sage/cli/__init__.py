@@ -14,7 +14,15 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status: 0 done, 1 failed, 2 a mistake of the user, 130 interrupted."""
-    from domainbed_sage.cli import data, listing, sweep, table, train, verify  # after the parser's own mistakes
+    from domainbed_sage.cli import (
+        data,
+        listing,
+        sweep,
+        table,
+        train,
+        verify,
+        weights,
+    )  # after the parser's own mistakes
 
     parser = argparse.ArgumentParser("domainbed-sage", description=domainbed_sage.__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {domainbed_sage.__version__}")
@@ -25,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("sweep", "run a sweep file", sweep),
         ("table", "turn results into tables", table),
         ("data", "list and prepare datasets", data),
+        ("weights", "fetch and check pretrained weights", weights),
         ("list", "show algorithms, models, optimizers and their hyperparameters", listing),
         ("verify", "replay recorded trajectories", verify),
     ):

@@ -95,9 +95,11 @@ def _download(spec: DatasetSpec, args: argparse.Namespace) -> str:
     if args.source and not args.own:
         sources = tuple(source for source in spec.sources if source.key == args.source)
     if not sources:
-        known = ", ".join(source.key for source in spec.sources) or "none"
+        known = ", ".join(source.key for source in spec.sources) or "none, see `domainbed-sage data prepare`"
         raise UserError(f"{spec.name} has no such source. Known: {known}. Or give your own copy with --from.")
-    return summary(obtain(spec, args.data_dir, sources, subset=args.subset), args.data_dir / spec.folder)
+    dataset = obtain(spec, args.data_dir, sources, subset=args.subset)
+    hint = f"; `domainbed-sage data prepare {spec.name}` removes them, as DomainBed does"
+    return summary(dataset, args.data_dir / spec.folder) + (hint if "with duplicates" in dataset.variant else "")
 
 
 def _check(spec: DatasetSpec, args: argparse.Namespace) -> str:
@@ -123,11 +125,10 @@ def _prepare(spec: DatasetSpec, args: argparse.Namespace) -> str:
 
 def _remove_duplicates(spec: DatasetSpec, data_dir: Path, listed: str) -> str:
     root = data_dir / spec.folder
-    spec.load(data_dir)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(listed)
         if "://" in listed:
             path = Path(folder) / "duplicates.txt"
             download.fetch(listed, path)
-        removed = domainnet.remove_duplicates(root, path, spec.expected.environments or ())
+        removed = domainnet.remove_duplicates(root, path, spec.expected)
     return f"{summary(spec.load(data_dir), root)}; {removed}"

@@ -7,12 +7,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from domainbed_sage.cli import machine, plan, table
 from domainbed_sage.config import RunConfig
 from domainbed_sage.errors import UserError
 from domainbed_sage.files import write_atomically
 from domainbed_sage.local import Outcome, run_missing
+from domainbed_sage.models import models
 from domainbed_sage.resources import shipped
 from domainbed_sage.sweep import read_sweep
 
@@ -45,6 +47,7 @@ def main(args: argparse.Namespace) -> int:
     if args.action == "plan":
         plan.show(runs, args)
         return 0
+    require_weights(runs)
     write_plan(runs, folder)
     outcome = run_missing(runs, where, args.jobs)
     print(summary(outcome, len(runs), folder), file=sys.stderr)
@@ -80,6 +83,20 @@ class Demo:
             print("  curves.png                       training curves")
             print("  <run>/results.jsonl              the records, in DomainBed's format")
         return status
+
+
+def require_weights(runs: list[RunConfig]) -> None:
+    """Make sure, before anything starts, that the weight files of all runs are here.
+
+    Raises:
+        UserError: one is missing; says which command gets it.
+    """
+    checked: list[tuple[str, dict[str, Any]]] = []
+    for run in runs:
+        model = (run.model, run.of(models[run.model].build))
+        if model not in checked:
+            models[run.model].require(model[1])
+            checked.append(model)
 
 
 def write_plan(runs: list[RunConfig], folder: Path) -> None:

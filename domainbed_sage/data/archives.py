@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from tqdm import tqdm
+
 from domainbed_sage.data import disk
 from domainbed_sage.errors import UserError
 
@@ -38,7 +40,8 @@ class _Member:
 def unpack(archive: Path, target: Path, limit_bytes: int = LIMIT_BYTES) -> None:
     """Unpack a tar (also compressed) or zip archive into the new folder `target`, or leave nothing there.
 
-    Only contents are taken: no owners, no permissions, no times.
+    Only contents are taken: no owners, no permissions, no times. What macOS adds to archives (``__MACOSX``, ``._*``) is
+    left out: it carries names of images and holds none.
 
     Raises:
         UserError: the archive is of another kind; or a member is a link, a device or encrypted, lies outside the
@@ -129,8 +132,10 @@ def _zip_members(path: Path) -> Iterator[_Member]:
 def _write_all(archive: Path, members: Iterable[_Member], target: Path, limit_bytes: int) -> None:
     files: set[PurePosixPath] = set()
     total = 0
-    for member in members:
+    for member in tqdm(members, archive.name, unit="file", disable=None):
         place = _safe(archive, member)
+        if "__MACOSX" in place.parts or place.name.startswith("._"):
+            continue
         total += member.size
         if total > limit_bytes:
             raise UserError(

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from domainbed_sage.data import disk, parquet, terra
+from domainbed_sage.data import disk, parquet, prepared, terra
 from domainbed_sage.data.archives import unpack
 from domainbed_sage.data.sources import CameraTraps, Rows, Source
 from domainbed_sage.data.specs import DatasetSpec
@@ -45,6 +45,9 @@ def arrange(source: Source, parts: Sequence[Path], work: Path, tree: Path, spec:
         with disk.explained(tree, "Free some space and start the same command again."):
             for environment in sorted(path for path in place.iterdir() if path.is_dir() and path.name in names):
                 _merge(environment, tree / names[environment.name], move=folder is not part)
+            for name in (prepared.PREPARED, prepared.SUBSET):  # what was said of a copy stays true of its copy
+                if (place / name).is_file():
+                    shutil.copyfile(place / name, tree / name)
     return ""
 
 

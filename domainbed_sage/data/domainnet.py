@@ -2,31 +2,40 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from domainbed_sage.data import prepared
 from domainbed_sage.data.download import digest
+from domainbed_sage.data.environment import MultiDomainDataset
+from domainbed_sage.data.folders import read_folders
+from domainbed_sage.data.layout import Expected, OtherCounts, population
 from domainbed_sage.errors import UserError, raise_all
 
+NAME = "DomainNet"
 LIST_URL = "https://raw.githubusercontent.com/facebookresearch/DomainBed/main/domainbed/misc/domain_net_duplicates.txt"
 
 
-def remove_duplicates(root: Path, listed: Path, environments: Sequence[str]) -> str:
+def remove_duplicates(root: Path, listed: Path, expected: Expected) -> str:
     """Delete the listed files and record that they are gone; an interrupted removal is simply done again.
 
     Args:
         root: folder of DomainNet.
         listed: text file with one path ``environment/class/file`` per line.
-        environments: environment folders.
+        expected: what the folder should hold.
 
     Returns:
         a summary for the user.
 
     Raises:
-        UserError: a line is no path inside an environment; nothing is deleted then.
+        UserError: a line is no path inside an environment, or what would be left is no known population; nothing is
+            deleted then.
     """
+    dataset = read_folders(root, NAME, expected=replace(expected, populations={}))
+    environments = [env.name for env in dataset.environments]
     paths = read_list(listed, environments)
     present = [path for path in paths if (root / path).is_file()]
+    _check_rest(root, dataset, present, expected)
     for path in present:
         (root / path).unlink()
     per_environment = Counter(path.parts[0] for path in paths)
@@ -41,6 +50,21 @@ def remove_duplicates(root: Path, listed: Path, environments: Sequence[str]) -> 
         f"{len(paths)} files are listed ({split}): {len(present)} were removed now, "
         f"{len(paths) - len(present)} were not there."
     )
+
+
+def _check_rest(root: Path, dataset: MultiDomainDataset, gone: Sequence[PurePosixPath], expected: Expected) -> None:
+    """Refuse a removal after which the dataset could not be used."""
+    removed = Counter(path.parts[:2] for path in gone)
+    counts = {
+        env.name: {
+            c: int((env.labels == label).sum()) - removed[env.name, c] for label, c in enumerate(dataset.classes)
+        }
+        for env in dataset.environments
+    }
+    try:
+        population(root, NAME, counts, expected)
+    except OtherCounts as error:
+        raise UserError(f"Without the files of the list, {error.facts}\nNothing was removed.") from None
 
 
 def read_list(listed: Path, environments: Sequence[str]) -> list[PurePosixPath]:

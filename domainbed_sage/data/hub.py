@@ -32,7 +32,7 @@ def find(source: Hub) -> tuple[str, list[HubFile]]:
     from huggingface_hub.errors import OfflineModeIsEnabled
     from huggingface_hub.hf_api import RepoFile
 
-    endpoint = os.environ.get("HF_ENDPOINT")
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     api = HfApi(endpoint=endpoint, token=False)
     try:
         revision = api.dataset_info(source.repo).sha or "main"

@@ -5,6 +5,7 @@ from domainbed_sage.models.registry import ModelSpec, models
 
 from domainbed_sage.models import small_cnn  # isort: skip
 from domainbed_sage.models import efficientnet  # isort: skip
+from domainbed_sage.models import timm_backbone  # isort: skip
 from domainbed_sage.models import clip  # isort: skip
 
-__all__ = ["ImageSpec", "Model", "ModelSpec", "clip", "efficientnet", "models", "small_cnn"]
+__all__ = ["ImageSpec", "Model", "ModelSpec", "clip", "efficientnet", "models", "small_cnn", "timm_backbone"]

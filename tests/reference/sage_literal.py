@@ -80,11 +80,11 @@ def sample_weighted(values, domains):
 
 def orthogonalized(G, ns, T):
     """The iterations in the orientation of G itself, without transposing."""
-    if ns == "svd_rank":
+    if ns in ("svd", "svd_rank"):
         U, sigma, Vh = torch.linalg.svd(G, full_matrices=False)
         Q = torch.zeros_like(G)
         for i in range(len(sigma)):
-            if sigma[i] > max(G.shape) * torch.finfo(G.dtype).eps * sigma[0]:
+            if ns == "svd" or sigma[i] > max(G.shape) * torch.finfo(G.dtype).eps * sigma[0]:
                 Q += torch.outer(U[:, i], Vh[i])
         return Q
     X = G / (G.pow(2).sum().sqrt() + 1e-7)

@@ -1,0 +1,27 @@
+"""Fixtures for all tests."""
+
+import signal
+
+import pytest
+
+from domainbed_sage import plugins
+from domainbed_sage.algorithms import algorithms
+
+
+@pytest.fixture
+def forget_plugins():
+    """What a test loads is unknown again afterwards."""
+    things, loaded = dict(algorithms._things), dict(plugins._loaded)
+    yield
+    for registry, before in ((algorithms._things, things), (plugins._loaded, loaded)):
+        registry.clear()
+        registry.update(before)
+
+
+@pytest.fixture
+def restore_signals():
+    """`domainbed-sage train` catches signals until its process ends; here the process goes on."""
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)

@@ -1,0 +1,215 @@
+"""The command line: what it lists, DomainBed's flags, and mistakes that end in a message."""
+
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import assert_same, records, run, small_config
+
+import domainbed_sage
+from domainbed_sage.algorithms import algorithms
+from domainbed_sage.cli import main
+from domainbed_sage.data.specs import datasets
+from domainbed_sage.hparams import declared
+from domainbed_sage.models import models
+from domainbed_sage.optimizers import optimizers
+
+pytestmark = pytest.mark.usefixtures("forget_plugins", "restore_signals")
+SMALL = ["--device", "cpu", "--steps", "6", "--checkpoint_freq", "3", "--hparams", '{"width": 8, "batch_size": 2}']
+
+
+@pytest.fixture
+def say(capsys, caplog):
+    """Call the command; its exit status, what it prints, and its errors, in which no stack trace may be."""
+
+    def call(*words):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as stop:  # argparse's own mistakes
+            status = stop.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err + caplog.text
+        return status, out, err
+
+    return call
+
+
+# What there is
+
+
+def test_version(say):
+    assert say("--version") == (0, f"domainbed-sage {domainbed_sage.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("what", "things"),
+    [
+        ("algorithms", algorithms),
+        ("models", {name: spec.build for name, spec in models.items()}),
+        ("optimizers", optimizers),
+    ],
+)
+def test_list_shows_every_hyperparameter_and_default(say, what, things):
+    status, out, _ = say("list", what)
+    assert status == 0
+    blocks = {block.split(":", 1)[0]: block for block in re.split(r"\n(?=\w)", out)}
+    assert set(blocks) == set(things)
+    for name, thing in things.items():
+        assert (inspect.getdoc(thing) or "").splitlines()[0] in blocks[name]
+        for h in declared(thing).values():
+            assert re.search(rf"^    {h.name}: .*; default {re.escape(repr(h.default))}", blocks[name], re.MULTILINE)
+
+
+def test_list_of_sage(say):
+    _, out, _ = say("list", "algorithms")
+    for line in ("rho: a finite number ≥ 0; default 1e-06", "ns: one of 'quintic', 'cubic', 'svd'; default 'quintic'"):
+        assert line in out[out.index("SAGE:") :]
+
+
+def test_list_with_a_plugin(say):
+    status, out, _ = say("list", "algorithms", "--plugin", Path(__file__).parent / "troubled.py")
+    assert status == 0
+    assert "Fails: Raises an error at step 1 unless the file `mended` exists." in out
+
+
+def test_data_list(say):
+    status, out, _ = say("data", "list")
+    assert status == 0
+    for name, spec in datasets.items():
+        line = f"{name}: {spec.num_classes} classes; environments {', '.join(spec.environments)}"
+        assert line in out.splitlines()
+
+
+# Mistakes of the user
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data", "prepare", "Foo"], r"'Foo'"),
+        (["train", "--dataset", "PACS"], r"Unknown dataset|--data_dir|weights"),
+        (["train", "--algorithm", "SAGGE"], r"Unknown algorithm 'SAGGE'\. Did you mean 'SAGE'\?"),
+        (["train", "--test_envs", "0", "1", "2", "3"], r"leave no environment of EmojiStyles to train on"),
+        (["train", "--test_envs", "mars"], r"EmojiStyles has no environment 'mars'\. Known: 0 = fluent_hc"),
+        (["train", "--hparams", "{lr: 1}"], r"--hparams should be a JSON object such as '\{\"lr\": 1e-5\}'\. Found"),
+        (["train", "--hparams", "[1]"], r"--hparams should be a JSON object"),
+        (
+            ["train", "--hparams", '{"learning_rate": 1}'],
+            r"'learning_rate' is not a hyperparameter here\. Known: batch",
+        ),
+        (["train", "--steps", "0"], r"steps should be a whole number ≥ 1\. Found 0"),
+        (["train", "--device", "cuda:99"], r"--device 'cuda:99' cannot be used"),
+        (["train", "--device", "toaster"], r"--device 'toaster' cannot be used"),
+        (["train", "--plugin", "nowhere.py"], r"Plugin .*nowhere\.py should be a Python file"),
+        (["sweep", "run", "nowhere.yaml"], r"Sweep file nowhere\.yaml does not exist"),
+        (["table", "nowhere"], r"There is no results folder nowhere"),
+        (["verify", "nowhere.npz"], r"nowhere\.npz"),
+    ],
+)
+def test_mistakes_exit_with_2(say, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DOMAINBED_DATA_DIR", raising=False)
+    status, _, err = say(*words)
+    assert status == 2
+    assert re.search(rf"^error: [\s\S]*{message}", err)
+
+
+def test_arguments_that_do_not_exist(say):
+    for words in (["train", "--learning_rate", "1"], ["dance"], [], ["train", "--precision", "fp64"]):
+        status, _, err = say(*words)
+        assert status == 2
+        assert "usage: domainbed-sage" in err
+
+
+def test_output_dir_is_a_file(say, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    status, _, err = say("train", *SMALL, "--output_dir", tmp_path / "file")
+    assert status == 2
+    assert f"Cannot write {tmp_path / 'file'}" in err
+
+
+def test_divergence_is_a_message(say, tmp_path):
+    hparams = ["--hparams", '{"width": 8, "batch_size": 2, "lr": 1e20}']
+    status, _, err = say("train", *SMALL, *hparams, "--output_dir", tmp_path)
+    assert status == 2
+    assert "error: loss of ERM is not finite at step 1" in err
+    assert "Traceback" in (tmp_path / "err.txt").read_text()
+
+
+# Training
+
+
+def test_domainbeds_flags(say, tmp_path):
+    hparams = '{"width": 8, "batch_size": 2, "rho": 0.001, "gamma": 0.1}'
+    status, out, _ = say(
+        *("train", "--dataset", "EmojiStyles", "--algorithm", "SAGE", "--hparams", hparams, "--hparams_seed", 0),
+        *("--trial_seed", 1, "--seed", 7, "--steps", 4, "--checkpoint_freq", 2, "--test_envs", 1, 3),
+        *("--output_dir", tmp_path / "run", "--holdout_fraction", 0.3, "--skip_model_save", "--device", "cpu"),
+    )
+    assert status == 0
+    assert f"Done: {tmp_path / 'run' / 'results.jsonl'}" in out
+    args = records(tmp_path / "run")[-1]["args"]
+    expected = {
+        "dataset": "EmojiStyles",
+        "algorithm": "SAGE",
+        "hparams_seed": 0,
+        "trial_seed": 1,
+        "seed": 7,
+        "steps": 4,
+    }
+    expected |= {"checkpoint_freq": 2, "test_envs": [1, 3], "holdout_fraction": 0.3, "skip_model_save": True}
+    assert {name: args[name] for name in expected} == expected
+    assert json.loads(args["hparams"])["gamma"] == 0.1
+    assert not (tmp_path / "run" / "model.pkl").exists()
+
+
+def test_same_command_twice(say, tmp_path):
+    assert say("train", *SMALL, "--output_dir", tmp_path)[0] == 0
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != "lock"}
+    assert say("train", *SMALL, "--output_dir", tmp_path)[0] == 0
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name != "lock"} == before
+    status, _, err = say("train", *SMALL, "--seed", 1, "--output_dir", tmp_path)
+    assert status == 2
+    assert "holds another run; it differs in: seed 0 → 1." in err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signals_stop_a_run_that_can_be_continued(say, tmp_path, signum):
+    plugin = shutil.copy(Path(__file__).parent / "troubled.py", tmp_path)
+    hparams = {"width": 8, "batch_size": 2, "rho": 1e-3, "gamma": 0.1}
+    words = ["train", "--algorithm", "Slow", "--plugin", str(plugin), "--output_dir", str(tmp_path / "run"), *SMALL]
+    words += ["--steps", "300", "--checkpoint_freq", "150", "--hparams", json.dumps(hparams), "--num_workers", "2"]
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "domainbed_sage", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, process_group=0)
+    end = time.monotonic() + 90
+    while not (tmp_path / "run" / "progress.json").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "no step was done"
+        time.sleep(0.05)
+    if signum == signal.SIGINT:
+        os.killpg(process.pid, signum)  # Ctrl-C reaches the loader processes too
+    else:
+        process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert 1 < state["step"] < 300
+    assert err.endswith(f"Stopped after step {state['step'] - 1}; start the same command again to continue.\n")
+    assert "Traceback" not in err
+    assert (tmp_path / "run" / "err.txt").read_text() == ""
+
+    (tmp_path / "hurry").touch()
+    assert say(*words)[0] == 0
+    config = small_config("Slow", steps=300, checkpoint_freq=150, hparams=hparams)
+    assert_same(tmp_path / "run", run(config, tmp_path / "alone"))

@@ -1,0 +1,224 @@
+"""Sweeps in worker processes that fail, are killed and are interrupted."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import assert_same, on_cpu, run
+
+from domainbed_sage import local
+from domainbed_sage.cli import main
+from domainbed_sage.errors import UserError
+from domainbed_sage.local import Outcome, run_missing
+from domainbed_sage.run_folder import RunFolder
+from domainbed_sage.sweep import read_sweep
+
+pytestmark = pytest.mark.usefixtures("forget_plugins", "restore_signals")
+
+ONE_THREAD_EACH = ["--device", "cpu", "--jobs", str(len(os.sched_getaffinity(0)))]
+SETTINGS = """
+name: s
+datasets: [EmojiStyles]
+checkpoint_freq: 3
+trials: 1
+hparams: {width: 8, batch_size: 2}
+plugins: [troubled.py]
+"""
+
+
+@pytest.fixture
+def write_sweep(tmp_path):
+    """Write a sweep file with a plugin from outside the package beside it."""
+    shutil.copy(Path(__file__).parent / "troubled.py", tmp_path)
+
+    def write(text):
+        (tmp_path / "s.yaml").write_text(SETTINGS + text)
+        return tmp_path / "s.yaml"
+
+    return write
+
+
+def sweep_run(file, *words):
+    return main(["sweep", "run", str(file), "--output_dir", str(file.parent / "results"), *ONE_THREAD_EACH, *words])
+
+
+def folders(file):
+    return {r.algorithm + str(r.test_envs[0]): file.parent / "results" / r.folder_name for r in read_sweep(file).runs()}
+
+
+def changes(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def assert_undisturbed(file):
+    """Every run of the sweep is as one that this process does alone."""
+    for config in read_sweep(file).runs():
+        alone = run(config, file.parent / "alone" / config.folder_name)
+        assert_same(file.parent / "results" / config.folder_name, alone)
+
+
+def test_failing_and_dying_runs(write_sweep, tmp_path, monkeypatch, capsys):
+    """One run fails, one kills its process, one needs an installed plugin; then the cause is mended."""
+    (tmp_path / "of_a_package.py").write_text(
+        "from domainbed_sage.algorithms import algorithms, register\n\n\n"
+        "@register('Installed')\nclass Installed(algorithms['ERM']):\n    pass\n"
+    )
+    (tmp_path / "package-1.0.dist-info").mkdir()
+    (tmp_path / "package-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: package\nVersion: 1.0\n")
+    entry_points = "[domainbed_sage.plugins]\nplugin = of_a_package\n"
+    (tmp_path / "package-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    file = write_sweep("steps: 6\ntest_envs: [[0]]\nalgorithms: [Fails, Dies, Installed, Forks]\n")
+    assert sweep_run(file) == 1
+    out, err = capsys.readouterr()
+    assert "3 of 4 runs are done (3 now)" in err
+    reason = r"1 failed:\n  EmojiStyles-Fails-\S+\n    ZeroDivisionError: the plugin's own mistake \(see err\.txt"
+    assert re.search(reason, err)
+    assert "only the missing runs are executed" in err
+    assert len(re.findall(r"^ *\d/4 EmojiStyles-\w+-env0-trial0-\w+: done$", out, re.MULTILINE)) == 3
+    found = folders(file)
+    assert "the plugin's own mistake" in (found["Fails0"] / "err.txt").read_text()
+    assert (tmp_path / "died").exists()
+
+    before = {name: changes(folder) for name, folder in found.items()}
+    (tmp_path / "mended").touch()
+    assert sweep_run(file) == 0
+    assert "4 of 4 runs are done (1 now)" in capsys.readouterr().err
+    assert {name for name, folder in found.items() if changes(folder) != before[name]} == {"Fails0"}
+    assert_undisturbed(file)
+    assert run_missing(read_sweep(file).runs(), on_cpu(file.parent / "results")) == Outcome(0, 4, {})
+
+
+def test_killed_and_interrupted(write_sweep, tmp_path, capsys):
+    """The parent is killed, started again at once, interrupted by Ctrl-C, and finishes in this process."""
+    file = write_sweep("steps: 200\ntest_envs: [[0], [1]]\nalgorithms: [Slow]\ncheckpoint_freq: 100\n")
+    first = folders(file)
+
+    process = start(file, first.values())
+    workers = owners(first.values())
+    process.kill()
+    process.communicate(timeout=60)
+    for folder in first.values():
+        wait_for(lambda folder=folder: is_free(folder))
+    wait_for(lambda: not any(map(alive, workers)))
+
+    process = start(file, first.values())
+    workers = owners(first.values())
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the whole group
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "0 of 2 runs are done (0 now)" in err
+    assert "Interrupted: active runs saved a checkpoint. Start the same command again to continue." in err
+    assert "Traceback" not in err
+    assert not any(map(alive, workers))
+    steps = [torch.load(folder / "checkpoint.pt", weights_only=True)["step"] for folder in first.values()]
+    assert all(1 < step < 200 for step in steps)
+
+    (tmp_path / "hurry").touch()
+    assert sweep_run(file) == 0
+    assert "2 of 2 runs are done (2 now)" in capsys.readouterr().err
+    assert_undisturbed(file)
+
+    shutil.rmtree(first["Slow1"])
+    assert main(["table", str(tmp_path / "results")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"Slow +\d+\.\d +X", re.sub(r" \+/- \d+\.\d", "", out))
+    assert "noto" in out[out.lower().index("missing") :]
+
+
+def start(file, active):
+    """A sweep in a session of its own; returns when each of its runs has done some steps since now."""
+    began = time.time()
+    command = [sys.executable, "-m", "domainbed_sage", "sweep", "run", str(file), *ONE_THREAD_EACH]
+    command += ["--output_dir", str(file.parent / "results")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0)
+    for folder in active:
+        note = folder / "progress.json"
+        wait_for(lambda note=note: (note.exists() and note.stat().st_mtime > began) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    return process
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def owners(run_folders):
+    """Processes that own these folders."""
+    return [int(re.match(r"process (\d+) on ", (folder / "lock").read_text())[1]) for folder in run_folders]
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and that nobody asked after is not alive."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def is_free(folder):
+    try:
+        with RunFolder(folder).locked():
+            return True
+    except UserError:
+        return False
+
+
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_sigterm_interrupts_like_ctrl_c(write_sweep, tmp_path, monkeypatch, in_main_thread):
+    """A scheduler sends it. Only the main thread may catch signals; elsewhere a sweep runs all the same."""
+    runs, handler, outcomes = (
+        read_sweep(write_sweep("algorithms: [ERM]\n")).runs(),
+        signal.getsignal(signal.SIGTERM),
+        [],
+    )
+
+    def attempt(left, *args):
+        if in_main_thread:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        return {}, []
+
+    monkeypatch.setattr(local, "_attempt", attempt)
+    thread = threading.Thread(target=lambda: outcomes.append(run_missing(runs, on_cpu(tmp_path))))
+    (thread.run if in_main_thread else thread.start)()
+    if not in_main_thread:
+        thread.join()
+    assert outcomes == [Outcome(0, 0, {}, interrupted=in_main_thread)]
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_threads_do_not_depend_on_what_is_missing(write_sweep, tmp_path, monkeypatch):
+    """A run that is continued when few others are left sums in the same order as before."""
+    runs, threads = read_sweep(write_sweep("algorithms: [ERM]\n")).runs(), []
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda pid: range(8))
+    monkeypatch.setattr(local, "_attempt", lambda left, machine, jobs, n, *rest: threads.append((jobs, n)) or ({}, []))
+    for missing in (4, 2, 1):
+        run_missing(runs, on_cpu(tmp_path))
+        run_missing(runs, on_cpu(tmp_path), jobs=2)
+        for config in runs[missing // 2 : missing]:
+            (tmp_path / config.folder_name).mkdir()
+            (tmp_path / config.folder_name / "done").touch()
+    assert threads == [(4, 2), (2, 4), (2, 2), (2, 4), (1, 2), (1, 4)]
+
+
+def test_workers_that_always_die(write_sweep, tmp_path, monkeypatch):
+    attempts = []
+    monkeypatch.setattr(local, "_attempt", lambda left, *rest: attempts.append(len(left)) or ({}, list(left)))
+    runs = read_sweep(write_sweep("algorithms: [ERM]\n")).runs()
+    outcome = run_missing(runs, on_cpu(tmp_path))
+    assert attempts == [4] * local.FRUITLESS_ATTEMPTS
+    assert set(outcome.failed) == {config.folder_name for config in runs}
+    assert all("killed" in reason and "out of memory" in reason for reason in outcome.failed.values())

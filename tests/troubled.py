@@ -1,0 +1,52 @@
+"""A plugin for the tests: algorithms in trouble, as long as a file beside this one says so."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+from domainbed_sage.algorithms import algorithms, register
+
+HERE = Path(__file__).parent
+
+
+@register("Dies")
+class Dies(algorithms["SAGE"]):
+    """Its process is killed at step 4, the first time."""
+
+    def update(self, batch):
+        if self.step == 4 and not (HERE / "died").exists():
+            (HERE / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().update(batch)
+
+
+@register("Fails")
+class Fails(algorithms["ERM"]):
+    """Raises an error at step 1 unless the file `mended` exists."""
+
+    def update(self, batch):
+        if self.step == 1 and not (HERE / "mended").exists():
+            raise ZeroDivisionError("the plugin's own mistake")
+        return super().update(batch)
+
+
+@register("Slow")
+class Slow(algorithms["SAGE"]):
+    """Takes its time unless the file `hurry` exists."""
+
+    def update(self, batch):
+        if not (HERE / "hurry").exists():
+            time.sleep(0.05)
+        return super().update(batch)
+
+
+@register("Forks")
+class Forks(algorithms["ERM"]):
+    """Reports how the loader processes of its run are started."""
+
+    def update(self, batch):
+        method = multiprocessing.get_start_method()
+        assert method == "fork", f"loader processes would be started by {method}, and import torch anew each"
+        return super().update(batch)
