@@ -31,7 +31,8 @@ class DomainBatch:
     @property
     def weights(self) -> Tensor:
         """Sample weights w_k = n_k / N of the domains [K]."""
-        return torch.tensor(self.sizes, device=self.x.device, dtype=self.x.dtype) / len(self.x)
+        sizes = torch.tensor(self.sizes, dtype=self.x.dtype) / len(self.x)
+        return sizes.to(self.x.device, non_blocking=True)  # built there, it would wait for the device
 
     def domains(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x_k, y_k), the rows of each domain."""

@@ -37,6 +37,7 @@ class RunRecord:
         in_acc: [T, n], accuracy in [0, 1] on the larger split of each environment; NaN where not evaluated.
         out_acc: [T, n], the same on the smaller (validation) split.
         loss: [T], mean training loss since the evaluation before; NaN where not recorded.
+        variant: the population of images it ran on, where the data set has several, e.g. ``24330``.
     """
 
     name: str
@@ -51,6 +52,7 @@ class RunRecord:
     in_acc: FloatArray
     out_acc: FloatArray
     loss: FloatArray
+    variant: str = ""
 
     @property
     def n_envs(self) -> int:
@@ -82,14 +84,16 @@ class Loaded:
     unfinished_included: bool = False
 
     def notes(self) -> list[str]:
-        """Sentences for the footer of a table: which entries of the folder were left out, and why.
+        """Sentences for the footer of a table: the populations, which entries were left out, and why.
 
         Tables written earlier, and the sweep's plan, are not worth a mention.
         """
         verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
         foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]
+        variants = sorted({(run.dataset, run.variant) for run in self.records if run.variant})
+        populations = [f"{dataset}: population {variant}." for dataset, variant in variants]
         stated = [(verb, self.unfinished), ("Without any evaluation", self.empty), ("Not runs", foreign)]
-        return [f"{what}: {_some(names)}." for what, names in stated if names]
+        return populations + [f"{what}: {_some(names)}." for what, names in stated if names]
 
 
 def read_run(path: Path) -> list[dict[str, Any]]:
@@ -152,6 +156,7 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
     loaded = Loaded(tuple(found), tuple(unfinished), tuple(foreign), tuple(empty), include_unfinished)
     _check_found(folder, loaded)
     _check_distinct(folder, found)
+    _check_one_population(folder, found)
     return loaded
 
 
@@ -187,6 +192,7 @@ def _run_record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
         in_acc=_numbers(folder, lines, [f"env{i}_in_acc" for i in range(n_envs)]),
         out_acc=_numbers(folder, lines, [f"env{i}_out_acc" for i in range(n_envs)]),
         loss=_numbers(folder, lines, ["loss"])[:, 0],
+        variant=str(first.get("data", {}).get("variant", "")),
     )
 
 
@@ -252,6 +258,17 @@ def _check_distinct(folder: Path, runs: Iterable[RunRecord]) -> None:
                 f"{folder / other.name} and {folder / run.name} hold the same run: {run.algorithm} on {run.dataset}, "
                 f"held-out environments {list(run.test_envs)}, trial {run.trial_seed}, hparams_seed "
                 f"{run.hparams_seed}, equal hyperparameters. Move one of them out of the folder."
+            )
+
+
+def _check_one_population(folder: Path, runs: Iterable[RunRecord]) -> None:
+    first: dict[str, RunRecord] = {}
+    for run in runs:
+        other = first.setdefault(run.dataset, run)
+        if run.variant != other.variant:
+            raise UserError(
+                f"{folder / other.name} ran on population {other.variant!r} of {run.dataset}, and {folder / run.name} "
+                f"on {run.variant!r}. Their numbers cannot be averaged: move one kind to another folder."
             )
 
 

@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ HPARAMS = {
 TIMING = ("step_time", "mem_gb")
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["domainbed_sage.train"])
+_processes.set_forkserver_preload(["domainbed_sage.train", "domainbed_sage.cli"])
 
 
 def small_config(algorithm="ERM", *, hparams=None, **changes) -> RunConfig:
@@ -96,6 +98,33 @@ def _train(config, machine, die_after_step, die_at_write):
     if die_at_write is not None:
         _die_at_write(die_at_write)
     train.run(config, machine)
+
+
+def command(words, errors):
+    """The command line in a process and session of its own, as the terminal would start it; errors go to a file."""
+    process = _processes.Process(target=_command, args=([str(word) for word in words], errors))
+    process.start()
+    return process
+
+
+def _command(words, errors):
+    from domainbed_sage.cli import main
+
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)
+    torch.set_num_threads(1)
+    with errors.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.exit(main(words))
+
+
+def wait_for(condition, process=None, seconds=120):
+    """Wait for a condition, as long as the process lives that is to bring it about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.exitcode is None, "it ended before that"
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 def _die():

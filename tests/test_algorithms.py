@@ -15,6 +15,7 @@ from algorithm_cases import (
     UNEQUAL_SIZES,
     algorithm,
     batches,
+    cnn,
     mlp,
     one_thread,
     run,
@@ -32,6 +33,7 @@ from properties import (
 from torch import nn
 
 from domainbed_sage.algorithms import algorithms
+from domainbed_sage.batch import DomainBatch
 from domainbed_sage.optimizers import sgd
 from domainbed_sage.verify import replay
 
@@ -101,8 +103,12 @@ def test_settings_and_goldens_cover_every_algorithm(deviations):
     assert {m for m, d in deviations.items() if d.params is not None} == set(GOLDEN_TABLE)
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("sizes", EQUAL_SIZES + UNEQUAL_SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("network", "sizes"),
+    [(mlp, sizes) for sizes in EQUAL_SIZES + UNEQUAL_SIZES]
+    + [(cnn, sizes) for sizes in ((4,), (2, 2), (1, 2, 3), (1, 2, 3, 2, 1))],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 @pytest.mark.parametrize(("name", "hparams"), SETTINGS)
 def test_equals_literal_reference(name, hparams, sizes, network):
     assert_equals_literal(name, hparams, network, sizes)
@@ -183,3 +189,18 @@ def test_a_branch_on_a_tensor_would_be_noticed():
     made.__class__ = ReadsTheLoss
     with pytest.raises((RuntimeError, NotImplementedError)):
         assert_reads_no_value(made, batches((3, 3, 3))[0])
+
+
+@pytest.mark.parametrize("sizes", [(), (3,), (4, 0), (5, -1), (2, 3)], ids=str)
+def test_sizes_of_a_batch_have_to_fit_its_rows(sizes):
+    with pytest.raises(ValueError, match=r"`sizes` should be positive and sum to the number of rows.* 4 inputs and 4"):
+        DomainBatch(torch.zeros(4, 6), torch.zeros(4, dtype=torch.long), sizes)
+
+
+def test_domains_of_a_batch_stand_side_by_side():
+    (batch,) = batches((1, 2, 5), 1)
+    torch.testing.assert_close(batch.weights, torch.tensor([1, 2, 5], dtype=torch.float64) / 8)
+    (x1, y1), (x2, y2), (x3, y3) = batch.domains()
+    assert_same_bits(torch.cat([x1, x2, x3]), batch.x)
+    assert_same_bits(torch.cat([y1, y2, y3]), batch.y)
+    assert (len(x1), len(x2), len(x3)) == (1, 2, 5)

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import generated_trees as trees
@@ -23,19 +21,19 @@ LEFT = ("clipart/dog/pic_00003.jpg", "clipart/dog/pic_00002.jpg", "real/dog/pic_
 SHA256 = hashlib.sha256(LISTED.encode()).hexdigest()
 
 
-@pytest.fixture(autouse=True)
-def _leave_no_tree(tmp_path: Path) -> Iterator[None]:
-    yield
-    shutil.rmtree(tmp_path)
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trees.plant(tmp_path_factory.mktemp("data") / "domain_net", trees.few(datasets["DomainNet"], 1)).parent
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    spec = datasets["DomainNet"]
-    root = trees.plant(tmp_path / "domain_net", trees.few(spec, 1), "one of each, and two duplicates")
+def data(tree: Path) -> Path:
+    root = tree / "domain_net"
     for name in GONE:
         (root / name).write_bytes(trees.jpeg(0))
-    return tmp_path
+    (root / "SUBSET.txt").write_text("one of each, and two duplicates")
+    (root / "PREPARED.json").unlink(missing_ok=True)
+    return tree
 
 
 def prepare(data: Path, listed: str) -> int:

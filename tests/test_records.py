@@ -161,3 +161,26 @@ def test_no_folder_no_run_no_finished_run(tmp_path):
         load_records(tmp_path)
     with pytest.raises(UserError, match="itself a run directory"):
         load_records(run)
+
+
+def with_variant(folder, trial, variant):
+    sweep_folder.write_flat(folder, [0.5, 0.6, 0.7], trial=trial)
+    for path in folder.glob("*/results.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        if all("data" not in line and line["args"]["trial_seed"] == trial for line in lines):
+            lines = [line | {"data": {"variant": variant, "notes": []}} for line in lines]
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_population_is_named(tmp_path):
+    with_variant(tmp_path, 0, "24330")
+    loaded = load_records(tmp_path)
+    assert {run.variant for run in loaded.records} == {"24330"}
+    assert loaded.notes() == ["PACS: population 24330."]
+
+
+def test_two_populations_are_never_mixed(tmp_path):
+    with_variant(tmp_path, 0, "24330")
+    with_variant(tmp_path, 1, "24788")
+    with pytest.raises(UserError, match=r"ran on population '24\d+' of PACS.* cannot be averaged"):
+        load_records(tmp_path)

@@ -24,8 +24,8 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5) -> 
     - ``svd_rank``: Σ_{i ≤ r} u_i v_iᵀ over the r singular values above the rounding error of the decomposition, as
       Section 3.1 writes it; unique, and what the iterations tend to.
 
-    Both iterations start from X₀ = G / (‖G‖_F + 1e-7) and work on the wide orientation (m ≤ n). A zero matrix gives a
-    zero matrix. Computed in the dtype of `G`.
+    Both iterations start from X₀ = G / (‖G‖_F + 1e-7) and work on the wide orientation (m ≤ n); of a zero matrix they
+    give a zero matrix. Computed in the dtype of `G`.
 
     Source: SAGE, Section 3.1, Eq. 7 and Algorithm 1; Jordan et al., Muon, 2024.
     """
