@@ -20,6 +20,7 @@ from domainbed_sage.hparams import HParam, declared, resolve, validate
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import optimizers
 
+DESCRIPTION = "the description of the run"
 TRAINING_PRECISIONS = ("fp32", "tf32", "bf16", "fp16")  # fp64 is for the replay of recorded trajectories
 
 
@@ -129,18 +130,13 @@ def make_config(
         UserError: names that are not known, environments that leave no source, impossible values; all at once.
     """
     model = model or (datasets[dataset].model if dataset in datasets else "small_cnn")
-    mistakes = [
-        registry.unknown(name)
-        for registry, name in ((datasets, dataset), (algorithms, algorithm), (models, model), (optimizers, optimizer))
-        if name not in registry
-    ]
-    raise_all(mistakes, "the description of the run")
+    names = ((datasets, dataset), (algorithms, algorithm), (models, model), (optimizers, optimizer))
+    mistakes = [registry.unknown(name) for registry, name in names if name not in registry]
+    raise_all(mistakes, DESCRIPTION)
     spec = datasets[dataset]
     steps = spec.steps if steps is None else steps
     checkpoint_freq = spec.checkpoint_freq if checkpoint_freq is None else checkpoint_freq
-    mistakes += _number_mistakes(steps, checkpoint_freq, fields.get("holdout_fraction", 0.2))
-    if (precision := fields.get("precision", "fp32")) not in TRAINING_PRECISIONS:
-        mistakes.append(f"precision should be one of {', '.join(TRAINING_PRECISIONS)}. Found {precision!r}.")
+    mistakes += _value_mistakes(steps, checkpoint_freq, **fields)
     envs = _environment_indices(spec, test_envs, mistakes)
     resolved: dict[str, Any] = {}
     try:
@@ -152,8 +148,8 @@ def make_config(
             trial_seed=fields.get("trial_seed", 0),
         )
     except UserError as error:
-        mistakes += [line.removeprefix("  - ") for line in str(error).splitlines()[1:]]
-    raise_all(mistakes, "the description of the run")
+        mistakes += error.mistakes
+    raise_all(mistakes, DESCRIPTION)
     return RunConfig(
         dataset=dataset,
         algorithm=algorithm,
@@ -195,7 +191,10 @@ def _environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mist
     return indices
 
 
-def _number_mistakes(steps: int, checkpoint_freq: int, holdout_fraction: float) -> list[str]:
+def _value_mistakes(
+    steps: int, checkpoint_freq: int, *, holdout_fraction: float = 0.2, precision: str = "fp32", **others: Any
+) -> list[str]:
+    del others
     mistakes = [
         f"{name} should be a whole number ≥ 1. Found {value!r}."
         for name, value in (("steps", steps), ("checkpoint_freq", checkpoint_freq))
@@ -203,4 +202,6 @@ def _number_mistakes(steps: int, checkpoint_freq: int, holdout_fraction: float) 
     ]
     if not 0 < holdout_fraction < 1:
         mistakes.append(f"holdout_fraction should lie between 0 and 1. Found {holdout_fraction!r}.")
+    if precision not in TRAINING_PRECISIONS:
+        mistakes.append(f"precision should be one of {', '.join(TRAINING_PRECISIONS)}. Found {precision!r}.")
     return mistakes

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.errors import UserError, bullets
 from domainbed_sage.seeding import seed_hash
 
 
@@ -143,7 +143,7 @@ def validate(hparams: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[s
         return model(**values).model_dump()
     except ValidationError as error:
         lines = [_explain(hparams, str(e["loc"][0]), e) for e in error.errors()]
-        raise UserError("Mistakes in the hyperparameters:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+        raise UserError("Mistakes in the hyperparameters:\n" + bullets(lines), lines) from None
 
 
 def parse_json(text: str | None) -> dict[str, Any]:

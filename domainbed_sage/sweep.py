@@ -67,12 +67,13 @@ class Sweep(Schedule):
         Raises:
             UserError: lists every mistake in the file.
         """
-        configs, mistakes = [], []
+        configs: list[RunConfig] = []
+        mistakes: list[str] = []
         for arguments in self._grid():
             try:
                 configs.append(make_config(**arguments))
             except UserError as error:
-                mistakes += [line.removeprefix("  - ") for line in str(error).splitlines()[1:]]
+                mistakes += error.mistakes
         raise_all(list(dict.fromkeys(mistakes)), f"sweep {self.name}")
         return configs
 
