@@ -3,9 +3,16 @@
 import signal
 
 import pytest
+from helpers import end_sessions
 
 from domainbed_sage import plugins
 from domainbed_sage.algorithms import algorithms
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    yield
+    end_sessions()
 
 
 @pytest.fixture

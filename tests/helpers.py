@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ HPARAMS = {
 }
 TIMING = ("step_time", "mem_gb")
 
+_sessions: list[int] = []  # leaders of the processes that a test starts
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["domainbed_sage.train", "domainbed_sage.cli"])
 
@@ -74,9 +76,28 @@ def assert_same(folder, reference):
 def start(config, folder, *, die_after_step=None, die_at_write=None, **machine):
     """Train in a process of its own; it kills itself right after a step, or in the middle of its n-th write."""
     arguments = (config, on_cpu(folder, **machine), die_after_step, die_at_write)
-    process = _processes.Process(target=_train, args=arguments)
+    return _start(_train, *arguments)
+
+
+def _start(function, *arguments):
+    process = _processes.Process(target=_in_session, args=(function, *arguments))
     process.start()
+    _sessions.append(process.pid)
     return process
+
+
+def _in_session(function, *arguments):
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # of the loader processes, as on the command line
+    torch.set_num_threads(1)
+    function(*arguments)
+
+
+def end_sessions():
+    """End what the processes of a test have left behind: a loader process may survive a parent that is killed."""
+    while _sessions:
+        with suppress(ProcessLookupError):
+            os.killpg(_sessions.pop(), signal.SIGKILL)
 
 
 def ended(process, timeout=60):
@@ -90,8 +111,6 @@ def ended(process, timeout=60):
 
 
 def _train(config, machine, die_after_step, die_at_write):
-    torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of the loader processes, as on the command line
     train.PROGRESS_EVERY_S = float("inf")  # no writes that depend on the time
     if die_after_step is not None:
         _die_after_step(die_after_step)
@@ -102,17 +121,12 @@ def _train(config, machine, die_after_step, die_at_write):
 
 def command(words, errors):
     """The command line in a process and session of its own, as the terminal would start it; errors go to a file."""
-    process = _processes.Process(target=_command, args=([str(word) for word in words], errors))
-    process.start()
-    return process
+    return _start(_command, [str(word) for word in words], errors)
 
 
 def _command(words, errors):
     from domainbed_sage.cli import main
 
-    os.setsid()
-    multiprocessing.set_start_method("fork", force=True)
-    torch.set_num_threads(1)
     with errors.open("w") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     sys.exit(main(words))
@@ -166,8 +180,7 @@ def _die_at_write(number):
 def hold_lock(folder):
     """A process that owns a run's folder until it is killed; it returns when the folder is locked."""
     locked = _processes.Event()
-    process = _processes.Process(target=_hold_lock, args=(folder, locked))
-    process.start()
+    process = _start(_hold_lock, folder, locked)
     assert locked.wait(60)
     return process
 
