@@ -116,9 +116,9 @@ def _attempt(
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            if process.pid:
-                os.kill(process.pid, signal.SIGTERM)
-        pool.shutdown(wait=True)
+            process.terminate()
+        for process in processes:  # not the pool, which does not wait when it is shut down a second time
+            process.join()
         raise
     pool.shutdown()
     return failed, left

@@ -21,7 +21,7 @@ HPARAMS = {
     "SAGE": {"rho": 1e-3, "gamma": 0.1},
     "GGA": {"radius": 1e-3, "start": 1, "end": 4, "trials": 2},
 }
-TIMING = ("step_time", "mem_gb")
+OF_THE_MOMENT = ("step_time", "mem_gb", "commit")
 
 _sessions: list[int] = []  # leaders of the processes that a test starts
 _processes = multiprocessing.get_context("forkserver")
@@ -51,7 +51,7 @@ def records(folder):
     lines = [json.loads(line, parse_constant=str) for line in (folder / "results.jsonl").read_text().splitlines()]
     for line in lines:
         line["args"].pop("output_dir")
-    return [{key: value for key, value in line.items() if key not in TIMING} for line in lines]
+    return [{key: value for key, value in line.items() if key not in OF_THE_MOMENT} for line in lines]
 
 
 def weights(folder):

@@ -94,7 +94,7 @@ def test_data_list(say):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "prepare", "Foo"], r"'Foo'"),
+        (["data", "prepare", "Foo"], r"Unknown dataset 'Foo'\. Known: .*PACS"),
         (["train", "--dataset", "PACS", "--model", "small_cnn"], r"PACS is read from disk: .*--data_dir"),
         (["train", "--algorithm", "SAGGE"], r"Unknown algorithm 'SAGGE'\. Did you mean 'SAGE'\?"),
         (["train", "--test_envs", "0", "1", "2", "3"], r"leave no environment of EmojiStyles to train on"),

@@ -112,6 +112,8 @@ def test_killed_and_interrupted(write_sweep, tmp_path, capsys):
     process = start(file, first.values())
     workers = owners(first.values())
     os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches the whole group
+    wait_for(lambda: "Interrupted: " in (tmp_path / "errors.txt").read_text(), process)
+    assert all(is_free(folder) for folder in first.values())
     assert ended(process) == 130
     err = (tmp_path / "errors.txt").read_text()
     assert "0 of 2 runs are done (0 now)" in err
