@@ -25,7 +25,7 @@ TRAINING_PRECISIONS = ("fp32", "tf32", "bf16", "fp16")  # fp64 is for the replay
 
 
 class RunConfig(BaseModel):
-    """The science of one run: two runs with equal fields have equal results, wherever they run.
+    """The science of one run. Equal fields give equal results, bit for bit on like processors with as many threads.
 
     Attributes:
         dataset: name of the dataset.
