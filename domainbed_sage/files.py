@@ -1,6 +1,7 @@
-"""Writing files so that a full disk or a killed process leaves nothing half written."""
+"""Writing files so that a full disk or a killed process leaves nothing half written, and telling files apart."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,3 +63,9 @@ def flush(file: IO[Any]) -> None:
     """Bring what was written to the disk."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

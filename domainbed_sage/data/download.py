@@ -4,7 +4,6 @@ Hugging Face's own library and pooch start a file over when a process ends, whic
 15 GB; so the bytes come through httpx2, the HTTP library that huggingface_hub brings along, whatever the host.
 """
 
-import hashlib
 import importlib
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from domainbed_sage.data import disk
 from domainbed_sage.errors import UserError
-from domainbed_sage.files import flush
+from domainbed_sage.files import digest, flush
 
 ATTEMPTS = 5
 PAUSE_S = 1.0
@@ -87,12 +86,6 @@ def fetch_drive(file_id: str, path: Path) -> str:
             words = " ".join(str(error).split())
             raise UserError(f"Google Drive does not give file {file_id}: {words[:300]}") from None
     return digest(path)
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Part:

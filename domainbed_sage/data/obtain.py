@@ -20,6 +20,7 @@ from domainbed_sage.data.layout import OtherCounts
 from domainbed_sage.data.sources import Drive, Hub, Own, Source
 from domainbed_sage.data.specs import DatasetSpec
 from domainbed_sage.errors import UserError
+from domainbed_sage.files import digest
 
 Say = Callable[[str], None]
 
@@ -178,7 +179,7 @@ def _from_source(spec: DatasetSpec, source: Source, data_dir: Path, folder: Path
 
 def _fetch(source: Source, folder: Path) -> Fetched:
     if isinstance(source, Own):
-        hashes = {path.name: download.digest(path) for path in source.paths if path.is_file()}
+        hashes = {path.name: digest(path) for path in source.paths if path.is_file()}
         return Fetched(source.paths, source.title, hashes)
     if isinstance(source, Drive):
         path = folder / source.name

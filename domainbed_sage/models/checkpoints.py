@@ -4,7 +4,6 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from domainbed_sage.errors import UserError, raise_all
+from domainbed_sage.files import digest
 
 SUFFIXES = (".pt", ".safetensors", ".bin", ".pth")
 FORMATS = "OpenAI's TorchScript archive (.pt), a PyTorch checkpoint (.pt, .bin, .pth), or .safetensors"
@@ -85,8 +85,7 @@ def first_line(error: Exception) -> str:
 @lru_cache(maxsize=64)
 def _sha256(path: Path, changed_ns: int, size: int) -> str:
     del changed_ns, size
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+    return digest(path)
 
 
 def _reader(path: Path) -> Callable[[Path], Any]:
