@@ -1,6 +1,7 @@
 """A sweep file, and the runs it stands for."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,6 +75,8 @@ class Sweep(Schedule):
                 configs.append(make_config(**arguments))
             except UserError as error:
                 mistakes += error.mistakes
+        names = Counter(config.folder_name for config in configs)
+        mistakes += [f"{name} is planned {n} times; look for a repeated entry" for name, n in names.items() if n > 1]
         raise_all(list(dict.fromkeys(mistakes)), f"sweep {self.name}")
         return configs
 

@@ -17,9 +17,11 @@ from tqdm import tqdm
 from domainbed_sage import provenance
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
 from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.data import corrupt
+from domainbed_sage.data.decode import decoder
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.data.splits import split
+from domainbed_sage.data.splits import Split, split
 from domainbed_sage.data.stream import TrainStream
 from domainbed_sage.data.transforms import DataOptions, Transform, eval_transform, normalize, train_transform
 from domainbed_sage.errors import Stopped, UserError
@@ -89,10 +91,8 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     """Build model, algorithm, minibatch stream and evaluator of a run; the weights depend on its seed alone."""
     _set_precision(config)
     weights = models[config.model].require(config.of(models[config.model].build))
-    dataset = datasets[config.dataset].load(machine.data_dir)
-    splits = [
-        split(len(env), i, config.trial_seed, config.holdout_fraction) for i, env in enumerate(dataset.environments)
-    ]
+    options = DataOptions(**config.of(DataOptions))
+    dataset, splits = read_data(config, machine, options)
     torch.manual_seed(config.seed)
     build_model = models[config.model].build
     model = build_model(dataset.classes, **config.of(build_model)).to(machine.device)
@@ -100,9 +100,9 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     cls = algorithms[config.algorithm]
     problem = Problem(model, make_optimizer, len(config.source_envs), config.precision)
     algorithm = cls(problem, **config.of(cls))
-    options = DataOptions(**config.of(DataOptions))
+    environments = [env.decoded_by(decoder(options.decode, model.image.size)) for env in dataset.environments]
     stream = TrainStream(
-        [dataset.environments[i] for i in config.source_envs],
+        [environments[i] for i in config.source_envs],
         [splits[i].in_ for i in config.source_envs],
         options.batch_size,
         train_transform(options, model.image),
@@ -110,7 +110,7 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     )
     to_input = normalize(model.image)
     evaluator = Evaluator(
-        dataset.environments,
+        environments,
         splits,
         config.test_envs,
         eval_transform(options, model.image),
@@ -122,6 +122,15 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     _check_sizes(dataset, config, [len(s.in_) for s in splits], options.batch_size)
     facts = provenance.facts(config, machine, dataset, weights)
     return Experiment(algorithm, stream, to_input, evaluator, smallest / options.batch_size, facts)
+
+
+def read_data(config: RunConfig, machine: Machine, options: DataOptions) -> tuple[MultiDomainDataset, list[Split]]:
+    """The run's dataset, and the in/out split of every environment."""
+    dataset = datasets[config.dataset].load(machine.data_dir)
+    splits = [
+        split(len(env), i, config.trial_seed, config.holdout_fraction) for i, env in enumerate(dataset.environments)
+    ]
+    return corrupt.apply(dataset, splits, options.corrupt)
 
 
 class Loop:

@@ -49,6 +49,13 @@ def test_version(say):
     assert say("--version") == (0, f"domainbed-sage {domainbed_sage.__version__}\n", "")
 
 
+def test_reader_that_stops_early():
+    """As `| head` does."""
+    command = f"{sys.executable} -m domainbed_sage data list | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("what", "things"),
     [

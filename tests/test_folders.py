@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from domainbed_sage.data import folders
-from domainbed_sage.data.folders import DecodedCache, decode, read_folders
+from domainbed_sage.data.decode import DecodedCache, Decoder
+from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.errors import UserError
 
@@ -103,11 +103,11 @@ def test_pixels_are_pils(original):
 
 def test_known_pixels(tmp_path):
     Image.new("RGB", (2, 1), (10, 20, 30)).save(tmp_path / "a.png")
-    assert decode(tmp_path / "a.png").tolist() == [[[10, 10]], [[20, 20]], [[30, 30]]]
+    assert Decoder()(tmp_path / "a.png").tolist() == [[[10, 10]], [[20, 20]], [[30, 30]]]
     Image.new("L", (1, 2), 7).save(tmp_path / "b.png")
-    assert decode(tmp_path / "b.png").tolist() == [[[7], [7]]] * 3
+    assert Decoder()(tmp_path / "b.png").tolist() == [[[7], [7]]] * 3
     Image.new("RGBA", (1, 1), (1, 2, 3, 0)).save(tmp_path / "c.png")
-    assert decode(tmp_path / "c.png").tolist() == [[[1]], [[2]], [[3]]]  # transparency is dropped, not blended
+    assert Decoder()(tmp_path / "c.png").tolist() == [[[1]], [[2]], [[3]]]  # transparency is dropped, not blended
 
 
 # Folders that cannot be right
@@ -209,7 +209,8 @@ def undecodable(root, key):
 def decoded(monkeypatch):
     """Paths in the order in which they were decoded."""
     paths = []
-    monkeypatch.setattr(folders, "decode", lambda path: paths.append(path) or decode(path))
+    original = Decoder.__call__
+    monkeypatch.setattr(Decoder, "__call__", lambda decoder, path: paths.append(path) or original(decoder, path))
     return paths
 
 
@@ -227,7 +228,7 @@ def test_cache_keeps_to_its_budget(original, decoded):
     cache = DecodedCache(400 / 1e9)
     for _ in range(3):
         for path in paths:
-            cache.read(path)
+            cache.read(path, Decoder())
             held = sum(image.nbytes for image in cache._images.values())
             assert held + cache.free_bytes == 400
             assert held <= 400

@@ -1,5 +1,6 @@
 """Sweep files: the runs they stand for, and all their mistakes in one message."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -44,8 +45,14 @@ def test_demo():
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.name)
-def test_every_shipped_sweep_has_runs(path):
-    assert read_sweep(path).runs()
+def test_every_shipped_sweep_has_as_many_runs_as_it_says(path):
+    said = re.search(r"^# Size: +([\d,]+) runs", path.read_text(), re.MULTILINE)
+    assert len(read_sweep(path).runs()) == int(said[1].replace(",", ""))
+
+
+def test_repeated_entry(tmp_path):
+    found = message(tmp_path, SMALL + "trials: 1\ntest_envs: [[1], [1]]\n")
+    assert re.search(r"EmojiStyles-ERM-env1-trial0-\w+ is planned 2 times; look for a repeated entry", found)
 
 
 @pytest.mark.parametrize("number", ["1e-6", "1E-6", "1.0e-6", "0.000001", "+1e-6", ".1e-5", "1.e-6"])

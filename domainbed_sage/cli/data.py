@@ -5,7 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from domainbed_sage.data import check, domainnet, download, emoji
+from domainbed_sage.data import check, corrupt, disk, domainnet, download, emoji, resized
+from domainbed_sage.data.decode import decoder
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.obtain import obtain, rebuild_terra
 from domainbed_sage.data.sources import Own, Source
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             ("check", "compare a dataset with the published counts, and every file with a manifest"),
             ("manifest", "write path, size and sha256 of every image, to compare with another lab"),
             ("prepare", "build a dataset from its sources"),
+            ("cache", "store the images resized and decoded, for runs with `decode: resized`"),
         )
     }
     for parser in named.values():
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     named["download"].add_argument("--from", dest="own", type=Path, nargs="+", help="your archives, or your folder")
     named["download"].add_argument("--source", help="only this source, named as in `domainbed-sage data list`")
     named["check"].add_argument("--manifest", type=Path, help="another lab's manifest, in place of the dataset's own")
+    named["check"].add_argument("--images", action="store_true", help="decode every image as well")
+    named["check"].add_argument(
+        "--leave_out", action="store_true", help=f"list corrupt images in {corrupt.FILE}, which runs can leave out"
+    )
+    named["cache"].add_argument("--image_size", type=int, default=224, help="side of the model's images (%(default)s)")
     named["manifest"].add_argument("--output", type=Path, help="file to write, in place of one with the dataset")
     _add_prepare(named["prepare"])
 
@@ -65,8 +72,8 @@ def main(args: argparse.Namespace) -> int:
     spec = find(args.name)
     if not spec.folder:
         raise UserError(f"{spec.name} is inside the package: there is nothing to {args.action}.")
-    action = {"download": _download, "check": _check, "manifest": _manifest, "prepare": _prepare}[args.action]
-    print(action(spec, args))
+    actions = (_download, _check, _manifest, _prepare, _cache)
+    print({action.__name__: action for action in actions}[f"_{args.action}"](spec, args))
     return 0
 
 
@@ -103,7 +110,14 @@ def _download(spec: DatasetSpec, args: argparse.Namespace) -> str:
 
 
 def _check(spec: DatasetSpec, args: argparse.Namespace) -> str:
-    return check.check(spec, args.data_dir, args.manifest)
+    return check.check(spec, args.data_dir, args.manifest, images=args.images, leave_out=args.leave_out)
+
+
+def _cache(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    side = decoder("resized", args.image_size).side
+    root = args.data_dir / spec.folder
+    size = resized.store(root, spec.load(args.data_dir), side)
+    return f"{resized.folder_of(root, side)}: {disk.readable(size)}, short sides at most {side} pixels; runs with decode: resized read it"
 
 
 def _manifest(spec: DatasetSpec, args: argparse.Namespace) -> str:

@@ -2,19 +2,23 @@
 
 from pathlib import Path
 
-from domainbed_sage.data import disk, manifest
+from domainbed_sage.data import corrupt, disk, layout, manifest
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.specs import DatasetSpec
 from domainbed_sage.errors import UserError
 
 
-def check(spec: DatasetSpec, data_dir: Path, other: Path | None = None) -> str:
+def check(
+    spec: DatasetSpec, data_dir: Path, other: Path | None = None, *, images: bool = False, leave_out: bool = False
+) -> str:
     """Compare folders, classes and counts with the published ones, and every file with a manifest.
 
     Args:
         spec: a dataset that is read from disk.
         data_dir: folder that holds the dataset's folder.
         other: a manifest; by default the one in the dataset's folder, if there is one.
+        images: decode every image as well.
+        leave_out: list the corrupt ones in the dataset's folder instead of calling them a mistake; implies `images`.
 
     Returns:
         a summary for the user.
@@ -38,9 +42,25 @@ def check(spec: DatasetSpec, data_dir: Path, other: Path | None = None) -> str:
         verdict = f"all {len(found)} files are those of {path} (fingerprint {manifest.fingerprint(found)[:12]})"
     else:
         verdict = f"contents were not compared: `domainbed-sage data manifest {spec.name}` writes a manifest"
+    verdicts = [verdict, *_decode_all(spec, root, leave_out, mistakes)] if images or leave_out else [verdict]
     if mistakes:
         raise UserError("\n".join(mistakes))
-    return "\n".join([*lines, verdict])
+    return "\n".join([*lines, *verdicts])
+
+
+def _decode_all(spec: DatasetSpec, root: Path, leave_out: bool, mistakes: list[str]) -> list[str]:
+    paths = list(layout.images(root, spec.expected.environments or _folders(root)))
+    failed = corrupt.find(root, paths)
+    if failed and not leave_out:
+        named = corrupt.shown([str(root / path) for path in failed])
+        mistakes.append(
+            f"{len(failed)} of {len(paths)} images cannot be decoded: {named}. "
+            f"Restore them, or list them with --leave_out for runs with the hyperparameter corrupt: leave_out"
+        )
+        return []
+    corrupt.write(root, failed)
+    listed = f"{len(failed)} cannot, and are listed in {root / corrupt.FILE}" if failed else "all can be decoded"
+    return [f"{len(paths)} images decoded: {listed}"]
 
 
 def write_manifest(spec: DatasetSpec, data_dir: Path, path: Path | None = None) -> str:

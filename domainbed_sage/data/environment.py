@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from domainbed_sage.data.decode import Decoder
+
 
 class Environment(ABC):
     """The labelled images of one environment (domain), in DomainBed's sample order.
@@ -29,6 +31,11 @@ class Environment(ABC):
         Raises:
             UserError: the image cannot be decoded; the message names the file.
         """
+
+    def decoded_by(self, decoder: Decoder) -> "Environment":
+        """The same environment, whose files are decoded in another way; itself if it has no files."""
+        del decoder
+        return self
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,6 +64,7 @@ class MultiDomainDataset:
         variant: which population of images this is, where not DomainBed's one and only: ``24788`` or ``24330`` of
             TerraIncognita, ``subset: …`` of a part that its maker declared. Belongs in every record and table.
         notes: what else a reader of the results must know of the data, e.g. that duplicates were removed.
+        corrupt: images listed as impossible to decode, ``environment/class/file``.
     """
 
     name: str
@@ -64,3 +72,4 @@ class MultiDomainDataset:
     environments: tuple[Environment, ...]
     variant: str = ""
     notes: tuple[str, ...] = ()
+    corrupt: tuple[str, ...] = ()

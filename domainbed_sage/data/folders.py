@@ -1,40 +1,18 @@
 """Datasets on disk in DomainBed's layout: `<root>/<environment>/<class>/<image>`."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
-from torchvision.transforms.v2 import functional as vision
 
-from domainbed_sage.data import prepared
+from domainbed_sage.data import corrupt, prepared, resized
+from domainbed_sage.data.decode import DecodedCache, Decoder
 from domainbed_sage.data.environment import Environment, MultiDomainDataset
 from domainbed_sage.data.layout import Expected, folder_mistakes, population
 from domainbed_sage.errors import UserError, raise_all
-
-
-class DecodedCache:
-    """Decoded images kept in memory while they fit a budget, so that none is decoded twice for nothing.
-
-    Args:
-        budget_gb: memory for images, GB; 0 keeps none. Every loader worker process has a cache of its own.
-    """
-
-    def __init__(self, budget_gb: float) -> None:
-        self.free_bytes = int(budget_gb * 1e9)
-        self._images: dict[Path, Tensor] = {}
-
-    def read(self, path: Path) -> Tensor:
-        """Return the image as RGB, uint8 [3, H, W]."""
-        if path in self._images:
-            return self._images[path]
-        image = decode(path)
-        if image.nbytes <= self.free_bytes:
-            self._images[path] = image
-            self.free_bytes -= image.nbytes
-        return image
 
 
 class FolderEnvironment(Environment):
@@ -45,27 +23,22 @@ class FolderEnvironment(Environment):
         self.name, self.root, self.classes = root.name, root, folder.classes
         self.labels = np.array(folder.targets, dtype=np.int64)
         self.keys = [str(Path(path).relative_to(root)) for path, _ in folder.samples]
-        self._cache = cache
+        self._cache, self._decoder = cache, Decoder()
+        self._stored: resized.ResizedImages | None = None
 
     def image(self, index: int) -> Tensor:
         """See `Environment.image`."""
-        return self._cache.read(self.root / self.keys[index])
+        if self._stored is not None:
+            return self._stored.read(index)
+        return self._cache.read(self.root / self.keys[index], self._decoder)
 
-
-def decode(path: Path) -> Tensor:
-    """Decode an image file to RGB, uint8 [3, H, W].
-
-    Raises:
-        UserError: the file is no image, or is damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            return vision.pil_to_tensor(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be decoded as an image ({error}). It is damaged or not an image: "
-            f"restore it from the source of the dataset. Nothing is skipped or replaced silently."
-        ) from None
+    def decoded_by(self, decoder: Decoder) -> "FolderEnvironment":
+        """See `Environment.decoded_by`; resized images are read from where `data cache` stored them, if it did."""
+        other = copy.copy(self)
+        other._decoder = decoder
+        if decoder.mode == "resized":
+            other._stored = resized.find(self.root.parent, decoder.side, self.name, self.keys)
+        return other
 
 
 def read_folders(
@@ -101,7 +74,9 @@ def read_folders(
     raise_all([line for env in envs for line in _hidden_images(env)], f"the files of {name}")
     counts = {env.name: dict(zip(env.classes, np.bincount(env.labels).tolist(), strict=True)) for env in envs}
     variant = population(root, name, counts, expected)
-    return MultiDomainDataset(name, tuple(envs[0].classes), envs, variant, prepared.notes(root))
+    return MultiDomainDataset(
+        name, tuple(envs[0].classes), envs, variant, prepared.notes(root), corrupt=corrupt.read(root)
+    )
 
 
 def _hidden_images(environment: FolderEnvironment) -> list[str]:

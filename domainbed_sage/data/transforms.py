@@ -13,6 +13,8 @@ from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from domainbed_sage.data.corrupt import Corrupt
+from domainbed_sage.data.decode import Decode
 from domainbed_sage.hparams import Power
 from domainbed_sage.models.base import ImageSpec
 
@@ -30,12 +32,18 @@ class DataOptions:
         resize: evaluation transform: ``crop`` the centre after resizing the short side, or ``squash`` to a square as
             DomainBed does.
         interpolation: of all resizing.
+        decode: image files are decoded in ``full``, JPEGs in ``draft`` at a reduced scale, or to a smaller size,
+            ``resized``, which can be stored once for all runs; both keep 1.5 times the model's side. See `Decoder`.
+        corrupt: images that `data check --leave_out` listed are an ``error``, or are left out: ``leave_out`` names them
+            in every record.
     """
 
     batch_size: Annotated[int, Field(ge=1), Power(2, 3, 5.5, integer=True)] = 32
     augment: Literal["crop_flip", "domainbed", "none"] = "crop_flip"
     resize: Literal["crop", "squash"] = "crop"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    decode: Decode = "full"
+    corrupt: Corrupt = "error"
 
 
 def train_transform(options: DataOptions, image: ImageSpec) -> Transform:

@@ -1,0 +1,100 @@
+"""Images that cannot be decoded: found on request, listed in a file, and left out where a run asks for it.
+
+A listed image is left out of the splits after they were drawn, so that every other image stays in the half in which
+DomainBed has it; every record names what was left out.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from tqdm import tqdm
+
+from domainbed_sage.data.decode import Decoder
+from domainbed_sage.data.environment import MultiDomainDataset
+from domainbed_sage.data.splits import Split
+from domainbed_sage.errors import UserError
+from domainbed_sage.files import write_atomically
+
+FILE = "CORRUPT.txt"
+SHOWN = 10
+
+Corrupt: TypeAlias = Literal["error", "leave_out"]
+
+
+def find(root: Path, paths: Sequence[str]) -> list[str]:
+    """Decode every image in full, and return those of `paths` (``environment/class/file``) that fail."""
+    decode = Decoder()
+
+    def fails(path: str) -> bool:
+        try:
+            decode(root / path)
+        except UserError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        failed = tqdm(pool.map(fails, paths), root.name, len(paths), unit="image", disable=None)
+        return [path for path, bad in zip(paths, failed, strict=True) if bad]
+
+
+def write(root: Path, paths: Sequence[str]) -> None:
+    """List the corrupt images in the dataset's folder; without any, there is no list."""
+    if paths:
+        write_atomically(root / FILE, "".join(f"{path}\n" for path in paths))
+    else:
+        (root / FILE).unlink(missing_ok=True)
+
+
+def read(root: Path) -> tuple[str, ...]:
+    """The listed images; none without a list."""
+    path = root / FILE
+    return tuple(line for line in path.read_text().splitlines() if line.strip()) if path.is_file() else ()
+
+
+def shown(paths: Sequence[str]) -> str:
+    """The first few paths, for a message."""
+    return ", ".join(paths[:SHOWN]) + (" …" if len(paths) > SHOWN else "")
+
+
+def apply(
+    dataset: MultiDomainDataset, splits: Sequence[Split], corrupt: Corrupt
+) -> tuple[MultiDomainDataset, list[Split]]:
+    """Leave the listed images out of the splits and say so in the dataset's notes, if that is asked for.
+
+    Raises:
+        UserError: images are listed, and it is not asked for; or a listed image is not in the dataset.
+    """
+    listed = dataset.corrupt
+    if not listed:
+        return dataset, list(splits)
+    if corrupt == "error":
+        raise UserError(
+            f"{len(listed)} images of {dataset.name} are listed as corrupt in its {FILE}: {shown(listed)}. Restore "
+            f"them from the source of the dataset and run `domainbed-sage data check {dataset.name} --images`, or "
+            f"leave them out with the hyperparameter corrupt: leave_out (the records will name them)."
+        )
+    indices = _indices(dataset)
+    kept = [
+        Split(*(half[~np.isin(half, gone)] for half in (split.in_, split.out)))
+        for split, gone in zip(splits, indices, strict=True)
+    ]
+    note = f"{len(listed)} corrupt images left out: {', '.join(listed)}"
+    return replace(dataset, notes=(*dataset.notes, note)), kept
+
+
+def _indices(dataset: MultiDomainDataset) -> list[list[int]]:
+    positions = {
+        f"{env.name}/{key}": (e, i) for e, env in enumerate(dataset.environments) for i, key in enumerate(env.keys)
+    }
+    if unknown := [path for path in dataset.corrupt if path not in positions]:
+        raise UserError(
+            f"The {FILE} of {dataset.name} lists what the dataset does not hold: {shown(unknown)}. Make the list anew "
+            f"with `domainbed-sage data check {dataset.name} --images --leave_out`."
+        )
+    found = [positions[path] for path in dataset.corrupt]
+    return [[i for e, i in found if e == env] for env in range(len(dataset.environments))]
