@@ -117,7 +117,8 @@ def _cache(spec: DatasetSpec, args: argparse.Namespace) -> str:
     side = decoder("resized", args.image_size).side
     root = args.data_dir / spec.folder
     size = resized.store(root, spec.load(args.data_dir), side)
-    return f"{resized.folder_of(root, side)}: {disk.readable(size)}, short sides at most {side} pixels; runs with decode: resized read it"
+    made = f"{resized.folder_of(root, side)}: {disk.readable(size)}, short sides at most {side} pixels"
+    return f"{made}; runs with decode: resized read it"
 
 
 def _manifest(spec: DatasetSpec, args: argparse.Namespace) -> str:
