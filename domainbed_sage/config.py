@@ -94,6 +94,8 @@ class Machine:
         device: torch device.
         num_workers: loader processes.
         save_every_s: seconds between checkpoints; one is also written at every evaluation.
+        look_every_s: seconds between two notes of the progress, and two looks at whether the folder is still its own.
+        keep_checkpoint: keep the last checkpoints of a finished run.
         skip_model_save: write no `model.pkl` at the end.
         progress: show a progress bar.
     """
@@ -103,6 +105,8 @@ class Machine:
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     num_workers: int = 0
     save_every_s: float = 300.0
+    look_every_s: float = 1.0
+    keep_checkpoint: bool = False
     skip_model_save: bool = False
     progress: bool = False
 

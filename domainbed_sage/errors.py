@@ -20,6 +20,10 @@ class UserError(ValueError):
         return self.message
 
 
+class NoSpace(UserError):  # noqa: N818 - reads as what it is
+    """The disk is full, or too full to begin."""
+
+
 class Stopped(Exception):  # noqa: N818 - an outcome, not an error
     """The run was asked to stop; its state is saved, and the same command continues it."""
 

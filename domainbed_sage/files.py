@@ -8,7 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.errors import NoSpace, UserError
+
+CONTINUES = (
+    "What was recorded before is safe. Free some space and start the same command again: it continues from its last "
+    "checkpoint."
+)
 
 
 @contextmanager
@@ -18,7 +23,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: the disk is full, or the folder cannot be written to.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write to one folder for a moment
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -43,20 +48,28 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn a full disk, or a folder that cannot be written to, into a message that says what to do."""
+def explained(path: Path, advice: str = CONTINUES, elsewhere: str = "folder") -> Iterator[None]:
+    """Turn a full disk, or a place that cannot be written to, into a message.
+
+    Args:
+        path: what is being written.
+        advice: what to do about a full disk.
+        elsewhere: what to choose another one of when the place cannot be written to.
+
+    Raises:
+        NoSpace: the disk is full.
+        UserError: the place cannot be written to.
+    """
     try:
         yield
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}. Choose another folder.") from error
+        place = error.filename or path
+        raise UserError(f"Cannot write {place}: {error.strerror}. Choose another {elsewhere}.") from error
     except (OSError, RuntimeError) as error:  # torch.save hides the OSError behind a RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__
         if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise UserError(
-            f"No space is left for {path}. What was recorded before is safe. "
-            f"Free some space and start the same command again: it continues from its last checkpoint."
-        ) from error
+        raise NoSpace(f"No space is left for {path}. {advice}") from error
 
 
 def flush(file: IO[Any]) -> None:

@@ -1,18 +1,18 @@
 """The folder of one run: its lock, its description, its records, its checkpoint, and the `done` marker."""
 
-import fcntl
 import json
 import logging
 import os
-import socket
 import traceback
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
+from domainbed_sage import ownership
 from domainbed_sage.config import RunConfig, read_config
 from domainbed_sage.errors import Stopped, UserError
 from domainbed_sage.files import atomic, explained, flush, write_atomically
@@ -20,53 +20,42 @@ from domainbed_sage.records import read_run
 
 log = logging.getLogger(__name__)
 
-# A loader process is a fork that outlives a killed parent by some seconds; it must not keep the parent's lock.
-_locks: set[IO[bytes]] = set()
-os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
-
 
 class RunFolder:
     """What one run writes, safe against being killed at any moment.
 
-    Files: `run.json` (the science), `results.jsonl` (DomainBed's records), `out.txt` and `err.txt` (logs),
-    `checkpoint.pt` (while it runs), `progress.json` (for the overview of a sweep), `model.pkl` (final weights), `done`
-    (last of all), `lock`. Whole files are written beside their place and renamed; records are appended line by line
-    and a torn last line is cut at the next start.
+    Files: `run.json` (the science), `results.jsonl` (DomainBed's records), `out.txt` and `err.txt` (logs), `model.pkl`
+    (final weights), `done` (last of all), `lock`; while it runs, `checkpoint.pt`, the one before it, and
+    `progress.json`; `failed.json` after an error. Whole files are written beside their place and renamed; records are
+    appended line by line, and a torn last line is cut at the next start.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.results, self.checkpoint, self.done = (path / name for name in ("results.jsonl", "checkpoint.pt", "done"))
+        self.previous = path / "checkpoint.previous.pt"
+        self.failed = path / "failed.json"
         self.recorded = 0  # records that the next checkpoint counts on
+        self._ownership: ownership.Ownership | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Own the folder inside the block; the kernel releases the lock when the process ends, however it ends.
+        """Own the folder inside the block, see `ownership`.
 
         Raises:
             UserError: another process owns it, or it cannot be made.
         """
-        with explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "lock").open("ab+", buffering=0)
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                owner = file.read().decode().strip() or "another process"
-                raise UserError(
-                    f"{self.path} is in use by {owner}. Two runs never write to one folder: wait for that run to end, "
-                    f"or choose another --output_dir."
-                ) from None
-            with explained(self.path):
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-            _locks.add(file)
-            try:
-                yield
-            finally:
-                _locks.discard(file)
+        with ownership.owned(self.path / "lock") as self._ownership:
+            yield
+
+    def check_owner(self) -> None:
+        """Make sure that no later start of this job has taken the folder over.
+
+        Raises:
+            Fenced: it has.
+        """
+        if self._ownership is not None:
+            self._ownership.check()
 
     def claim(self, config: RunConfig) -> None:
         """Write the run's description, or check that the folder already belongs to this run.
@@ -92,30 +81,41 @@ class RunFolder:
             write_atomically(description, json.dumps(config.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint, all or nothing."""
+        """Write the checkpoint, all or nothing, and keep the one before."""
+        self.check_owner()
         with atomic(self.checkpoint) as file:
             torch.save({**state, "recorded": self.recorded}, file)
+            if self.checkpoint.exists():
+                self.checkpoint.replace(self.previous)
 
     def restore(self, device: torch.device) -> dict[str, Any] | None:
-        """Read the checkpoint and cut the records back to it; `None` starts from the beginning.
+        """Read the last good checkpoint and cut the records back to it; `None` starts from the beginning.
 
-        A checkpoint that cannot be read, or whose records are gone, is set aside with a warning: the run starts over
-        and its result is the same.
+        A checkpoint that is damaged, or whose records are gone, is set aside with a warning, and the one before is
+        taken: the result is the same.
 
         Raises:
             UserError: a record before the last one cannot be read.
         """
-        if not self.checkpoint.exists():
-            self._cut_records(0)
-            return None
+        for path in (self.checkpoint, self.previous):
+            state = self._read(path, device) if path.exists() else None
+            if state is not None:
+                return state
+        self._cut_records(0)
+        return None
+
+    def _read(self, path: Path, device: torch.device) -> dict[str, Any] | None:
         try:
-            state: dict[str, Any] = torch.load(self.checkpoint, map_location=device, weights_only=True)
+            with zipfile.ZipFile(path) as archive:
+                if torn := archive.testzip():  # the checksum of every tensor
+                    raise ValueError(f"{torn} has a wrong checksum")
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # torch.load raises many kinds on damaged files
-            self._start_over(f"is damaged ({error})")
+            self._set_aside(path, f"is damaged ({error})")
             return None
         self._cut_records(state["step"])
         if self.recorded != state.get("recorded"):
-            self._start_over(f"counts on {state.get('recorded')} records, and {self.results} has {self.recorded}")
+            self._set_aside(path, f"counts on {state.get('recorded')} records, and {self.results} has {self.recorded}")
             return None
         return state
 
@@ -125,6 +125,7 @@ class RunFolder:
         Raises:
             UserError: the disk is full.
         """
+        self.check_owner()
         size = self.results.stat().st_size if self.results.exists() else 0
         try:
             with explained(self.results), self.results.open("ab") as file:
@@ -136,21 +137,28 @@ class RunFolder:
             raise
         self.recorded += 1
 
-    def finish(self, model: Mapping[str, Any] | None) -> None:
+    def finish(self, model: Mapping[str, Any] | None, *, keep_checkpoint: bool = False) -> None:
         """Write the final weights (unless `None`), then the `done` marker, then remove what only a restart needs."""
+        self.check_owner()
         if model is not None:
             with atomic(self.path / "model.pkl") as file:
                 torch.save(dict(model), file)
         write_atomically(self.done, "done")
-        self.clean()
+        self.clean(keep_checkpoint=keep_checkpoint)
 
-    def clean(self) -> None:
+    def clean(self, *, keep_checkpoint: bool = False) -> None:
         """Remove what only a restart needs."""
-        for name in ("checkpoint.pt", "progress.json", *(path.name for path in self.path.glob("*.tmp"))):
+        checkpoints = [] if keep_checkpoint else ["checkpoint.pt", "checkpoint.previous.pt"]
+        for name in (*checkpoints, "progress.json", "failed.json", *(path.name for path in self.path.glob("*.tmp"))):
             (self.path / name).unlink(missing_ok=True)
 
     def progress(self, state: Mapping[str, Any]) -> None:
-        """Leave a note of how far the run is, for the overview of a sweep."""
+        """Leave a note of how far the run is, for the overview of a sweep.
+
+        Raises:
+            Fenced: a later start of this job owns the folder.
+        """
+        self.check_owner()
         write_atomically(self.path / "progress.json", json.dumps(dict(state)))
 
     @contextmanager
@@ -168,8 +176,8 @@ class RunFolder:
             yield
         except Exception as error:
             if not isinstance(error, Stopped):
-                with suppress(OSError), (self.path / "err.txt").open("a") as file:
-                    file.write(traceback.format_exc())
+                self.check_owner()  # whatever failed: a ghost leaves no word in its successor's folder
+                self._note_failure(error)
             raise
         finally:
             package.setLevel(level)
@@ -177,10 +185,21 @@ class RunFolder:
                 package.removeHandler(handler)
                 handler.close()
 
-    def _start_over(self, reason: str) -> None:
-        log.warning("%s %s; starting over from step 0.", self.checkpoint, reason)
-        self.checkpoint.replace(self.checkpoint.with_suffix(".damaged"))
-        self._cut_records(0)
+    def _note_failure(self, error: Exception) -> None:
+        """Leave the stack trace in `err.txt`, and the reason for the overview of a sweep."""
+        with suppress(OSError), (self.path / "err.txt").open("a") as file:
+            file.write(traceback.format_exc())
+        mine = isinstance(error, UserError)
+        reason = str(error) if mine else f"{type(error).__name__}: {error}"
+        facts = {"kind": type(error).__name__, "reason": reason, "by": str(ownership.Owner.this_process())}
+        with suppress(OSError, UserError):  # a full disk has nothing left for it
+            write_atomically(self.failed, json.dumps(facts))
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        older = path == self.checkpoint and self.previous.exists()
+        instead = "taking the checkpoint before it" if older else "starting over from step 0"
+        log.warning("%s %s; %s.", path, reason, instead)
+        path.replace(path.with_suffix(".damaged"))
 
     def _cut_records(self, step: int) -> None:
         """Keep the records before `step`, and count them."""

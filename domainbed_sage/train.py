@@ -33,8 +33,6 @@ from domainbed_sage.seeding import step_seed
 
 log = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S = 1.0
-
 
 @dataclass(frozen=True)
 class Experiment:
@@ -75,7 +73,8 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
             experiment = build(config, machine)
             state = folder.restore(machine.device)
             Loop(config, machine, folder, experiment, stop or threading.Event()).run(state)
-            folder.finish(None if machine.skip_model_save else _model_file(config, experiment))
+            model = None if machine.skip_model_save else _model_file(config, experiment)
+            folder.finish(model, keep_checkpoint=machine.keep_checkpoint)
 
 
 @contextmanager
@@ -181,7 +180,7 @@ class Loop:
         elif self.stop.is_set() or time.monotonic() - self.saved_at > self.machine.save_every_s:
             self._check_finite(step)
             self._save(step + 1)
-        if time.monotonic() - self.shown_at > PROGRESS_EVERY_S:
+        if time.monotonic() - self.shown_at > self.machine.look_every_s:
             self._show(step, bar)
         if self.stop.is_set() and not last:
             raise Stopped(f"Stopped after step {step}; start the same command again to continue.")

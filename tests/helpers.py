@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -65,7 +66,7 @@ def assert_same(folder, reference):
     ours, theirs = weights(folder), weights(reference)
     assert list(ours) == list(theirs)
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-    assert {path.name for path in folder.iterdir()} - {"checkpoint.damaged"} == {
+    assert {path.name for path in folder.iterdir()} - {"checkpoint.damaged", "checkpoint.previous.damaged"} == {
         *("done", "err.txt", "lock", "model.pkl", "out.txt", "results.jsonl", "run.json")
     }
 
@@ -73,9 +74,9 @@ def assert_same(folder, reference):
 # Real processes, which die like killed ones
 
 
-def start(config, folder, *, die_after_step=None, die_at_write=None, **machine):
+def start(config, folder, *, die_after_step=None, die_at_write=None, environ=None, **machine):
     """Train in a process of its own; it kills itself right after a step, or in the middle of its n-th write."""
-    arguments = (config, on_cpu(folder, **machine), die_after_step, die_at_write)
+    arguments = (config, on_cpu(folder, **machine), die_after_step, die_at_write, environ)
     return _start(_train, *arguments)
 
 
@@ -110,8 +111,10 @@ def ended(process, timeout=60):
     return status
 
 
-def _train(config, machine, die_after_step, die_at_write):
-    train.PROGRESS_EVERY_S = float("inf")  # no writes that depend on the time
+def _train(config, machine, die_after_step, die_at_write, environ):
+    os.environ.update(environ or {})
+    if environ is None:
+        machine = replace(machine, look_every_s=float("inf"))  # no writes that depend on the time
     if die_after_step is not None:
         _die_after_step(die_after_step)
     if die_at_write is not None:

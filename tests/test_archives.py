@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from domainbed_sage.data import disk
 from domainbed_sage.data.archives import DamagedArchive, unpack
-from domainbed_sage.errors import UserError
+from domainbed_sage.errors import NoSpace, UserError
 
 FILES = {"kfold/photo/dog/056_0001.jpg": b"\xff\xd8" * 700, "kfold/Real World/a b.jpg": b"x", "kfold/empty.txt": b""}
 
@@ -182,7 +181,7 @@ def test_other_files_are_named_by_how_they_begin(tmp_path: Path) -> None:
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = make_tar(tmp_path / "PACS.tar.gz")
     monkeypatch.setattr("shutil.copyfileobj", lambda *_: Path("/dev/full").write_bytes(b"x"))
-    with pytest.raises(disk.NoSpace, match=r"No space is left for \S+/out. The archive is kept: free some space"):
+    with pytest.raises(NoSpace, match=r"No space is left for \S+/out. The archive is kept: free some space"):
         unpack(archive, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [archive]
 

@@ -12,7 +12,7 @@ import pytest
 from local_server import Cut, Site, serve
 
 from domainbed_sage.data import disk, download
-from domainbed_sage.errors import UserError
+from domainbed_sage.errors import NoSpace, UserError
 
 CONTENT = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -148,7 +148,7 @@ def test_addresses_that_are_none(url: str, tmp_path: Path) -> None:
 
 def test_disk_too_small(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=204_799))
-    with pytest.raises(disk.NoSpace, match=r"unpacking PACS.zip needs 204.8 kB in \S+. Found 204.8 kB free. Free some"):
+    with pytest.raises(NoSpace, match=r"unpacking PACS.zip needs 204.8 kB in \S+. Found 204.8 kB free. Free some"):
         download.fetch(site.url + PATH, tmp_path / "PACS.zip")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=204_800))
     download.fetch(site.url + PATH, tmp_path / "PACS.zip", SHA256)
@@ -156,9 +156,7 @@ def test_disk_too_small(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_disk_that_fills_up_while_writing(site: Site, tmp_path: Path) -> None:
     (tmp_path / "PACS.zip.part").symlink_to("/dev/full")
-    with pytest.raises(
-        disk.NoSpace, match=r"No space is left for \S+PACS.zip. What came so far is kept: free some spa"
-    ):
+    with pytest.raises(NoSpace, match=r"No space is left for \S+PACS.zip. What came so far is kept: free some spa"):
         download.fetch(site.url + PATH, tmp_path / "PACS.zip")
     assert not (tmp_path / "PACS.zip").exists()
 
@@ -194,7 +192,7 @@ def test_google_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         download.fetch_drive("some_id", target)
     gdown.answer = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(disk.NoSpace, match=r"No space is left for \S+PACS.zip"):
+    with pytest.raises(NoSpace, match=r"No space is left for \S+PACS.zip"):
         download.fetch_drive("some_id", target)
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(UserError, match=r"Google Drive needs gdown. Install it with: pip install 'domainbed-sage\[dri"):

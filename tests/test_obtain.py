@@ -17,11 +17,11 @@ import pytest
 from local_server import REVISION, Cut, Site, serve
 
 from domainbed_sage import cli
-from domainbed_sage.data import disk, download
+from domainbed_sage.data import download
 from domainbed_sage.data.obtain import obtain
 from domainbed_sage.data.sources import Own, Source, Urls, domainbed_hub
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.errors import UserError
+from domainbed_sage.errors import NoSpace, UserError
 
 PACS = replace(datasets["PACS"], size_bytes=10**6)
 REPO = "PTeterwak/DomainBed_OOP"
@@ -181,7 +181,7 @@ def test_other_counts_are_not_put_in_place(site: Site, pacs: dict[str, bytes], t
 
 def test_a_full_disk_ends_it(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1_999_999))
-    with pytest.raises(disk.NoSpace, match=r"Fetching and unpacking PACS needs 2.0 MB in \S+. Found 2.0 MB free"):
+    with pytest.raises(NoSpace, match=r"Fetching and unpacking PACS needs 2.0 MB in \S+. Found 2.0 MB free"):
         get(tmp_path / "data", PACS.sources)
     assert site.requests == []
     assert list((tmp_path / "data").iterdir()) == []

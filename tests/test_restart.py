@@ -66,8 +66,8 @@ def test_killed_in_any_write(tmp_path):
         status = ended(start(config, tmp_path / str(write), die_at_write=write, save_every_s=0))
         assert_same(run(config, tmp_path / str(write)), undisturbed)
     assert status == 0
-    description, three_records, four_checkpoints, model, done, removals = 2, 3, 4 * 2, 2, 2, 2
-    assert write - 1 == description + three_records + four_checkpoints + model + done + removals
+    description, three_records, four_checkpoints, kept, model, done, removals = 2, 3, 4 * 2, 3, 2, 2, 4
+    assert write - 1 == description + three_records + four_checkpoints + kept + model + done + removals
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -144,11 +144,44 @@ def test_torn_line_in_the_middle(begun, line):
 def test_truncated_checkpoint(begun, undisturbed, caplog, size):
     content = (begun / "checkpoint.pt").read_bytes()
     (begun / "checkpoint.pt").write_bytes(content[:size])
+    (begun / "checkpoint.previous.pt").unlink()
     with caplog.at_level(logging.WARNING):
         run(small_config(), begun)
     assert any("checkpoint.pt is damaged" in m and "starting over from step 0" in m for m in caplog.messages)
     assert_same(begun, undisturbed)
     assert (begun / "checkpoint.damaged").read_bytes() == content[:size]
+
+
+@pytest.mark.parametrize("position", [0.3, 0.6, 0.9])
+def test_torn_checkpoint_falls_back_to_the_one_before(begun, undisturbed, caplog, position):
+    """One flipped bit in a tensor: the file still opens, and only its checksum tells."""
+    content = bytearray((begun / "checkpoint.pt").read_bytes())
+    content[int(position * len(content))] ^= 1
+    (begun / "checkpoint.pt").write_bytes(content)
+    before = torch.load(begun / "checkpoint.previous.pt", weights_only=True)["step"]
+    with caplog.at_level(logging.INFO):
+        run(small_config(), begun)
+    assert any("checkpoint.pt is damaged" in m and "taking the checkpoint before it" in m for m in caplog.messages)
+    assert f"Continuing at step {before}." in caplog.messages
+    assert_same(begun, undisturbed)
+
+
+def test_checkpoints_are_kept_if_asked_for(tmp_path, undisturbed):
+    run(small_config(), tmp_path / "run", keep_checkpoint=True)
+    assert checkpoint(tmp_path / "run")["step"] == 6
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    (tmp_path / "run" / "checkpoint.previous.pt").unlink()
+    assert_same(tmp_path / "run", undisturbed)
+
+
+def test_reason_of_a_failure_is_left_and_goes_with_the_next_start(begun, undisturbed, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(small_config(), begun)
+    facts = json.loads((begun / "failed.json").read_text())
+    assert (facts["kind"], facts["reason"]) == ("ZeroDivisionError", "ZeroDivisionError: division by zero")
+    assert_same(run(small_config(), begun), undisturbed)
 
 
 @pytest.mark.parametrize("keep", [None, 0, 1])
@@ -161,8 +194,10 @@ def test_lost_records(begun, undisturbed, caplog, keep):
         (begun / "results.jsonl").write_text("".join(lines[:keep]))
     with caplog.at_level(logging.WARNING):
         run(small_config(), begun)
-    (message,) = [m for m in caplog.messages if "counts on" in m]
-    assert f"counts on 2 records, and {begun / 'results.jsonl'} has {keep or 0}" in message
+    messages = [m for m in caplog.messages if "counts on" in m]
+    assert f"counts on 2 records, and {begun / 'results.jsonl'} has {keep or 0}" in messages[0]
+    assert "taking the checkpoint before it" in messages[0]
+    assert len(messages) == 1 or "starting over from step 0" in messages[1]
     assert_same(begun, undisturbed)
 
 

@@ -92,7 +92,8 @@ def test_pairs(tmp_path):
 def test_explicit_environments(tmp_path):
     found = runs(tmp_path, SMALL + "test_envs: [[0], [1, 3]]\ntrials: 1\n")
     assert [run.test_envs for run in found] == [(0,), (1, 3)]
-    assert found[1:] == runs(tmp_path, SMALL + "test_envs: [[noto, twemoji]]\ntrials: 1\n")  # a name is only another way to write the index, also where it seeds the run
+    # A name is only another way to write the index, also where it seeds the run.
+    assert found[1:] == runs(tmp_path, SMALL + "test_envs: [[noto, twemoji]]\ntrials: 1\n")
 
 
 def test_random_hyperparameters(tmp_path):

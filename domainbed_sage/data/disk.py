@@ -1,16 +1,13 @@
-"""Disk space: asked for before a big write, and explained when it runs out all the same."""
+"""Disk space: asked for before a big write."""
 
-import errno
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.errors import NoSpace
+from domainbed_sage.files import explained as explained_anywhere
 
-
-class NoSpace(UserError):  # noqa: N818 - reads as what it is
-    """The disk is full, or too full to begin; no other source of the data would help."""
+explained = partial(explained_anywhere, elsewhere="--data_dir")
 
 
 def readable(size: float) -> str:
@@ -35,23 +32,3 @@ def require(folder: Path, size: int, what: str) -> None:
             f"{what} needs {readable(size)} in {folder}. Found {readable(free)} free. Free some space, or choose "
             f"another --data_dir. Nothing was written."
         )
-
-
-@contextmanager
-def explained(path: Path, advice: str) -> Iterator[None]:
-    """Turn a full disk, or a place that cannot be written to, into a message.
-
-    Raises:
-        NoSpace: the disk is full.
-        UserError: the place cannot be written to.
-    """
-    try:
-        yield
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise UserError(
-            f"Cannot write {error.filename or path}: {error.strerror}. Choose another --data_dir."
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise NoSpace(f"No space is left for {path}. {advice}") from error

@@ -19,7 +19,7 @@ from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.layout import OtherCounts
 from domainbed_sage.data.sources import Drive, Hub, Own, Source
 from domainbed_sage.data.specs import DatasetSpec
-from domainbed_sage.errors import UserError
+from domainbed_sage.errors import NoSpace, UserError
 from domainbed_sage.files import digest
 
 Say = Callable[[str], None]
@@ -56,7 +56,7 @@ def obtain(
             say(f"{spec.name}: from {source.title}")
             try:
                 return _from_source(spec, source, data_dir, folder, subset)
-            except disk.NoSpace:
+            except NoSpace:
                 raise
             except UserError as error:
                 say(f"  {str(error).splitlines()[0]}")
