@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from domainbed_sage.data.environment import Environment
 from domainbed_sage.data.splits import Split
+from domainbed_sage.data.stream import quiet_worker
 from domainbed_sage.data.transforms import Transform
 
 BATCH_SIZE = 64
@@ -78,7 +79,12 @@ class Evaluator:
     def _measure(self, predict: Callable[[Tensor], Tensor], wanted: set[tuple[int, str]]) -> Accuracies:
         halves = [(i, half, self.splits[i].half(half)) for i, half in sorted(wanted)]
         samples = [(self.environments[i], int(index)) for i, _, indices in halves for index in indices]
-        loader = DataLoader(_Images(samples, self.transform), batch_size=BATCH_SIZE, num_workers=self.num_workers)
+        loader = DataLoader(
+            _Images(samples, self.transform),
+            batch_size=BATCH_SIZE,
+            num_workers=self.num_workers,
+            worker_init_fn=quiet_worker,
+        )
         hits = [
             predict(self.normalize(x.to(self.device, non_blocking=True))).argmax(1) == y.to(self.device)
             for x, y in loader

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,21 @@ def explained(path: Path, advice: str = CONTINUES, elsewhere: str = "folder") ->
         if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise NoSpace(f"No space is left for {path}. {advice}") from error
+
+
+def require_space(folder: Path, gigabytes: float, what: str) -> None:
+    """Check that so much is free where `folder` is, or will be.
+
+    Raises:
+        NoSpace: it is not; `what` is what needs it.
+    """
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    if free < gigabytes:
+        raise NoSpace(
+            f"{what} needs {gigabytes:.1f} GB free in {folder}. Found {free:.1f} GB. Nothing was started and no record "
+            f"is lost: free some space, or ask for less with --min-free-gb."
+        )
 
 
 def flush(file: IO[Any]) -> None:

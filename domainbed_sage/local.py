@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from domainbed_sage import train
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.errors import UserError
+from domainbed_sage.errors import NoSpace, UserError
 from domainbed_sage.plugins import load_installed, load_plugin, loaded_plugins
+from domainbed_sage.run_folder import note_failure
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,14 @@ class Outcome:
     interrupted: bool = False
 
 
-def run_missing(runs: Sequence[RunConfig], machine: Machine, jobs: int | None = None) -> Outcome:
+def run_missing(
+    runs: Sequence[RunConfig],
+    machine: Machine,
+    jobs: int | None = None,
+    *,
+    devices: Sequence[str] = (),
+    stop: threading.Event | None = None,
+) -> Outcome:
     """Execute the runs whose folders below ``machine.output_dir`` have no `done` marker.
 
     Every process works on one run at a time with an equal share of the processor cores. Ctrl-C, or SIGTERM, saves a
@@ -51,13 +59,18 @@ def run_missing(runs: Sequence[RunConfig], machine: Machine, jobs: int | None = 
         runs: the runs.
         machine: where they run; `output_dir` is the folder of all of them.
         jobs: processes; by default one per two cores, and at least two where there are two cores.
+        devices: values of CUDA_VISIBLE_DEVICES, one for each process; `jobs` is then their number.
+        stop: what Ctrl-C does, for callers that are not in the main thread.
+
+    A full disk ends the sweep: runs that have not begun are not started.
     """
     missing = [run for run in runs if not (machine.output_dir / run.folder_name / "done").exists()]
     before = len(runs) - len(missing)
-    cores = len(os.sched_getaffinity(0))
-    jobs = jobs or min(max(cores // 2, min(cores, 2)), max(len(runs), 1))
+    cores = available_cores()
+    jobs = len(devices) or jobs or min(max(cores // 2, min(cores, 2)), max(len(runs), 1))
     threads = max(cores // jobs, 1)  # whatever is missing: a continued run needs the threads that it began with
     jobs = min(jobs, max(len(missing), 1))
+    workers = _Workers(jobs, threads, tuple(devices), stop or threading.Event())
     overview = Overview(machine.output_dir, total=len(runs), done=before, rows=jobs)
     failed: dict[str, str] = {}
     interrupted = False
@@ -65,11 +78,13 @@ def run_missing(runs: Sequence[RunConfig], machine: Machine, jobs: int | None = 
     try:
         left, fruitless = missing, 0
         while left and fruitless < FRUITLESS_ATTEMPTS:
-            failed, now_left = _attempt(left, machine, jobs, threads, overview, failed)
+            now_left = _attempt(left, machine, workers, overview, failed)
             fruitless = fruitless + 1 if len(now_left) == len(left) else 0
             left = now_left
         reason = f"worker processes were killed {FRUITLESS_ATTEMPTS} times and no run was finished (out of memory?)"
-        failed |= {run.folder_name: reason for run in left}
+        for run in left:
+            failed[run.folder_name] = reason
+            note_failure(machine.output_dir / run.folder_name, "Killed", reason)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -86,30 +101,52 @@ def _on_terminate(handler: Any) -> Any:
     return handler
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use; in a Slurm job those of its task."""
+    return int(os.environ.get("SLURM_CPUS_PER_TASK") or len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True)
+class _Workers:
+    jobs: int
+    threads: int
+    devices: tuple[str, ...]
+    stop: threading.Event
+
+    def pool(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        devices = context.Queue()
+        for device in self.devices:
+            devices.put(device)
+        arguments = (self.threads, loaded_plugins(), devices if self.devices else None)
+        return ProcessPoolExecutor(self.jobs, context, initializer=_initialise, initargs=arguments)
+
+
 def _attempt(
-    runs: Sequence[RunConfig],
-    machine: Machine,
-    jobs: int,
-    threads: int,
-    overview: "Overview",
-    failed: dict[str, str],
-) -> tuple[dict[str, str], list[RunConfig]]:
-    """Work through the runs in a pool; failures, and the runs that a dying process left undone."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_initialise, initargs=(threads, loaded_plugins()))
+    runs: Sequence[RunConfig], machine: Machine, workers: _Workers, overview: "Overview", failed: dict[str, str]
+) -> list[RunConfig]:
+    """Work through the runs in a pool, note failures, and return the runs that a dying process left undone."""
+    pool = workers.pool()
     left: list[RunConfig] = []
     try:
         futures: dict[Future[None], RunConfig] = {pool.submit(_run_one, run, machine): run for run in runs}
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+            if workers.stop.is_set():
+                raise KeyboardInterrupt
             for future in finished:
+                if future.cancelled():
+                    continue
                 run, error = futures[future], future.exception()
                 if isinstance(error, BrokenProcessPool):
                     left.append(run)
                     continue
                 if error is not None:
-                    failed = failed | {run.folder_name: str(error)}
+                    failed[run.folder_name] = str(error)
+                if isinstance(error, NoSpace):
+                    for other in pending:
+                        other.cancel()
                 overview.finished(run, error)
             overview.look([futures[f] for f in pending])
     except KeyboardInterrupt:
@@ -121,7 +158,7 @@ def _attempt(
             process.join()
         raise
     pool.shutdown()
-    return failed, left
+    return left
 
 
 class Overview:
@@ -168,10 +205,13 @@ class Overview:
             return None
 
 
-def _initialise(threads: int, plugins: Sequence[Path]) -> None:
+def _initialise(threads: int, plugins: Sequence[Path], devices: "multiprocessing.Queue[str] | None") -> None:
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
     torch.set_num_threads(threads)
     multiprocessing.set_start_method("fork", force=True)  # of the loaders; a spawned one imports torch anew each time
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends it to all; the parent decides
     signal.signal(signal.SIGTERM, _ask_to_stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     load_installed()

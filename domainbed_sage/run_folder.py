@@ -20,6 +20,8 @@ from domainbed_sage.records import read_run
 
 log = logging.getLogger(__name__)
 
+FAILED = "failed.json"
+
 
 class RunFolder:
     """What one run writes, safe against being killed at any moment.
@@ -34,7 +36,6 @@ class RunFolder:
         self.path = path
         self.results, self.checkpoint, self.done = (path / name for name in ("results.jsonl", "checkpoint.pt", "done"))
         self.previous = path / "checkpoint.previous.pt"
-        self.failed = path / "failed.json"
         self.recorded = 0  # records that the next checkpoint counts on
         self._ownership: ownership.Ownership | None = None
 
@@ -149,8 +150,12 @@ class RunFolder:
     def clean(self, *, keep_checkpoint: bool = False) -> None:
         """Remove what only a restart needs."""
         checkpoints = [] if keep_checkpoint else ["checkpoint.pt", "checkpoint.previous.pt"]
-        for name in (*checkpoints, "progress.json", "failed.json", *(path.name for path in self.path.glob("*.tmp"))):
+        for name in (*checkpoints, "progress.json", FAILED, *(path.name for path in self.path.glob("*.tmp"))):
             (self.path / name).unlink(missing_ok=True)
+
+    def forget_failure(self) -> None:
+        """Remove the word that an earlier attempt left of its failure."""
+        (self.path / FAILED).unlink(missing_ok=True)
 
     def progress(self, state: Mapping[str, Any]) -> None:
         """Leave a note of how far the run is, for the overview of a sweep.
@@ -186,14 +191,10 @@ class RunFolder:
                 handler.close()
 
     def _note_failure(self, error: Exception) -> None:
-        """Leave the stack trace in `err.txt`, and the reason for the overview of a sweep."""
         with suppress(OSError), (self.path / "err.txt").open("a") as file:
             file.write(traceback.format_exc())
-        mine = isinstance(error, UserError)
-        reason = str(error) if mine else f"{type(error).__name__}: {error}"
-        facts = {"kind": type(error).__name__, "reason": reason, "by": str(ownership.Owner.this_process())}
-        with suppress(OSError, UserError):  # a full disk has nothing left for it
-            write_atomically(self.failed, json.dumps(facts))
+        kind = type(error).__name__
+        note_failure(self.path, kind, str(error) if isinstance(error, UserError) else f"{kind}: {error}")
 
     def _set_aside(self, path: Path, reason: str) -> None:
         older = path == self.checkpoint and self.previous.exists()
@@ -209,6 +210,13 @@ class RunFolder:
         if self.results.exists() and self.results.read_bytes() != content:
             write_atomically(self.results, content)
         self.recorded = len(kept)
+
+
+def note_failure(path: Path, kind: str, reason: str) -> None:
+    """Leave word in a run's folder of why it failed, for the overview of a sweep; a full disk has no room for it."""
+    facts = {"kind": kind, "reason": reason, "by": str(ownership.Owner.this_process())}
+    with suppress(OSError, UserError):
+        write_atomically(path / FAILED, json.dumps(facts))
 
 
 def read_description(path: Path) -> RunConfig:

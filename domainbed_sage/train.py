@@ -67,6 +67,7 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
         if folder.done.exists():
             folder.clean()
             return
+        folder.forget_failure()
         with folder.logs():
             log.info("Environment: %s", provenance.versions() | {"device": str(machine.device)})
             log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"))
@@ -143,11 +144,13 @@ class Loop:
         self.pending: dict[str, list[Tensor]] = {}  # metrics of the steps since the last record
         self.step_times: list[float] = []
         self.best = float("-inf")  # highest source out accuracy so far
-        self.saved_at = self.shown_at = time.monotonic()
+        self.saved_at = self.shown_at = self.began = time.monotonic()
+        self.first = 0  # step that this process began with
 
     def run(self, state: Mapping[str, Any] | None) -> None:
         """Train from the checkpointed `state`, or from the start, to the last step."""
-        start = self._resume(state) if state else 0
+        start = self.first = self._resume(state) if state else 0
+        self.began = time.monotonic()
         pin_memory = self.machine.device.type == "cuda"
         batches = self.experiment.stream.batches(start, self.config.steps, self.machine.num_workers, pin_memory)
         bar = tqdm(
@@ -240,7 +243,9 @@ class Loop:
     def _show(self, step: int, bar: "tqdm[Any]") -> None:
         shown = {key: float(self.pending[key][-1]) for key in ("loss", "agreement") if self.pending.get(key)}
         bar.set_postfix(shown)
-        self.folder.progress({"step": step + 1, "steps": self.config.steps, **shown})
+        pace = (time.monotonic() - self.began) / (step + 1 - self.first)
+        note = {"step": step + 1, "steps": self.config.steps, "seconds_per_step": round(pace, 4)}
+        self.folder.progress(note | shown)
         self.shown_at = time.monotonic()
 
 

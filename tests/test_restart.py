@@ -66,7 +66,7 @@ def test_killed_in_any_write(tmp_path):
         status = ended(start(config, tmp_path / str(write), die_at_write=write, save_every_s=0))
         assert_same(run(config, tmp_path / str(write)), undisturbed)
     assert status == 0
-    description, three_records, four_checkpoints, kept, model, done, removals = 2, 3, 4 * 2, 3, 2, 2, 4
+    description, three_records, four_checkpoints, kept, model, done, removals = 2, 3, 4 * 2, 3, 2, 2, 5
     assert write - 1 == description + three_records + four_checkpoints + kept + model + done + removals
 
 

@@ -180,7 +180,7 @@ def test_sigterm_interrupts_like_ctrl_c(write_sweep, tmp_path, monkeypatch, in_m
         if in_main_thread:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
-        return {}, []
+        return []
 
     monkeypatch.setattr(local, "_attempt", attempt)
     thread = threading.Thread(target=lambda: outcomes.append(run_missing(runs, on_cpu(tmp_path))))
@@ -195,7 +195,9 @@ def test_threads_do_not_depend_on_what_is_missing(write_sweep, tmp_path, monkeyp
     """A run that is continued when few others are left sums in the same order as before."""
     runs, threads = read_sweep(write_sweep("algorithms: [ERM]\n")).runs(), []
     monkeypatch.setattr(local.os, "sched_getaffinity", lambda pid: range(8))
-    monkeypatch.setattr(local, "_attempt", lambda left, machine, jobs, n, *rest: threads.append((jobs, n)) or ({}, []))
+    monkeypatch.setattr(
+        local, "_attempt", lambda left, machine, workers, *rest: threads.append((workers.jobs, workers.threads)) or []
+    )
     for missing in (4, 2, 1):
         run_missing(runs, on_cpu(tmp_path))
         run_missing(runs, on_cpu(tmp_path), jobs=2)
@@ -207,7 +209,7 @@ def test_threads_do_not_depend_on_what_is_missing(write_sweep, tmp_path, monkeyp
 
 def test_workers_that_always_die(write_sweep, tmp_path, monkeypatch):
     attempts = []
-    monkeypatch.setattr(local, "_attempt", lambda left, *rest: attempts.append(len(left)) or ({}, list(left)))
+    monkeypatch.setattr(local, "_attempt", lambda left, *rest: attempts.append(len(left)) or list(left))
     runs = read_sweep(write_sweep("algorithms: [ERM]\n")).runs()
     outcome = run_missing(runs, on_cpu(tmp_path))
     assert attempts == [4] * local.FRUITLESS_ATTEMPTS

@@ -17,9 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, help="torch device; by default the GPU if there is one")
     parser.add_argument("--num_workers", type=int, default=0, help="loader processes per run (default: %(default)s)")
     parser.add_argument("--skip_model_save", action="store_true", help="write no model.pkl")
+    parser.add_argument("--keep_checkpoint", action="store_true", help="keep the last checkpoints of a finished run")
     parser.add_argument(
         "--plugin", type=Path, action="append", default=[], help="Python file that registers an algorithm; repeatable"
     )
+
+
+def load_plugins(args: argparse.Namespace) -> None:
+    """Load the plugins named on the command line.
+
+    Raises:
+        UserError: one fails.
+    """
+    for plugin in args.plugin:
+        load_plugin(plugin)
 
 
 def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool = False) -> Machine:
@@ -28,14 +39,14 @@ def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool
     Raises:
         UserError: a plugin fails, or the device does not exist.
     """
-    for plugin in args.plugin:
-        load_plugin(plugin)
+    load_plugins(args)
     data_dir = args.data_dir or (Path(os.environ["DOMAINBED_DATA_DIR"]) if "DOMAINBED_DATA_DIR" in os.environ else None)
     machine = Machine(
         output_dir=output_dir,
         data_dir=data_dir,
         num_workers=args.num_workers,
         skip_model_save=args.skip_model_save,
+        keep_checkpoint=args.keep_checkpoint,
         progress=progress,
     )
     return machine if args.device is None else _on(machine, args.device)

@@ -9,49 +9,63 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from domainbed_sage.cli import machine, plan, table
+from domainbed_sage.cli import launch, machine, plan, status, table
 from domainbed_sage.config import RunConfig
 from domainbed_sage.errors import UserError
 from domainbed_sage.files import write_atomically
 from domainbed_sage.local import Outcome, run_missing
 from domainbed_sage.models import models
 from domainbed_sage.resources import shipped
-from domainbed_sage.sweep import read_sweep
+from domainbed_sage.sweep import Sweep, read_sweep
 
 PLAN = "plan.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `sweep`."""
-    parser.add_argument(
-        "action", choices=("run", "list", "plan"), help="execute the missing runs here, list all, or count"
-    )
-    parser.add_argument("file", type=Path, help="sweep file, e.g. sweeps/demo.yaml")
-    _add_run_arguments(parser)
-    plan.add_arguments(parser)
+    """Declare the actions of `sweep` and their options."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text, declare in (
+        ("list", "every run, and whether it is done", None),
+        ("plan", "runs, images, passes, hours", plan.add_arguments),
+        ("run", "execute the missing runs on this machine", _add_run_arguments),
+        ("launch", "submit the missing runs to a cluster", launch.add_arguments),
+        ("status", "where the sweep stands", status.add_arguments),
+        ("cancel", "take its jobs out of the queue", None),
+        ("retry", "submit failed runs again", launch.add_retry_arguments),
+        ("logs", "what a run has written", status.add_log_arguments),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("file", type=Path, help="sweep file, e.g. sweeps/demo.yaml")
+        action.add_argument("--output_dir", type=Path, help="results folder; by default results/<name of the sweep>")
+        if name not in ("run", "launch", "retry"):
+            action.add_argument("--plugin", type=Path, action="append", default=[], help=argparse.SUPPRESS)
+        if declare is not None:
+            declare(action)
 
 
 def main(args: argparse.Namespace) -> int:
-    """List a sweep's runs, say what they cost, or execute the missing ones.
+    """Do what was asked.
 
     Raises:
-        UserError: mistakes in the file.
+        UserError: mistakes in the file, or what the action finds.
     """
+    machine.load_plugins(args)
     sweep = read_sweep(args.file)
     folder = args.output_dir or Path("results") / sweep.name
-    where = machine.from_arguments(args, folder)
     runs = sweep.runs()
-    if args.action == "list":
-        _list(runs, folder)
-        return 0
-    if args.action == "plan":
-        plan.show(runs, args)
-        return 0
-    require_weights(runs)
-    write_plan(runs, folder)
-    outcome = run_missing(runs, where, args.jobs)
-    print(summary(outcome, len(runs), folder), file=sys.stderr)
-    return 130 if outcome.interrupted else int(bool(outcome.failed))
+    if not runs:
+        raise UserError("The sweep has no runs: its datasets or algorithms are empty.")
+    actions: dict[str, Any] = {
+        "list": lambda: _list(runs, folder),
+        "plan": lambda: plan.show(runs, args),
+        "run": lambda: _run(runs, folder, args),
+        "launch": lambda: _launch(sweep, runs, folder, args),
+        "retry": lambda: launch.retry(sweep.name, runs, folder, args),
+        "status": lambda: status.show(sweep.name, runs, folder, args),
+        "cancel": lambda: launch.cancel(folder),
+        "logs": lambda: status.logs(runs, folder, args),
+    }
+    return actions[args.action]() or 0
 
 
 class Demo:
@@ -60,6 +74,7 @@ class Demo:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Declare the options of `demo`."""
+        parser.add_argument("--output_dir", type=Path, help="results folder; by default results/demo")
         _add_run_arguments(parser)
 
     @staticmethod
@@ -74,15 +89,15 @@ class Demo:
         sweep = read_sweep(args.file)
         folder = args.output_dir or Path("results") / sweep.name
         print(f"{len(sweep.runs())} runs: {', '.join(sweep.algorithms)} on EmojiStyles, each style held out in turn.")
-        status = main(args)
-        if status == 0:
+        failed = main(args)
+        if not failed:
             table.show(folder)
             print(f"\nThe demo took {(time.monotonic() - began) / 60:.1f} minutes. In {folder} there are:")
             print("  table.md, table.tex, table.csv   the table")
             print("  table.png                        its picture")
             print("  curves.png                       training curves")
             print("  <run>/results.jsonl              the records, in DomainBed's format")
-        return status
+        return failed
 
 
 def require_weights(runs: list[RunConfig]) -> None:
@@ -117,15 +132,39 @@ def summary(outcome: Outcome, total: int, folder: Path) -> str:
     return "\n".join(lines)
 
 
+def remove_incomplete(runs: list[RunConfig], folder: Path) -> int:
+    """Delete the folders of runs that began and did not end; their number. DomainBed's `delete_incomplete`."""
+    begun = [path for run in runs if (path := folder / run.folder_name).is_dir() and not (path / "done").exists()]
+    for path in begun:
+        shutil.rmtree(path)
+    return len(begun)
+
+
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output_dir", type=Path, help="results folder; by default results/<name of the sweep>")
     parser.add_argument("--jobs", type=int, help="runs at the same time; by default one per two cores, at least two")
     machine.add_arguments(parser)
 
 
+def _run(runs: list[RunConfig], folder: Path, args: argparse.Namespace) -> int:
+    where = machine.from_arguments(args, folder)
+    require_weights(runs)
+    write_plan(runs, folder)
+    outcome = run_missing(runs, where, args.jobs)
+    print(summary(outcome, len(runs), folder), file=sys.stderr)
+    return 130 if outcome.interrupted else int(bool(outcome.failed))
+
+
+def _launch(sweep: Sweep, runs: list[RunConfig], folder: Path, args: argparse.Namespace) -> int:
+    require_weights(runs)
+    write_plan(runs, folder)
+    outcome = launch.launch(sweep.name, runs, folder, args)
+    if outcome is None:
+        return 0
+    print(summary(outcome, len(runs), folder), file=sys.stderr)
+    return 130 if outcome.interrupted else int(bool(outcome.failed))
+
+
 def _list(runs: list[RunConfig], folder: Path) -> None:
-    if not runs:
-        raise UserError("The sweep has no runs: its datasets or algorithms are empty.")
     states = Counter[str]()
     width = max(len(run.folder_name) for run in runs)
     for run in runs:
@@ -133,11 +172,3 @@ def _list(runs: list[RunConfig], folder: Path) -> None:
         states[state] += 1
         print(f"{run.folder_name:<{width}}  {state}")
     print(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in states.items()))
-
-
-def remove_incomplete(runs: list[RunConfig], folder: Path) -> int:
-    """Delete the folders of runs that began and did not end; their number. DomainBed's `delete_incomplete`."""
-    begun = [path for run in runs if (path := folder / run.folder_name).is_dir() and not (path / "done").exists()]
-    for path in begun:
-        shutil.rmtree(path)
-    return len(begun)

@@ -1,5 +1,6 @@
 """The training minibatches: that of step t is a pure function of the run's seed and t."""
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -65,12 +66,19 @@ class TrainStream(Dataset[DomainBatch]):
             sampler=range(start, stop),
             num_workers=num_workers,
             pin_memory=pin_memory,
-            worker_init_fn=_one_thread,
+            worker_init_fn=quiet_worker,
             generator=torch.Generator(),  # else the loader draws from the global one
         )
         return iter(loader)
 
 
-def _one_thread(worker: int) -> None:
+def quiet_worker(worker: int) -> None:
+    """Set up a loader process: one thread, and deaf to signals that are meant for the run.
+
+    Slurm and terminals signal every process of a job; a loader process that died of it would fail the run before it
+    could save a checkpoint. Loader processes end when the run's process tells them to, or is gone.
+    """
     del worker
     torch.set_num_threads(1)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_IGN)

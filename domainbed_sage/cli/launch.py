@@ -1,0 +1,87 @@
+"""`domainbed-sage sweep launch`, `retry` and `cancel`."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from domainbed_sage import train
+from domainbed_sage.cli import machine
+from domainbed_sage.cluster import launch as cluster
+from domainbed_sage.cluster import ledger, site, slurm
+from domainbed_sage.cluster.gpus import visible
+from domainbed_sage.config import RunConfig
+from domainbed_sage.local import Outcome, run_missing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `launch`."""
+    parser.add_argument(
+        "--cluster",
+        choices=("slurm", "local", "debug"),
+        default="slurm",
+        help="slurm: arrays of jobs; local: this machine's GPUs, --runs-per-gpu processes on each; "
+        "debug: one run after the other in this process (default: %(default)s)",
+    )
+    machine.add_arguments(parser)
+    site.add_arguments(parser)
+
+
+def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `retry`."""
+    parser.add_argument("--failed", action="store_true", required=True, help="runs that failed with a reason, too")
+    machine.add_arguments(parser)
+    site.add_arguments(parser)
+
+
+def launch(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace) -> Outcome | None:
+    """Start the missing runs; the outcome, unless they were only submitted.
+
+    Raises:
+        UserError: see `cluster.launch`.
+    """
+    if args.cluster == "slurm":
+        _submit(name, runs, folder, args, failed_too=False)
+        return None
+    where, settings = machine.from_arguments(args, folder), site.from_arguments(args)
+    if args.cluster == "debug":
+        for run in runs:
+            print(run.folder_name)
+            train.run(run, replace(where, output_dir=folder / run.folder_name, progress=True))
+        return Outcome(len(runs), 0, {})
+    on_gpus = [gpu for gpu in visible() for _ in range(settings.runs_per_gpu)] if where.device.type == "cuda" else []
+    return run_missing(runs, where, settings.runs_per_gpu if settings.runs_per_gpu > 1 else None, devices=on_gpus)
+
+
+def retry(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace) -> None:
+    """Submit missing and failed runs.
+
+    Raises:
+        UserError: see `cluster.launch`.
+    """
+    _submit(name, runs, folder, args, failed_too=True)
+
+
+def cancel(folder: Path) -> None:
+    """Take all jobs of a results folder out of the queue.
+
+    Raises:
+        UserError: Slurm does not answer.
+    """
+    with ledger.locked(folder):
+        queue = slurm.queue(array.name for array in ledger.read(folder))
+        slurm.cancel(sorted(queue))
+    running = sum(job.running for job in queue.values())
+    print(f"Cancelled {len(queue)} jobs, {running} of them running. `sweep launch` continues from their checkpoints.")
+
+
+def _submit(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace, *, failed_too: bool) -> None:
+    settings = site.from_arguments(args)
+    where = replace(
+        machine.from_arguments(args, folder), save_every_s=settings.save_every_s, look_every_s=settings.look_every_s
+    )
+    if where.data_dir is not None:
+        where = replace(where, data_dir=where.data_dir.resolve())
+    given = args.device is not None
+    print(cluster.launch(name, runs, where, settings, device_given=given, failed_too=failed_too))
+    print(f"See `domainbed-sage sweep status {args.file}`.")

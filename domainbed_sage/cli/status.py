@@ -1,0 +1,181 @@
+"""`domainbed-sage sweep status` and `logs`: where a sweep stands, in 80 columns."""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+from domainbed_sage.cluster.survey import STATES, RunState, Survey, survey
+from domainbed_sage.config import RunConfig
+from domainbed_sage.errors import UserError
+
+LOOK_AGAIN_S = 30
+HEADS = ("done", "run", "queue", "fail", "miss")
+BAR = 20
+SIGNS = {"done": "█", "running": "▓", "queued": "▒", "failed": "x", "missing": "·"}
+COLOURS = {"done": 32, "running": 36, "queued": 33, "failed": 31, "missing": 90}
+TAIL = 3
+ADVICE = (  # in order: the first whose pattern is found
+    (r"OUT_OF_ME|out of memory|OutOfMemory", "ask for more memory (--mem-gb), a larger slice, or a smaller batch_size"),
+    (r"No space|NoSpace|needs .* GB free", "free space in the results folder, then `sweep retry --failed`"),
+    (r"not finite", "the run diverged: a lower lr or a smaller radius; that is another run"),
+    (r"TIMEOUT", "no checkpoint was saved in time: raise --signal-delay-s, then launch again"),
+    (r"CANCELLED|NODE_FAIL|PREEMPTED|lost", "launch again: it continues from its checkpoint"),
+    (r"weights (download|check)|--data_dir", "get what the message names, then `sweep retry --failed`"),
+)
+OTHERWISE = "read its log (`sweep logs`), mend the cause, then `sweep retry --failed`"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `status`."""
+    parser.add_argument(
+        "--watch", type=int, nargs="?", const=LOOK_AGAIN_S, metavar="S", help=f"look again every S s ({LOOK_AGAIN_S})"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def add_log_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `logs`."""
+    parser.add_argument("run", help="name of the run's folder, or a part of it that no other has")
+    parser.add_argument("-n", "--lines", type=int, default=30, help="last lines of each file (default: %(default)s)")
+
+
+def show(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace) -> None:
+    """Print where the sweep stands, once or again and again."""
+    while True:
+        found = survey(runs, folder, patient=True)
+        text = as_json(found) if args.json else render(name, folder, found, runs, colour=sys.stdout.isatty())
+        clear = "\x1b[H\x1b[2J" if args.watch and sys.stdout.isatty() else ""
+        print(clear + text, flush=True)
+        if not args.watch:
+            return
+        time.sleep(args.watch)
+
+
+def as_json(found: Survey) -> str:
+    """The whole survey, for programs."""
+    runs = [{**asdict(run), "log": str(run.log) if run.log else None} for run in found.runs]
+    counts = {state: found.counts()[state] for state in STATES}
+    facts = {"counts": counts, "jobs": found.jobs, "waiting": dict(found.waiting), "trouble": found.trouble}
+    return json.dumps({**facts, "runs": runs})
+
+
+def render(name: str, folder: Path, found: Survey, runs: Sequence[RunConfig], *, colour: bool = False) -> str:
+    """A bar for each dataset and algorithm, when it may end, why jobs wait, and the failures by cause."""
+    groups: defaultdict[tuple[str, str], list[RunState]] = defaultdict(list)
+    for run in found.runs:
+        groups[run.dataset, run.algorithm].append(run)
+    lines = [f"{name}: {len(found.runs)} runs in {folder}", _row("dataset", "algorithm", " " * BAR, HEADS)]
+    shown = ""
+    for (dataset, algorithm), members in groups.items():
+        lines.append(_group(dataset if dataset != shown else "", algorithm, members, colour))
+        shown = dataset
+    lines.append(_group("all", "", found.runs, colour))
+    lines.append("  ".join(f"{_painted(SIGNS[state], state, colour)} {state}" for state in STATES))
+    lines += _remarks(found, runs)
+    return "\n".join([*lines, *_failures(found.runs)])
+
+
+def logs(runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace) -> None:
+    """Print the last lines of what a run, and its job, have written.
+
+    Raises:
+        UserError: the name fits no run, or several.
+    """
+    names = [run.folder_name for run in runs]
+    fitting = [name for name in names if name == args.run] or [name for name in names if args.run in name]
+    if len(fitting) != 1:
+        some = ", ".join((fitting or names)[:5])
+        raise UserError(f"{args.run!r} should name one run of the sweep. It fits {len(fitting)}; for example: {some}.")
+    config = next(run for run in runs if run.folder_name == fitting[0])
+    (state,) = survey([config], folder, patient=True).runs
+    print(f"{state.name}: {state.state}{f', job {state.job}' if state.job else ''}")
+    files = [folder / state.name / "out.txt", folder / state.name / "err.txt"]
+    files += sorted((folder / "jobs").glob(f"*/{state.job}_*_log.*")) if state.job else []
+    for path in files:
+        print(f"\n==> {path} <==\n" + "\n".join(_tail(path, args.lines) or ["(nothing)"]))
+
+
+def _group(dataset: str, algorithm: str, runs: Sequence[RunState], colour: bool) -> str:
+    counts = Counter(run.state for run in runs)
+    ends = [round(BAR * sum(counts[state] for state in STATES[: i + 1]) / len(runs)) for i in range(len(STATES))]
+    starts = [0, *ends[:-1]]
+    bar = "".join(_painted(SIGNS[s] * (b - a), s, colour) for s, a, b in zip(STATES, starts, ends, strict=True))
+    return _row(dataset, algorithm, bar, [str(counts[state] or "") for state in STATES])
+
+
+def _row(dataset: str, algorithm: str, bar: str, columns: Iterable[str]) -> str:
+    return f"{dataset[:18]:<18} {algorithm[:10]:<10} {bar} " + "".join(f"{text[:5]:>6}" for text in columns).rstrip()
+
+
+def _painted(text: str, state: str, colour: bool) -> str:
+    return f"\x1b[{COLOURS[state]}m{text}\x1b[0m" if colour and text else text
+
+
+def _remarks(found: Survey, runs: Sequence[RunConfig]) -> list[str]:
+    remarks = []
+    if left := time_left(found, runs):
+        remarks.append(f"About {left / 3600:.1f} hours left at the pace of the runs that run now.")
+    if found.waiting:
+        remarks.append(
+            "Jobs wait: " + ", ".join(f"{n} {reason}" for reason, n in Counter(found.waiting).most_common(4))
+        )
+    if found.trouble:
+        remarks.append(f"Slurm could not be asked, so queued and lost runs cannot be told apart: {found.trouble}")
+    return remarks
+
+
+def time_left(found: Survey, runs: Sequence[RunConfig]) -> float | None:
+    """Seconds until all is done, if as many runs at a time go on at the pace of the active ones; None if none is."""
+    steps = {run.folder_name: run.steps for run in runs}
+    active = [run for run in found.runs if run.state == "running" and run.progress.get("seconds_per_step")]
+    if not active:
+        return None
+    pace = {run.algorithm: run.progress["seconds_per_step"] for run in active}
+    typical = fmean(pace.values())
+    work = 0.0
+    for run in found.runs:
+        if run.state in ("running", "queued", "missing"):
+            work += (steps[run.name] - run.progress.get("step", 0)) * pace.get(run.algorithm, typical)
+    return work / len(active)
+
+
+def _failures(runs: Iterable[RunState]) -> list[str]:
+    """Failures grouped by cause: how many, one of them with the end of its log, and what to do."""
+    causes: defaultdict[tuple[str, str], list[RunState]] = defaultdict(list)
+    for run in runs:
+        if run.failed:
+            causes[run.kind, re.sub(r"\S*/\S*|\d[\d.e+-]*", "…", run.reason.split("\n")[0])[:200]].append(run)
+    lines = []
+    for members in sorted(causes.values(), key=len, reverse=True):
+        first = members[0]
+        lines += ["", f"{len(members)} failed: {_short(f'{first.kind}: {first.reason.splitlines()[0]}', 60)}"]
+        lines += [f"  for example {first.name}"]
+        lines += [f"    | {_short(line, 72)}" for line in (_tail(first.log, TAIL) if first.log else [])]
+        lines += [f"  → {advice(first)}"]
+    return lines
+
+
+def advice(run: RunState) -> str:
+    """What to do about a failure."""
+    text = f"{run.kind} {run.reason}"
+    return next((what for pattern, what in ADVICE if re.search(pattern, text)), OTHERWISE)
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _tail(path: Path, lines: int) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - 20_000, 0))
+            return [line for line in file.read().decode(errors="replace").splitlines() if line.strip()][-lines:]
+    except OSError:
+        return []

@@ -1,0 +1,129 @@
+"""Submit the missing runs of a sweep as arrays of Slurm jobs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from domainbed_sage.cluster import ledger, slurm
+from domainbed_sage.cluster.ledger import Array
+from domainbed_sage.cluster.site import Site
+from domainbed_sage.cluster.survey import STATES, Survey, survey
+from domainbed_sage.cluster.task import Task
+from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.errors import UserError
+from domainbed_sage.files import require_space
+from domainbed_sage.plugins import loaded_plugins
+
+T = TypeVar("T")
+
+MAX_RESTARTS = 100_000  # after a time-out; each one has moved the run on
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What a launch did.
+
+    Attributes:
+        arrays: what was submitted.
+        before: where the sweep stood before.
+        later: runs that are over the limit of jobs in the queue.
+        limit: that limit.
+        failed_too: whether failed runs were submitted as well.
+    """
+
+    arrays: tuple[Array, ...]
+    before: Survey
+    later: int
+    limit: int
+    failed_too: bool
+
+    def __str__(self) -> str:
+        jobs = sum(len(array.tasks) for array in self.arrays)
+        runs = sum(len(task) for array in self.arrays for task in array.tasks)
+        counts = self.before.counts()
+        said = ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s] and (not runs or s != "missing"))
+        count = f"{jobs} job{'s' * (jobs != 1)} ({len(self.arrays)} array{'s' * (len(self.arrays) != 1)})"
+        submitted = f"Submitted {runs} runs in {count}{f'; before: {said}' if said else ''}."
+        lines = [submitted if runs else f"Nothing to submit: {said}."]
+        if self.later:
+            lines.append(f"{self.later} runs more are over the limit of {self.limit} jobs in the queue: launch later.")
+        explained = sum(run.failed and not run.lost for run in self.before.runs)
+        if explained and not self.failed_too:
+            lines.append(f"{explained} failed with a reason: see `sweep status`, mend it, then `sweep retry --failed`.")
+        return "\n".join(lines)
+
+
+def launch(
+    name: str,
+    runs: Sequence[RunConfig],
+    machine: Machine,
+    site: Site,
+    *,
+    device_given: bool = False,
+    failed_too: bool = False,
+) -> Launched:
+    """Submit the runs that are neither done nor in the queue, whoever launched them.
+
+    A run that failed with a reason is left alone unless `failed_too`; one whose job ended without a word is missing.
+    Two launches at the same time wait for one another.
+
+    Args:
+        name: of the sweep; names its jobs.
+        runs: all runs of the sweep.
+        machine: its `output_dir` is the results folder; everything else is the same for all runs.
+        site: settings of the jobs.
+        device_given: whether the user named the machine's device.
+        failed_too: submit failed runs as well.
+
+    Raises:
+        UserError: no Slurm, too little space, or Slurm refuses the jobs.
+    """
+    machine = replace(machine, output_dir=machine.output_dir.resolve())
+    results = machine.output_dir
+    with ledger.locked(results):
+        require_space(results, site.min_free_gb, "Launching")
+        before = survey(runs, results)
+        todo = {run.name for run in before.runs if run.state == "missing" or run.lost or (failed_too and run.failed)}
+        missing = [run for run in runs if run.folder_name in todo]
+        tasks = list(_batches(missing, site.runs_per_job * site.runs_per_gpu))
+        room = max(site.max_jobs - before.jobs, 0)
+        on_gpu = bool(site.gres or site.gpus)
+        template = Task([], machine, device_given, site.runs_per_gpu, on_gpu, site.min_free_gb, loaded_plugins())
+        arrays = []
+        for chunk in _batches(tasks[:room], min(site.max_array or slurm.max_array_size(), slurm.max_array_size())):
+            arrays.append(_submit(name, results, site, [replace(template, runs=list(task)) for task in chunk]))
+    return Launched(tuple(arrays), before, sum(map(len, tasks[room:])), site.max_jobs, failed_too)
+
+
+def _submit(sweep: str, results: Path, site: Site, tasks: Sequence[Task]) -> Array:
+    array = Array(ledger.new_name(sweep), tuple(tuple(run.folder_name for run in task.runs) for task in tasks))
+    ledger.write(results, array)
+    executor = submitit.SlurmExecutor(ledger.folder(results, array), max_num_timeout=MAX_RESTARTS)
+    executor.update_parameters(**site.sbatch(array.name))
+    try:
+        with executor.batch():
+            jobs = [executor.submit(task) for task in tasks]
+    except (FailedJobError, FailedSubmissionError) as error:
+        ledger.forget(results, array)
+        reason = str(error.__cause__ or error).strip().splitlines()
+        raise UserError(
+            f"Slurm refuses these jobs: {reason[-1] if reason else error}. Asked for: {_asked(site)}. See `sinfo -o "
+            f"'%P %G %c %m %l'` for what the partitions have. Nothing of this array was submitted."
+        ) from None
+    array = replace(array, ids=tuple(job.job_id for job in jobs))
+    ledger.write(results, array)
+    return array
+
+
+def _asked(site: Site) -> str:
+    skipped = ("job_name", "setup", "srun_args", "additional_parameters", "signal_delay_s")
+    return ", ".join(f"{key}={value}" for key, value in site.sbatch("").items() if key not in skipped)
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,109 @@
+"""What was submitted for a results folder: `<results>/jobs/<array>/array.json`, one file per array of jobs.
+
+It is written before sbatch is called, and completed with Slurm's job ids after: a launcher that dies in between leaves
+an entry whose jobs can be found by their name.
+"""
+
+import fcntl
+import getpass
+import json
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from domainbed_sage.cluster.slurm import QueuedJob
+from domainbed_sage.errors import UserError
+from domainbed_sage.files import explained, write_atomically
+
+JOBS = "jobs"
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of jobs.
+
+    Attributes:
+        name: its name in the queue, unlike all others.
+        tasks: names of the run folders of each job.
+        ids: Slurm's id of each job; empty as long as the launcher does not know them.
+        user, host, when: who launched it, where, and when (seconds since 1970).
+    """
+
+    name: str
+    tasks: tuple[tuple[str, ...], ...]
+    ids: tuple[str, ...] = ()
+    user: str = field(default_factory=getpass.getuser)
+    host: str = field(default_factory=socket.gethostname)
+    when: float = field(default_factory=time.time)
+
+    def jobs(self, queue: Mapping[str, QueuedJob]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Slurm's id of every job, and its runs; ids that the launcher did not note come from the queue."""
+        ids = dict(enumerate(self.ids))
+        if not ids:
+            named = [job for job in queue.values() if job.name == self.name]
+            ids = {int(job.job.partition("_")[2] or 0): job.job for job in named}
+        for index, job in ids.items():
+            yield job, self.tasks[index]
+
+
+def folder(results: Path, array: Array) -> Path:
+    """Where submitit keeps the files of an array."""
+    return results / JOBS / array.name
+
+
+def new_name(sweep: str) -> str:
+    """A name for an array that no other has; squeue separates names by commas."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep)}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+def write(results: Path, array: Array) -> None:
+    """Note an array."""
+    write_atomically(folder(results, array) / "array.json", json.dumps(asdict(array)))
+
+
+def forget(results: Path, array: Array) -> None:
+    """Remove an array that Slurm refused."""
+    shutil.rmtree(folder(results, array), ignore_errors=True)
+
+
+def read(results: Path) -> list[Array]:
+    """All arrays, oldest first.
+
+    Raises:
+        UserError: an entry is damaged.
+    """
+    arrays = []
+    for path in (results / JOBS).glob("*/array.json"):
+        try:
+            facts = json.loads(path.read_text())
+            tasks = tuple(tuple(runs) for runs in facts.pop("tasks"))
+            arrays.append(Array(tasks=tasks, ids=tuple(facts.pop("ids")), **facts))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}). Without it, nobody knows which jobs were submitted. Look for jobs named "
+                f"{path.parent.name} in squeue, cancel them, and remove {path.parent}."
+            ) from None
+    return sorted(arrays, key=lambda array: array.when)
+
+
+@contextmanager
+def locked(results: Path) -> Iterator[None]:
+    """Be the only one to launch into a results folder; others wait."""
+    with explained(results):
+        results.mkdir(parents=True, exist_ok=True)
+        file = (results / "launch.lock").open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"{results} lies on a file system without locks ({error.strerror}), where two launches at once could "
+                f"submit runs twice. Put the results on another file system."
+            ) from None
+        yield

@@ -1,0 +1,142 @@
+"""A cluster's settings: from a site file, and from the command line."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from domainbed_sage.errors import UserError, raise_all
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Site(BaseModel):
+    """What a job asks of Slurm, and what a site allows.
+
+    Attributes:
+        partition, account, qos, constraint: as for sbatch.
+        gres: e.g. ``gpu:a100_3g.20gb:1``, one MIG slice.
+        gpus: whole GPUs per job, in place of `gres`.
+        timeout_min: time limit of a job, minutes; a run continues in the next one.
+        mem_gb: memory of a job.
+        cpus: processor cores of a job; its runs share them.
+        parallelism: jobs of an array that run at the same time.
+        setup: shell commands before the job, e.g. ``module load cuda``.
+        runs_per_job: runs of one job, one after the other.
+        runs_per_gpu: runs of one job at the same time.
+        signal_delay_s: seconds before the time limit at which Slurm asks for a checkpoint.
+        max_array: jobs in one array; by default what the cluster's MaxArraySize allows.
+        max_jobs: jobs that one launch leaves in the queue; what is over is left for the next launch.
+        min_free_gb: space that must be free in the results folder, GB, before anything is started.
+        save_every_s: seconds between checkpoints of a run.
+        look_every_s: seconds between notes of a run's progress.
+        extra: further options of sbatch, e.g. ``{"reservation": "gpu-day"}``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres: str | None = None
+    gpus: Positive | None = None
+    timeout_min: Positive = 240
+    mem_gb: Annotated[float, Field(gt=0)] = 32
+    cpus: Positive = 8
+    parallelism: Positive = 256
+    setup: list[str] = []
+    runs_per_job: Positive = 1
+    runs_per_gpu: Positive = 1
+    signal_delay_s: Positive = 120
+    max_array: Positive | None = None
+    max_jobs: Positive = 1000
+    min_free_gb: Annotated[float, Field(ge=0)] = 5
+    save_every_s: Annotated[float, Field(gt=0)] = 600
+    look_every_s: Annotated[float, Field(gt=0)] = 30
+    extra: dict[str, Any] = {}
+
+    def sbatch(self, name: str) -> dict[str, Any]:
+        """submitit's parameters of an array of this name."""
+        wanted = {
+            "job_name": name,
+            "time": self.timeout_min,
+            "mem": f"{round(self.mem_gb * 1024)}M",
+            "cpus_per_task": self.cpus,
+            "srun_args": [f"--cpus-per-task={self.cpus}"],  # Slurm 22.05 and later: srun does not inherit it
+            "gpus_per_node": self.gpus,
+            "array_parallelism": self.parallelism,
+            "signal_delay_s": self.signal_delay_s,
+            "setup": self.setup or None,
+            "additional_parameters": {"requeue": True, **self.extra},
+            **{key: getattr(self, key) for key in ("partition", "account", "qos", "constraint", "gres")},
+        }
+        return {key: value for key, value in wanted.items() if value is not None}
+
+
+def default_file() -> Path:
+    """Where the site file is looked for."""
+    return Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser() / "domainbed-sage" / "cluster.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare one option for every setting but `extra`; an option wins over the site file."""
+    group = parser.add_argument_group("slurm", "settings of the jobs; all of them can stand in the site file")
+    group.add_argument("--site", type=Path, help=f"site file (default: {default_file()}, if it exists)")
+    for name in ("partition", "account", "qos", "constraint", "gres"):
+        group.add_argument(f"--{name}", help="as for sbatch")
+    for name, what in (
+        ("gpus", "GPUs per job"),
+        ("timeout-min", "time limit of a job, minutes"),
+        ("cpus", "processor cores of a job"),
+        ("parallelism", "jobs of an array that run at the same time"),
+        ("runs-per-job", "runs of a job, one after the other"),
+        ("runs-per-gpu", "runs of a job at the same time"),
+        ("signal-delay-s", "seconds before the time limit for the last checkpoint"),
+        ("max-array", "jobs in one array"),
+        ("max-jobs", "jobs to leave in the queue"),
+    ):
+        group.add_argument(f"--{name}", type=int, help=f"{what} (default: {_default(name)})")
+    for name, what in (
+        ("mem-gb", "memory of a job, GB"),
+        ("min-free-gb", "space that must be free in the results folder, GB"),
+        ("save-every-s", "seconds between checkpoints"),
+        ("look-every-s", "seconds between notes of the progress"),
+    ):
+        group.add_argument(f"--{name}", type=float, help=f"{what} (default: {_default(name)})")
+    group.add_argument("--setup", action="append", help="shell command before the job; repeatable")
+
+
+def from_arguments(args: argparse.Namespace) -> Site:
+    """The settings of the site file, with those of the command line over them.
+
+    Raises:
+        UserError: the file is missing, is no YAML, or has mistakes.
+    """
+    path = args.site or default_file()
+    values = _read(path) if args.site or path.is_file() else {}
+    given = {name: getattr(args, name) for name in Site.model_fields if getattr(args, name, None) is not None}
+    try:
+        return Site.model_validate({**values, **given})
+    except ValidationError as error:
+        mistakes = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}. Found {e['input']!r}." for e in error.errors()]
+        raise_all(mistakes, f"the settings of the cluster (file {path}; settings: {', '.join(Site.model_fields)})")
+        raise
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"Site file {path} cannot be read: {error}") from None
+    if not isinstance(values, Mapping):
+        raise UserError(f"Site file {path} should hold settings such as `partition:`. Found {values!r}.")
+    return values
+
+
+def _default(name: str) -> Any:
+    return Site.model_fields[name.replace("-", "_")].default

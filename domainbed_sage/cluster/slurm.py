@@ -1,0 +1,102 @@
+"""What Slurm says: the queue, the accounts of ended jobs, and the limits of arrays. No call waits for ever."""
+
+import logging
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from domainbed_sage.errors import UserError
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 60.0
+RUNNING = {"RUNNING", "COMPLETING", "STOPPED", "SUSPENDED", "SIGNALING", "STAGE_OUT"}
+NAMES_PER_CALL = 200
+DEFAULT_MAX_ARRAY = 1000
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """One job, or task of an array, in the queue.
+
+    Attributes:
+        job: its id, e.g. ``1234_7``.
+        state: Slurm's word, e.g. ``PENDING``.
+        name: the job's name.
+        reason: why it waits, or where it runs.
+    """
+
+    job: str
+    state: str
+    name: str
+    reason: str
+
+    @property
+    def running(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self.state in RUNNING
+
+
+def call(*words: str) -> str:
+    """Call one of Slurm's commands and return what it prints.
+
+    Raises:
+        UserError: there is no such command, it fails, or it does not answer.
+    """
+    if shutil.which(words[0]) is None:
+        raise UserError(f"There is no command {words[0]}: this is not a machine of a Slurm cluster.")
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{words[0]} has not answered within {WAIT_S:.0f} s. Is Slurm's controller up?") from None
+    if done.returncode:
+        raise UserError(f"{' '.join(words[:3])} … failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def queue(names: Iterable[str]) -> dict[str, QueuedJob]:
+    """The jobs of these names that are in the queue, everybody's, by id.
+
+    Raises:
+        UserError: see `call`.
+    """
+    found: dict[str, QueuedJob] = {}
+    wanted = sorted(set(names))
+    for start in range(0, len(wanted), NAMES_PER_CALL):
+        some = ",".join(wanted[start : start + NAMES_PER_CALL])
+        for line in call("squeue", "--noheader", "--array", "--format=%i|%T|%j|%R", f"--name={some}").splitlines():
+            job, state, name, reason = line.split("|", 3)
+            found[job] = QueuedJob(job, state, name, reason)
+    return found
+
+
+def accounts(jobs: Sequence[str]) -> dict[str, str]:
+    """How ended jobs ended, in Slurm's words, e.g. ``OUT_OF_MEMORY``; empty without accounting."""
+    if not jobs:
+        return {}
+    arrays = ",".join(sorted({job.split("_")[0] for job in jobs}))
+    try:
+        text = call("sacct", "--noheader", "--allocations", "--parsable2", "--format=JobID,State", f"--jobs={arrays}")
+    except UserError as error:
+        log.info("%s", error)
+        return {}
+    states = dict(line.split("|", 1) for line in text.splitlines() if "|" in line)
+    return {job: state.split()[0] for job, state in states.items() if state}
+
+
+def max_array_size() -> int:
+    """Most jobs that an array may have here."""
+    match = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
+    return max(int(match[1]) - 1, 1) if match else DEFAULT_MAX_ARRAY
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Take jobs out of the queue; those that run save a checkpoint.
+
+    Raises:
+        UserError: see `call`.
+    """
+    for start in range(0, len(jobs), NAMES_PER_CALL):
+        call("scancel", *jobs[start : start + NAMES_PER_CALL])

@@ -1,0 +1,198 @@
+"""Where a sweep stands: what its runs' own folders say, and what Slurm says of the rest.
+
+Only runs that are not known to be done are looked at. Which are known is kept in `<results>/index.json`, by name and
+inode of the folder, so that a folder that was removed and made again is looked at again.
+"""
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from domainbed_sage import ownership
+from domainbed_sage.cluster import ledger, slurm
+from domainbed_sage.cluster.ledger import Array
+from domainbed_sage.cluster.slurm import QueuedJob
+from domainbed_sage.config import RunConfig
+from domainbed_sage.errors import UserError
+from domainbed_sage.files import write_atomically
+from domainbed_sage.run_folder import FAILED
+
+log = logging.getLogger(__name__)
+
+INDEX = "index.json"
+State: TypeAlias = Literal["done", "running", "queued", "failed", "missing"]
+STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where one run stands.
+
+    Attributes:
+        name: of its folder.
+        dataset, algorithm: what it is.
+        state: see `STATES`.
+        job: Slurm's id of its last job, if it has one.
+        kind: for failures, a word: the error's type, or Slurm's state of the job.
+        reason: for failures, the message.
+        lost: its job ended without a word: killed, out of memory, cancelled, or its node is gone.
+        log: for failures, the file to read.
+        progress: the note that a running one leaves.
+    """
+
+    name: str
+    dataset: str
+    algorithm: str
+    state: State
+    job: str = ""
+    kind: str = ""
+    reason: str = ""
+    lost: bool = False
+    log: Path | None = None
+    progress: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it failed."""
+        return self.state == "failed"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Where all runs stand.
+
+    Attributes:
+        runs: one state each, in the sweep's order.
+        jobs: jobs of this sweep in the queue.
+        waiting: why jobs wait, in Slurm's words, and how many.
+        trouble: why Slurm could not be asked; empty if it could.
+    """
+
+    runs: tuple[RunState, ...]
+    jobs: int = 0
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    trouble: str = ""
+
+    def counts(self) -> Counter[str]:
+        """Runs in each state."""
+        return Counter(run.state for run in self.runs)
+
+
+def survey(runs: Sequence[RunConfig], results: Path, *, patient: bool = False) -> Survey:
+    """Look at the runs' folders and at the queue.
+
+    Args:
+        runs: all runs of the sweep.
+        results: the results folder.
+        patient: go on without Slurm if it does not answer, and say so; otherwise that is an error.
+
+    Raises:
+        UserError: Slurm does not answer.
+    """
+    arrays = ledger.read(results)
+    queue, trouble = _ask(arrays, patient)
+    done = finished(runs, results)
+    look = _Look(results, arrays, queue, trusted=not trouble)
+    rest = {name: look.at(run, name) for run in runs if (name := run.folder_name) not in done}
+    rest = _with_accounts(rest, ask=not trouble)
+    states = [
+        rest.get(name) or RunState(name, run.dataset, run.algorithm, "done")
+        for run, name in ((run, run.folder_name) for run in runs)
+    ]
+    waiting = Counter(job.reason.strip("()") for job in queue.values() if not job.running)
+    return Survey(tuple(states), len(queue), waiting, trouble)
+
+
+def finished(runs: Iterable[RunConfig], results: Path) -> set[str]:
+    """Names of the folders of the finished runs."""
+    if not results.is_dir():
+        return set()
+    with os.scandir(results) as entries:
+        there = {entry.name: entry.inode() for entry in entries}
+    path = results / INDEX
+    try:
+        known: dict[str, int] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    done = {}
+    for name in (run.folder_name for run in runs):
+        inode = there.get(name)
+        if inode is not None and (known.get(name) == inode or (results / name / "done").exists()):
+            done[name] = inode
+    kept = {name: inode for name, inode in known.items() if there.get(name) == inode}
+    if kept | done != known:
+        try:
+            write_atomically(path, json.dumps(kept | done))
+        except UserError as error:  # a reader of somebody else's results need not be able to write there
+            log.info("%s", error)
+    return set(done)
+
+
+def _ask(arrays: Sequence[Array], patient: bool) -> tuple[dict[str, QueuedJob], str]:
+    if not arrays:
+        return {}, ""
+    try:
+        return slurm.queue(array.name for array in arrays), ""
+    except UserError as error:
+        if not patient:
+            raise
+        return {}, str(error)
+
+
+class _Look:
+    """Looks at runs that are not done."""
+
+    def __init__(
+        self, results: Path, arrays: Sequence[Array], queue: Mapping[str, QueuedJob], *, trusted: bool
+    ) -> None:
+        self.results, self.queue, self.trusted = results, queue, trusted
+        self.last: dict[str, tuple[str, Array]] = {}  # run -> its last job
+        for array in arrays:
+            for job, names in array.jobs(queue):
+                self.last |= {name: (job, array) for name in names if not self._queued(name)}
+
+    def _queued(self, name: str) -> bool:
+        return name in self.last and self.last[name][0] in self.queue
+
+    def at(self, run: RunConfig, name: str) -> RunState:
+        job, array = self.last.get(name, ("", None))
+        state = RunState(name, run.dataset, run.algorithm, "missing", job)
+        folder = self.results / name
+        begun = (folder / "run.json").exists()
+        if queued := self.queue.get(job):
+            active = queued.running and begun
+            return replace(state, state="running" if active else "queued", progress=_json(folder / "progress.json"))
+        if begun and ownership.is_held(folder / "lock"):
+            return replace(state, state="running", progress=_json(folder / "progress.json"))
+        if facts := _json(folder / FAILED):
+            reason, kind = str(facts.get("reason", "")), str(facts.get("kind", ""))
+            return replace(state, state="failed", kind=kind, reason=reason, log=folder / "err.txt")
+        if array and not self.trusted:
+            return replace(state, state="queued")
+        job_log = ledger.folder(self.results, array) / f"{job}_0_log.err" if array else None
+        if begun or (job_log and job_log.exists()):
+            reason = "its job ended without a word" if array else "it was stopped, or killed"
+            return replace(state, state="failed", kind="lost", reason=reason, lost=True, log=job_log)
+        return state
+
+
+def _with_accounts(runs: Mapping[str, RunState], *, ask: bool) -> dict[str, RunState]:
+    """Add what Slurm's accounts say of lost runs."""
+    states = slurm.accounts([run.job for run in runs.values() if run.lost and run.job]) if ask else {}
+    return {
+        name: replace(run, kind=states[run.job]) if run.lost and run.job in states else run
+        for name, run in runs.items()
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return dict(facts) if isinstance(facts, dict) else {}

@@ -1,0 +1,141 @@
+"""What a Slurm job does: its runs, until they are done or Slurm wants the node back."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import submitit
+import torch
+from submitit.helpers import DelayedSubmission
+
+from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.errors import UserError
+from domainbed_sage.files import require_space
+from domainbed_sage.local import Outcome, run_missing
+from domainbed_sage.plugins import load_plugin
+
+LINGER_S = 600.0
+
+
+@dataclass
+class Task:
+    """The runs of one job; submitit pickles it, calls it on the node, and asks it for a checkpoint.
+
+    Time limit and preemption: Slurm sends USR2, submitit calls `checkpoint`, the runs save their state, the job is
+    queued again and continues. Without USR2 (``scontrol requeue``, a cluster that only terminates) TERM comes: the runs
+    save their state, and the job waits for its end without taking a step; whether it starts again is Slurm's decision.
+    Without any signal the checkpoints of `save_every_s` are there.
+
+    Attributes:
+        runs: the runs of this job.
+        machine: where and how they run; its device counts only where `device_given`.
+        device_given: whether the user named a device; if not, it is the GPU that Slurm gives.
+        at_once: runs at the same time.
+        wants_gpu: whether the job asked for a GPU, and must not run without.
+        min_free_gb: space that must be free, GB.
+        plugins: files to load first.
+    """
+
+    runs: list[RunConfig]
+    machine: Machine
+    device_given: bool = False
+    at_once: int = 1
+    wants_gpu: bool = False
+    min_free_gb: float = 0.0
+    plugins: list[Path] = field(default_factory=list)
+
+    def __call__(self) -> str:
+        """Execute the runs that are not done; returns a summary.
+
+        Raises:
+            UserError: runs failed, the disk is full, or there is no GPU.
+        """
+        _remove_torn_checkpoint()
+        for plugin in self.plugins:
+            load_plugin(plugin)
+        machine = self.machine if self.device_given else replace(self.machine, device=self._device())
+        require_space(machine.output_dir, self.min_free_gb, "This job")
+        outcome = self._execute(machine)
+        if outcome.interrupted:
+            _await_end()
+        if outcome.failed:
+            reasons = "\n".join(f"{name}: {reason}" for name, reason in outcome.failed.items())
+            raise UserError(f"{len(outcome.failed)} of {len(self.runs)} runs failed:\n{reasons}")
+        return f"{outcome.done} runs done, {outcome.before} were done before"
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Save the state of the active runs, and say what to do in the next start of the job: the same."""
+        _interrupt()
+        return DelayedSubmission(replace(self))
+
+    def _device(self) -> torch.device:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if self.wants_gpu:
+            raise UserError(
+                f"This job asked Slurm for a GPU, and PyTorch finds none (CUDA_VISIBLE_DEVICES="
+                f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}). Check the driver and the PyTorch build on this "
+                f"node, or launch with --device cpu."
+            )
+        return torch.device("cpu")
+
+    def _execute(self, machine: Machine) -> Outcome:
+        """Work in a second thread: a signal is handled in the first one, which then waits for the second."""
+        outcomes: list[Outcome] = []
+        job = _Job(lambda: outcomes.append(run_missing(self.runs, machine, self.at_once, stop=job.stop)))
+        _running.append(job)
+        previous = signal.signal(signal.SIGTERM, lambda *_: job.stop.set())
+        try:
+            job.start()
+            while job.is_alive():
+                job.join(1.0)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            _running.remove(job)
+        if job.error is not None:
+            raise job.error
+        return outcomes[0]
+
+
+class _Job(threading.Thread):
+    def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__(name="runs")
+        self.work, self.stop = work, threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.work()
+        except BaseException as error:
+            self.error = error
+
+
+_running: list[_Job] = []
+
+
+def _interrupt() -> None:
+    for job in _running:
+        job.stop.set()
+        job.join()
+
+
+def _await_end() -> None:
+    """Wait for Slurm to end this job. Ending by itself would make it a failed job, which is not started again."""
+    time.sleep(LINGER_S)
+    raise UserError(
+        f"This job was told to end, saved the state of its runs, and still lives after {LINGER_S / 60:.0f} minutes. "
+        f"Launch the sweep again to continue them."
+    )
+
+
+def _remove_torn_checkpoint() -> None:
+    """A job that is killed while submitit writes its pickle leaves a file that would stop the next checkpoint."""
+    with suppress(RuntimeError, KeyError, FileNotFoundError):
+        pickle = submitit.JobEnvironment().paths.submitted_pickle
+        pickle.with_name(pickle.name + ".save_tmp").unlink()
