@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,13 @@ class RunConfig(BaseModel):
     evaluation: Evaluation = "lazy"
     hparams: dict[str, Any]
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """Hash of the science, 12 hexadecimal digits; no path, host or date enters it."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    @property
+    @cached_property
     def folder_name(self) -> str:
         """Name of the run's folder: readable, and unique through the `run_id`."""
         held_out = "+".join(str(i) for i in self.test_envs)
@@ -111,7 +112,7 @@ class Machine:
     progress: bool = False
 
 
-def declared_hparams(algorithm: str, model: str, optimizer: str) -> dict[str, HParam]:
+def declared_hparams(algorithm: str, model: str, optimizer: str) -> Mapping[str, HParam]:
     """Every hyperparameter of a run with these parts, from their signatures."""
     return declared(DataOptions, optimizers[optimizer], models[model].build, algorithms[algorithm])
 

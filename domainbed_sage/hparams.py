@@ -6,11 +6,13 @@ A hyperparameter is a keyword-only argument with a type and a default. Its bound
     def __init__(self, problem: Problem, *, rho: Annotated[float, Field(ge=0), Choice(0.01, 0.02, 0.05)] = 0.05)
 """
 
+import functools
 import inspect
 import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -69,9 +71,9 @@ class Choice:
         return self.values[r.randint(len(self.values))]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HParam:
-    """One hyperparameter: name, annotated type, default, and its search range if it has one."""
+    """One hyperparameter: name, annotated type, default, and its search range if it has one. Equal only to itself."""
 
     name: str
     annotation: Any
@@ -79,7 +81,8 @@ class HParam:
     search: Search | None
 
 
-def declared(*configurables: Callable[..., Any]) -> dict[str, HParam]:
+@functools.cache
+def declared(*configurables: Callable[..., Any]) -> Mapping[str, HParam]:
     """Hyperparameters of several things together, in order of declaration.
 
     Raises:
@@ -99,7 +102,7 @@ def declared(*configurables: Callable[..., Any]) -> dict[str, HParam]:
             extras = getattr(hints[name], "__metadata__", ())
             search = next((e for e in extras if hasattr(e, "draw")), None)
             found[name] = HParam(name, hints[name], parameter.default, search)
-    return found
+    return MappingProxyType(found)
 
 
 def resolve(
@@ -123,10 +126,11 @@ def resolve(
         name: value for name, value in (recommended or {}).items() if name in hparams
     }
     if hparams_seed:
-        seed = seed_hash(hparams_seed, trial_seed)
+        seed, r = seed_hash(hparams_seed, trial_seed), np.random.RandomState(0)
         for name, h in hparams.items():
             if h.search is not None:
-                values[name] = h.search.draw(np.random.RandomState(seed_hash(seed, name)))
+                r.seed(seed_hash(seed, name))  # as a new RandomState with this seed, in a tenth of the time
+                values[name] = h.search.draw(r)
     return validate(hparams, values | dict(given))
 
 
@@ -136,14 +140,17 @@ def validate(hparams: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[s
     Raises:
         UserError: lists every mistake with what is allowed.
     """
-    fields: dict[str, Any] = {name: (h.annotation, h.default) for name, h in hparams.items()}
-    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    model: type[BaseModel] = create_model("HParams", __config__=config, **fields)
     try:
-        return model(**values).model_dump()
+        return _model(tuple(hparams.values()))(**values).model_dump()
     except ValidationError as error:
         lines = [_explain(hparams, str(e["loc"][0]), e) for e in error.errors()]
         raise UserError("Mistakes in the hyperparameters:\n" + bullets(lines), lines) from None
+
+
+@functools.cache
+def _model(hparams: tuple[HParam, ...]) -> type[BaseModel]:
+    fields: dict[str, Any] = {h.name: (h.annotation, h.default) for h in hparams}
+    return create_model("HParams", __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False), **fields)
 
 
 def parse_json(text: str | None) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Read the records that runs leave behind: `<results>/<run>/results.jsonl`, one JSON object per evaluation."""
+"""The records that a run leaves behind: `<run>/results.jsonl`, one JSON object per evaluation."""
 
 import json
 import logging
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ IntArray = npt.NDArray[np.int64]
 
 RESULTS = "results.jsonl"
 _ACCURACY = re.compile(r"env(\d+)_(?:in|out)_acc")
-_KNOWN_FILES = re.compile(r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json")
 _ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 _log = logging.getLogger(__name__)
 
@@ -65,37 +64,6 @@ class RunRecord:
         return len(self.test_envs) == 1
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What a results folder holds; nothing in it goes unmentioned.
-
-    Attributes:
-        records: the runs, by name of their directory.
-        unfinished: run directories without a `done` file.
-        foreign: entries that are not run directories.
-        empty: run directories without a single evaluation.
-        unfinished_included: whether `records` contains the unfinished runs.
-    """
-
-    records: tuple[RunRecord, ...]
-    unfinished: tuple[str, ...] = ()
-    foreign: tuple[str, ...] = ()
-    empty: tuple[str, ...] = ()
-    unfinished_included: bool = False
-
-    def notes(self) -> list[str]:
-        """Sentences for the footer of a table: the populations, which entries were left out, and why.
-
-        Tables written earlier, and the sweep's plan, are not worth a mention.
-        """
-        verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
-        foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]
-        variants = sorted({(run.dataset, run.variant) for run in self.records if run.variant})
-        populations = [f"{dataset}: population {variant}." for dataset, variant in variants]
-        stated = [(verb, self.unfinished), ("Without any evaluation", self.empty), ("Not runs", foreign)]
-        return populations + [f"{what}: {_some(names)}." for what, names in stated if names]
-
-
 def read_run(path: Path) -> list[dict[str, Any]]:
     """Read one results file, a JSON object per line.
 
@@ -123,45 +91,12 @@ def read_run(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
-    """Read every run one level below `folder`.
-
-    Args:
-        folder: results folder of a sweep, DomainBed's or ours.
-        include_unfinished: also read runs without a `done` file, as DomainBed does.
+def run_record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
+    """Turn the records of a run's folder into arrays.
 
     Raises:
-        UserError: no such folder, no run in it, an unreadable record, or the same run in two directories.
+        UserError: they do not belong to one run, or lack what a record needs.
     """
-    if not folder.is_dir():
-        raise UserError(f"There is no results folder {folder}. Give the folder that holds the run directories.")
-    found: list[RunRecord] = []
-    unfinished, foreign, empty = [], [], []
-    for entry in sorted(folder.iterdir()):
-        if not (entry / RESULTS).is_file():
-            foreign.append(entry.name)
-            continue
-        done = (entry / "done").exists()
-        if not done:
-            unfinished.append(entry.name)
-            if not include_unfinished:
-                continue
-        lines = read_run(entry / RESULTS)
-        if not lines:
-            empty.append(entry.name)
-        elif "args" not in lines[0]:
-            foreign.append(entry.name)
-        else:
-            found.append(_run_record(entry, lines))
-    loaded = Loaded(tuple(found), tuple(unfinished), tuple(foreign), tuple(empty), include_unfinished)
-    _check_found(folder, loaded)
-    _check_distinct(folder, found)
-    _check_one_population(folder, found)
-    return loaded
-
-
-def _run_record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
-    """Turn the records of one file into arrays, after checking that they belong to one run."""
     first = lines[0]
     args = first["args"]
     identity = _identity(folder, 1, first)
@@ -229,52 +164,3 @@ def _numbers(folder: Path, lines: Sequence[Mapping[str, Any]], keys: Sequence[st
         return np.array([[line.get(key) for key in keys] for line in lines], dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / RESULTS}: one of {', '.join(keys)} is not a number ({error}).") from error
-
-
-def _check_found(folder: Path, loaded: Loaded) -> None:
-    if loaded.records:
-        return
-    if (folder / RESULTS).is_file():
-        raise UserError(f"{folder} is itself a run directory. Give the folder above it, which holds all runs.")
-    if loaded.unfinished and not loaded.unfinished_included:
-        raise UserError(
-            f"No run in {folder} is finished (has a file 'done'): {_some(loaded.unfinished)}. "
-            "Wait for them, or use --include-unfinished."
-        )
-    raise UserError(
-        f"There is no run in {folder}: looked for <run>/{RESULTS} with at least one record. "
-        f"Found {_some(loaded.foreign + loaded.empty) or 'nothing'}."
-    )
-
-
-def _check_distinct(folder: Path, runs: Iterable[RunRecord]) -> None:
-    """DomainBed would average or choose among two copies of a run without a word."""
-    seen: dict[tuple[Any, ...], RunRecord] = {}
-    for run in runs:
-        key = (run.dataset, run.algorithm, run.test_envs, run.trial_seed, run.hparams_seed, run.hparams)
-        other = seen.setdefault(key, run)
-        if other is not run:
-            raise UserError(
-                f"{folder / other.name} and {folder / run.name} hold the same run: {run.algorithm} on {run.dataset}, "
-                f"held-out environments {list(run.test_envs)}, trial {run.trial_seed}, hparams_seed "
-                f"{run.hparams_seed}, equal hyperparameters. Move one of them out of the folder."
-            )
-
-
-def _check_one_population(folder: Path, runs: Iterable[RunRecord]) -> None:
-    first: dict[str, RunRecord] = {}
-    for run in runs:
-        other = first.setdefault(run.dataset, run)
-        if run.variant != other.variant:
-            raise UserError(
-                f"{folder / other.name} ran on population {other.variant!r} of {run.dataset}, and {folder / run.name} "
-                f"on {run.variant!r}. Their numbers cannot be averaged: move one kind to another folder."
-            )
-
-
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    """The first few names and how many there are, for a person."""
-    if not names:
-        return ""
-    rest = f", and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{len(names)} ({', '.join(names[:limit])}{rest})"

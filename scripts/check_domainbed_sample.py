@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from domainbed_sage import render, tables
-from domainbed_sage.records import load_records
+from domainbed_sage.results_folder import load_records
 from domainbed_sage.selection import METHODS
 
 Rows = list[list[str]]

@@ -67,9 +67,9 @@ class Bed:
     def say(self, action, *words, status=0):
         """What one `sweep` command prints, in this process; the jobs inherit its environment."""
         out, err = io.StringIO(), io.StringIO()
-        with mock.patch.dict(os.environ, SLOW_S=self.slow_s, PYTHONPATH=str(ROOT)):
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                assert main(self.words(action, *words)) == status
+        environ = mock.patch.dict(os.environ, SLOW_S=self.slow_s, PYTHONPATH=str(ROOT))
+        with environ, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            assert main(self.words(action, *words)) == status
         return out.getvalue() if status == 0 else err.getvalue()
 
     def launch_words(self, **changes):
@@ -146,6 +146,9 @@ class Bed:
                 match = re.search(r"Restarts=(\d+)", slurm("scontrol", "show", "job", job))
                 found[job] = int(match[1])
         return found
+
+    def job_log(self, job):
+        return "\n".join(path.read_text() for path in (self.results / "jobs").glob(f"*/{job}_0_log.*"))
 
     def log(self, name):
         return "\n".join((folder / name).read_text() for folder in self.folders() if (folder / name).exists())

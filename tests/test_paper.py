@@ -9,7 +9,7 @@ from reference import sweep_folder
 
 from domainbed_sage import paper, resources, tables
 from domainbed_sage.errors import UserError
-from domainbed_sage.records import load_records
+from domainbed_sage.results_folder import load_records
 
 
 @pytest.fixture

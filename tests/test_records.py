@@ -8,7 +8,8 @@ import pytest
 from reference import sweep_folder
 
 from domainbed_sage.errors import UserError
-from domainbed_sage.records import load_records, read_run
+from domainbed_sage.records import read_run
+from domainbed_sage.results_folder import load_records
 
 NAN = float("nan")
 

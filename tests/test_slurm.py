@@ -96,11 +96,11 @@ def test_limits_of_arrays_and_of_the_queue(bed, nothing_starts):
 
 
 def test_time_limit(bed, tmp_path):
-    """The limit is a minute, the run takes longer: it saves, queues itself again, and ends with the same bits."""
+    """The run takes longer than Slurm lets it: it saves, queues itself again, and ends with the same bits."""
     sweep = bed(ONE.replace("steps: 20", "steps: 500"), slow_s=0.15)
-    sweep.launch(timeout_min=1, signal_delay_s=30, save_every_s=1000)
+    sweep.launch(timeout_min=2, signal_delay_s=70, save_every_s=1000)
     sweep.wait_for_all(240)
-    assert list(sweep.restarts().values()) >= [1]
+    assert min(sweep.restarts().values()) >= 1
     assert sweep.log("out.txt").count("Continuing at step") >= 1
     sweep.assert_undisturbed(tmp_path / "alone")
 
@@ -118,7 +118,8 @@ def test_node_that_is_given_up_while_its_task_lives(bed, tmp_path):
     finally:
         subprocess.run([TESTBED, "node", node], check=True)
     assert sweep.restarts()[owner.job] == 1
-    assert f"succeeds process {owner.pid} on" in sweep.log("err.txt")
+    assert f"succeeds process {owner.pid} on" in sweep.job_log(owner.job)
+    assert "Fenced: " in sweep.job_log(owner.job)
     sweep.assert_undisturbed(tmp_path / "alone")
     wait_until(lambda: node in slurm("sinfo", "-h", "-N", "-t", "idle", "-o", "%N"), 60, "the node to come back")
 
@@ -148,7 +149,8 @@ def test_twenty_four_runs_and_every_kind_of_trouble(bed, tmp_path, capsys):
     node = sweep.queue()[stranded.job][1]
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     wait_until(lambda: sweep.queue()[stranded.job][1] != node, 60, "the job to leave the node")
-    slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)  # or it came by itself
+    wait_until(lambda: node in slurm("sinfo", "-h", "-N", "-t", "idle,alloc,mix", "-o", "%N"), 60, "the node")
 
     sweep.wait_for_all(420)
     restarts = sweep.restarts()

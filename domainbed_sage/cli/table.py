@@ -7,7 +7,7 @@ from pathlib import Path
 
 from domainbed_sage import paper, render, tables
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.records import load_records
+from domainbed_sage.results_folder import load_records
 from domainbed_sage.selection import METHODS
 
 _DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, and write them as Markdown, LaTeX, CSV and

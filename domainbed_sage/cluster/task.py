@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Task:
             UserError: runs failed, the disk is full, or there is no GPU.
         """
         _remove_torn_checkpoint()
+        _start_resource_tracker()
         for plugin in self.plugins:
             load_plugin(plugin)
         machine = self.machine if self.device_given else replace(self.machine, device=self._device())
@@ -132,6 +134,15 @@ def _await_end() -> None:
         f"This job was told to end, saved the state of its runs, and still lives after {LINGER_S / 60:.0f} minutes. "
         f"Launch the sweep again to continue them."
     )
+
+
+def _start_resource_tracker() -> None:
+    """Start multiprocessing's helper process deaf to USR2, which Slurm sends to all and would kill it."""
+    previous = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a process inherits what is ignored, and no handler
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
 
 
 def _remove_torn_checkpoint() -> None:

@@ -1,0 +1,166 @@
+"""Read a results folder: every run one level below it, what it does not hold, and what contradicts itself."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from domainbed_sage import record_cache
+from domainbed_sage.errors import UserError
+from domainbed_sage.record_cache import Cached
+from domainbed_sage.records import RESULTS, RunRecord, read_run, run_record
+
+_KNOWN_FILES = re.compile(
+    r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|index\.json|records\.npz|jobs|"
+    r"launch\.lock"
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a results folder holds; nothing in it goes unmentioned.
+
+    Attributes:
+        records: the runs, by name of their directory.
+        unfinished: run directories without a `done` file.
+        foreign: entries that are not run directories.
+        empty: run directories without a single evaluation.
+        unfinished_included: whether `records` contains the unfinished runs.
+    """
+
+    records: tuple[RunRecord, ...]
+    unfinished: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    unfinished_included: bool = False
+
+    def notes(self) -> list[str]:
+        """Sentences for the footer of a table: the populations, which entries were left out, and why.
+
+        Tables written earlier, and the sweep's plan, are not worth a mention.
+        """
+        verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
+        foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]
+        variants = sorted({(run.dataset, run.variant) for run in self.records if run.variant})
+        populations = [f"{dataset}: population {variant}." for dataset, variant in variants]
+        stated = [(verb, self.unfinished), ("Without any evaluation", self.empty), ("Not runs", foreign)]
+        return populations + [f"{what}: {_some(names)}." for what, names in stated if names]
+
+
+def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
+    """Read every run one level below `folder`; finished ones that were read before come from the cache.
+
+    Args:
+        folder: results folder of a sweep, DomainBed's or ours.
+        include_unfinished: also read runs without a `done` file, as DomainBed does.
+
+    Raises:
+        UserError: no such folder, no run in it, an unreadable record, or the same run in two directories.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no results folder {folder}. Give the folder that holds the run directories.")
+    reader = _Reader(folder, include_unfinished)
+    for entry in sorted(folder.iterdir()):
+        reader.look_at(entry)
+    loaded = reader.loaded()
+    _check_found(folder, loaded)
+    _check_distinct(folder, loaded.records)
+    _check_one_population(folder, loaded.records)
+    return loaded
+
+
+class _Reader:
+    def __init__(self, folder: Path, include_unfinished: bool) -> None:
+        self.folder, self.include_unfinished = folder, include_unfinished
+        self.before, self.cached = record_cache.read(folder), dict[str, Cached]()
+        self.found: list[RunRecord] = []
+        self.unfinished: list[str] = []
+        self.foreign: list[str] = []
+        self.empty: list[str] = []
+        self.read_anew = False
+
+    def look_at(self, entry: Path) -> None:
+        try:
+            stat = (entry / RESULTS).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self.foreign.append(entry.name)
+            return
+        stamp, known = (stat.st_size, stat.st_mtime_ns), self.before.get(entry.name)
+        if known and known.stamp == stamp:
+            self.cached[entry.name] = known
+            self.found.append(known.record)
+            return
+        done = (entry / "done").exists()
+        if not done:
+            self.unfinished.append(entry.name)
+        if done or self.include_unfinished:
+            self._read(entry, stamp if done else None)
+
+    def _read(self, entry: Path, stamp: record_cache.Stamp | None) -> None:
+        lines = read_run(entry / RESULTS)
+        if not lines:
+            self.empty.append(entry.name)
+        elif "args" not in lines[0]:
+            self.foreign.append(entry.name)
+        else:
+            self.found.append(run_record(entry, lines))
+            if stamp is not None:
+                self.cached[entry.name] = Cached(stamp, self.found[-1])
+                self.read_anew = True
+
+    def loaded(self) -> Loaded:
+        """All that was found; what was parsed for the first time is kept for the next time."""
+        if self.read_anew:
+            record_cache.write(self.folder, self.cached)
+        unfinished, foreign, empty = (tuple(names) for names in (self.unfinished, self.foreign, self.empty))
+        return Loaded(tuple(self.found), unfinished, foreign, empty, self.include_unfinished)
+
+
+def _check_found(folder: Path, loaded: Loaded) -> None:
+    if loaded.records:
+        return
+    if (folder / RESULTS).is_file():
+        raise UserError(f"{folder} is itself a run directory. Give the folder above it, which holds all runs.")
+    if loaded.unfinished and not loaded.unfinished_included:
+        raise UserError(
+            f"No run in {folder} is finished (has a file 'done'): {_some(loaded.unfinished)}. "
+            "Wait for them, or use --include-unfinished."
+        )
+    raise UserError(
+        f"There is no run in {folder}: looked for <run>/{RESULTS} with at least one record. "
+        f"Found {_some(loaded.foreign + loaded.empty) or 'nothing'}."
+    )
+
+
+def _check_distinct(folder: Path, runs: Iterable[RunRecord]) -> None:
+    """DomainBed would average or choose among two copies of a run without a word."""
+    seen: dict[tuple[Any, ...], RunRecord] = {}
+    for run in runs:
+        key = (run.dataset, run.algorithm, run.test_envs, run.trial_seed, run.hparams_seed, run.hparams)
+        other = seen.setdefault(key, run)
+        if other is not run:
+            raise UserError(
+                f"{folder / other.name} and {folder / run.name} hold the same run: {run.algorithm} on {run.dataset}, "
+                f"held-out environments {list(run.test_envs)}, trial {run.trial_seed}, hparams_seed "
+                f"{run.hparams_seed}, equal hyperparameters. Move one of them out of the folder."
+            )
+
+
+def _check_one_population(folder: Path, runs: Iterable[RunRecord]) -> None:
+    first: dict[str, RunRecord] = {}
+    for run in runs:
+        other = first.setdefault(run.dataset, run)
+        if run.variant != other.variant:
+            raise UserError(
+                f"{folder / other.name} ran on population {other.variant!r} of {run.dataset}, and {folder / run.name} "
+                f"on {run.variant!r}. Their numbers cannot be averaged: move one kind to another folder."
+            )
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    """The first few names and how many there are, for a person."""
+    if not names:
+        return ""
+    rest = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{len(names)} ({', '.join(names[:limit])}{rest})"
