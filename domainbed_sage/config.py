@@ -99,6 +99,7 @@ class Machine:
         keep_checkpoint: keep the last checkpoints of a finished run.
         skip_model_save: write no `model.pkl` at the end.
         progress: show a progress bar.
+        callbacks: names of listeners, see `callbacks`.
     """
 
     output_dir: Path
@@ -110,6 +111,7 @@ class Machine:
     keep_checkpoint: bool = False
     skip_model_save: bool = False
     progress: bool = False
+    callbacks: tuple[str, ...] = ()
 
 
 def declared_hparams(algorithm: str, model: str, optimizer: str) -> Mapping[str, HParam]:

@@ -45,7 +45,7 @@ def read(folder: Path) -> dict[str, Cached]:
             return _unpack(facts, {name: arrays[name] for name in ("steps", "loss", "in_acc", "out_acc")})
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, IndexError, BadZipFile, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, IndexError, BadZipFile, TypeError) as error:
         log.warning("%s is damaged (%s); reading every run anew.", folder / FILE, error)
         return {}
 

@@ -5,8 +5,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,35 +13,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from domainbed_sage import provenance
-from domainbed_sage.algorithms import Algorithm, Problem, algorithms
+from domainbed_sage.callbacks import Callbacks
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.data import corrupt
-from domainbed_sage.data.decode import decoder
-from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.data.splits import Split, split
-from domainbed_sage.data.stream import TrainStream
-from domainbed_sage.data.transforms import DataOptions, Transform, eval_transform, normalize, train_transform
 from domainbed_sage.errors import Stopped, UserError
-from domainbed_sage.evaluate import Accuracies, Evaluator
-from domainbed_sage.models import models
-from domainbed_sage.optimizers import optimizers
+from domainbed_sage.evaluate import Accuracies
+from domainbed_sage.experiment import Experiment, build
 from domainbed_sage.run_folder import RunFolder
 from domainbed_sage.seeding import step_seed
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """The parts of a run, built from its description; `facts` go into every record."""
-
-    algorithm: Algorithm
-    stream: TrainStream
-    normalize: Transform
-    evaluator: Evaluator
-    steps_per_epoch: float
-    facts: dict[str, Any]
 
 
 def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None) -> None:
@@ -71,9 +50,15 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
         with folder.logs():
             log.info("Environment: %s", provenance.versions() | {"device": str(machine.device)})
             log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"))
+            listeners = Callbacks(machine.callbacks)
             experiment = build(config, machine)
             state = folder.restore(machine.device)
-            Loop(config, machine, folder, experiment, stop or threading.Event()).run(state)
+            loop = Loop(config, machine, folder, experiment, stop or threading.Event(), listeners)
+            listeners.start(config, folder.path, state["step"] if state else 0)
+            try:
+                loop.run(state)
+            finally:
+                listeners.end(finished=loop.finished)
             model = None if machine.skip_model_save else _model_file(config, experiment)
             folder.finish(model, keep_checkpoint=machine.keep_checkpoint)
 
@@ -87,65 +72,26 @@ def _same_threads_after() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def build(config: RunConfig, machine: Machine) -> Experiment:
-    """Build model, algorithm, minibatch stream and evaluator of a run; the weights depend on its seed alone."""
-    _set_precision(config)
-    weights = models[config.model].require(config.of(models[config.model].build))
-    options = DataOptions(**config.of(DataOptions))
-    dataset, splits = read_data(config, machine, options)
-    torch.manual_seed(config.seed)
-    build_model = models[config.model].build
-    model = build_model(dataset.classes, **config.of(build_model)).to(machine.device)
-    make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
-    cls = algorithms[config.algorithm]
-    problem = Problem(model, make_optimizer, len(config.source_envs), config.precision)
-    algorithm = cls(problem, **config.of(cls))
-    environments = [env.decoded_by(decoder(options.decode, model.image.size)) for env in dataset.environments]
-    stream = TrainStream(
-        [environments[i] for i in config.source_envs],
-        [splits[i].in_ for i in config.source_envs],
-        options.batch_size,
-        train_transform(options, model.image),
-        config.seed,
-    )
-    to_input = normalize(model.image)
-    evaluator = Evaluator(
-        environments,
-        splits,
-        config.test_envs,
-        eval_transform(options, model.image),
-        to_input,
-        machine.device,
-        machine.num_workers,
-    )
-    smallest = min(len(s.in_) for s in splits)
-    _check_sizes(dataset, config, [len(s.in_) for s in splits], options.batch_size)
-    facts = provenance.facts(config, machine, dataset, weights)
-    return Experiment(algorithm, stream, to_input, evaluator, smallest / options.batch_size, facts)
-
-
-def read_data(config: RunConfig, machine: Machine, options: DataOptions) -> tuple[MultiDomainDataset, list[Split]]:
-    """The run's dataset, and the in/out split of every environment."""
-    dataset = datasets[config.dataset].load(machine.data_dir)
-    splits = [
-        split(len(env), i, config.trial_seed, config.holdout_fraction) for i, env in enumerate(dataset.environments)
-    ]
-    return corrupt.apply(dataset, splits, options.corrupt)
-
-
 class Loop:
     """Steps, evaluations, records and checkpoints of one run."""
 
     def __init__(
-        self, config: RunConfig, machine: Machine, folder: RunFolder, experiment: Experiment, stop: threading.Event
+        self,
+        config: RunConfig,
+        machine: Machine,
+        folder: RunFolder,
+        experiment: Experiment,
+        stop: threading.Event,
+        listeners: Callbacks,
     ) -> None:
-        self.config, self.machine, self.folder, self.stop = config, machine, folder, stop
+        self.config, self.machine, self.folder, self.stop, self.listeners = config, machine, folder, stop, listeners
         self.experiment, self.algorithm = experiment, experiment.algorithm
         self.pending: dict[str, list[Tensor]] = {}  # metrics of the steps since the last record
         self.step_times: list[float] = []
         self.best = float("-inf")  # highest source out accuracy so far
         self.saved_at = self.shown_at = self.began = time.monotonic()
         self.first = 0  # step that this process began with
+        self.finished = False
 
     def run(self, state: Mapping[str, Any] | None) -> None:
         """Train from the checkpointed `state`, or from the start, to the last step."""
@@ -167,6 +113,7 @@ class Loop:
                 self.step_times.append(time.monotonic() - began)
                 self._after(step, bar)
                 began = time.monotonic()
+        self.finished = True
 
     def _step(self, step: int, batch: Any) -> None:
         torch.manual_seed(step_seed(self.config.seed, "update", step))
@@ -200,6 +147,7 @@ class Loop:
         }
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())))
         self.folder.append(record | self.experiment.facts)
+        self.listeners.record(record)
         self.pending, self.step_times = {}, []
 
     def _evaluate(self, last: bool) -> Accuracies:
@@ -247,27 +195,6 @@ class Loop:
         note = {"step": step + 1, "steps": self.config.steps, "seconds_per_step": round(pace, 4)}
         self.folder.progress(note | shown)
         self.shown_at = time.monotonic()
-
-
-def _set_precision(config: RunConfig) -> None:
-    tf32 = config.precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-
-
-def _check_sizes(dataset: MultiDomainDataset, config: RunConfig, sizes: list[int], batch_size: int) -> None:
-    for i in config.source_envs:
-        name = dataset.environments[i].name
-        if sizes[i] == 0:
-            raise UserError(f"The in split of environment {name} of {dataset.name} is empty: nothing to train on.")
-        if batch_size > sizes[i]:
-            log.warning(
-                "batch_size %d is larger than the in split of %s (%d images): rows are drawn with replacement, as in "
-                "DomainBed, so a minibatch contains repeats.",
-                *(batch_size, name, sizes[i]),
-            )
 
 
 def _model_file(config: RunConfig, experiment: Experiment) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from generated_trees import few, plant
 from helpers import on_cpu
 from PIL import Image
 
-from domainbed_sage import train
+from domainbed_sage import experiment, train
 from domainbed_sage.cli import main
 from domainbed_sage.config import make_config
 from domainbed_sage.data import resized
 from domainbed_sage.data.decode import Decoder, decoder
 from domainbed_sage.data.specs import datasets
+from domainbed_sage.data.transforms import DataOptions
 from domainbed_sage.errors import UserError
 
 
@@ -205,10 +206,10 @@ def test_all_others_keep_their_split(torn):
     check(torn, "--leave_out")
     settings = {"dataset": "PACS", "algorithm": "ERM", "model": "small_cnn", "test_envs": [0]}
     config = make_config(**settings, hparams={"corrupt": "leave_out"})
-    machine, options = on_cpu(torn, data_dir=torn), train.DataOptions(corrupt="leave_out")
-    dataset, splits = train.read_data(config, machine, options)
+    machine, options = on_cpu(torn, data_dir=torn), DataOptions(corrupt="leave_out")
+    dataset, splits = experiment.read_data(config, machine, options)
     (torn / "PACS" / "CORRUPT.txt").unlink()
-    _, whole = train.read_data(config, machine, options)
+    _, whole = experiment.read_data(config, machine, options)
     for env, ours, theirs in zip(dataset.environments, splits, whole, strict=True):
         gone = [i for i, key in enumerate(env.keys) if f"{env.name}/{key}" in CORRUPT]
         for half in ("in", "out"):

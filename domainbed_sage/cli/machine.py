@@ -17,6 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, help="torch device; by default the GPU if there is one")
     parser.add_argument("--num_workers", type=int, default=0, help="loader processes per run (default: %(default)s)")
     parser.add_argument("--skip_model_save", action="store_true", help="write no model.pkl")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write TensorBoard event files in every run's folder"
+    )
+    parser.add_argument("--callback", action="append", default=[], help="listener of a plugin; repeatable")
     parser.add_argument("--keep_checkpoint", action="store_true", help="keep the last checkpoints of a finished run")
     parser.add_argument(
         "--plugin", type=Path, action="append", default=[], help="Python file that registers an algorithm; repeatable"
@@ -48,6 +52,7 @@ def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool
         skip_model_save=args.skip_model_save,
         keep_checkpoint=args.keep_checkpoint,
         progress=progress,
+        callbacks=tuple(dict.fromkeys([*args.callback, *(["tensorboard"] if args.tensorboard else [])])),
     )
     return machine if args.device is None else _on(machine, args.device)
 

@@ -111,7 +111,7 @@ def _group(dataset: str, algorithm: str, runs: Sequence[RunState], colour: bool)
 
 
 def _row(dataset: str, algorithm: str, bar: str, columns: Iterable[str]) -> str:
-    return f"{dataset[:18]:<18} {algorithm[:10]:<10} {bar} " + "".join(f"{text[:5]:>6}" for text in columns).rstrip()
+    return f"{dataset[:17]:<17} {algorithm[:10]:<10} {bar} " + "".join(f"{text[:5]:>6}" for text in columns).rstrip()
 
 
 def _painted(text: str, state: str, colour: bool) -> str:

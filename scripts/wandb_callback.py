@@ -1,0 +1,49 @@
+"""Weights & Biases as a plugin: an example of a callback for a tracking service.
+
+    domainbed-sage train --plugin scripts/wandb_callback.py --callback wandb ...
+    domainbed-sage sweep run FILE --plugin scripts/wandb_callback.py --callback wandb
+
+Needs the package wandb and its login (or WANDB_MODE=offline). A run keeps its id over restarts.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from domainbed_sage.callbacks import Callback, callbacks, curves
+from domainbed_sage.config import RunConfig
+from domainbed_sage.errors import UserError
+
+
+@callbacks.register("wandb")
+class WandB(Callback):
+    """One W&B run for each run, in the project ``domainbed-sage``, grouped by dataset and algorithm."""
+
+    def __init__(self) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("The callback wandb needs the package wandb: pip install wandb") from None
+        self.wandb: Any = wandb
+
+    def on_start(self, config: RunConfig, folder: Path, step: int) -> None:
+        """Open the W&B run of this run's id, or continue it."""
+        del step
+        self.run = self.wandb.init(
+            project="domainbed-sage",
+            id=config.run_id,
+            name=config.folder_name,
+            group=f"{config.dataset}-{config.algorithm}",
+            config=config.model_dump(mode="json"),
+            dir=str(folder),
+            resume="allow",
+        )
+
+    def on_record(self, record: Mapping[str, Any]) -> None:
+        """Send the numbers of an evaluation."""
+        self.run.log(curves(record), step=record["step"])
+
+    def on_end(self, *, finished: bool) -> None:
+        """Close the W&B run; one that will be continued is not marked as failed."""
+        del finished
+        self.run.finish()

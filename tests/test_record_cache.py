@@ -1,0 +1,140 @@
+"""The cache of records: the same runs as a first reading, and nothing that is no longer true."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from domainbed_sage import record_cache, results_folder
+from domainbed_sage.errors import UserError
+from domainbed_sage.results_folder import load_records
+
+
+@pytest.fixture(autouse=True)
+def worth_it(monkeypatch):
+    monkeypatch.setattr(record_cache, "WORTH", 1)
+
+
+def write(folder, name, *, env=0, algorithm="ERM", steps=(0, 300), accuracy=0.5, environments=("a", "b"), done=True):
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    args = {"dataset": "PACS", "algorithm": algorithm, "test_envs": [env], "trial_seed": 0, "hparams_seed": 0}
+    lines = [
+        {
+            "args": args,
+            "hparams": {"lr": 1e-5, "name": name},
+            "environments": list(environments),
+            "data": {"variant": ""},
+            "step": step,
+            "loss": step / 7,
+            **{f"env{e}_{half}_acc": accuracy + e / 10 for e in range(len(environments)) for half in ("in", "out")},
+        }
+        for step in steps
+    ]
+    (path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if done:
+        (path / "done").touch()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path, "one")
+    write(tmp_path, "two", env=1, steps=(0, 300, 600), accuracy=float("nan"))
+    write(tmp_path, "three", algorithm="SAGE", steps=(0,))
+    write(tmp_path, "open", algorithm="SAM", done=False)
+    (tmp_path / "notes").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Names of the runs whose text was parsed."""
+    names, read = [], results_folder.read_run
+    monkeypatch.setattr(results_folder, "read_run", lambda path: names.append(path.parent.name) or read(path))
+    return names
+
+
+def same(ours, theirs):
+    for name in ours.__dataclass_fields__ if hasattr(ours, "__dataclass_fields__") else ():
+        a, b = getattr(ours, name), getattr(theirs, name)
+        if isinstance(a, np.ndarray):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
+        else:
+            assert a == b
+
+
+def test_second_reading_is_the_first(folder, parsed):
+    first = load_records(folder)
+    assert sorted(parsed) == ["one", "three", "two"]
+    parsed.clear()
+    second = load_records(folder)
+    assert parsed == []
+    assert [r.name for r in second.records] == [r.name for r in first.records] == ["one", "three", "two"]
+    for ours, theirs in zip(second.records, first.records, strict=True):
+        same(ours, theirs)
+    assert (second.unfinished, second.empty, second.notes()) == (first.unfinished, first.empty, first.notes())
+
+
+def test_only_what_changed_is_read_again(folder, parsed):
+    load_records(folder)
+    parsed.clear()
+    path = write(folder, "two", env=1, accuracy=0.25) / "results.jsonl"
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    (folder / "open" / "done").touch()
+    found = {r.name: r for r in load_records(folder).records}
+    assert sorted(parsed) == ["open", "two"]
+    assert found["two"].in_acc[0, 0] == 0.25
+    parsed.clear()
+    assert len(load_records(folder).records) == 4
+    assert parsed == []
+
+
+def test_removed_runs_are_gone(folder):
+    load_records(folder)
+    shutil.rmtree(folder / "one")
+    assert [r.name for r in load_records(folder).records] == ["three", "two"]
+
+
+def test_unfinished_runs_are_read_each_time(folder, parsed):
+    for _ in range(2):
+        assert len(load_records(folder, include_unfinished=True).records) == 4
+    assert parsed.count("open") == 2
+    assert len(load_records(folder).records) == 3
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b"", lambda b: b[:200] + b"?" + b[201:]])
+def test_damaged_cache_costs_one_reading(folder, parsed, damage):
+    load_records(folder)
+    path = folder / record_cache.FILE
+    path.write_bytes(damage(path.read_bytes()))
+    parsed.clear()
+    assert len(load_records(folder).records) == 3
+    assert sorted(parsed) == ["one", "three", "two"]
+
+
+def test_cache_of_another_version(folder, parsed, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(record_cache, "VERSION", 0)
+        load_records(folder)
+    parsed.clear()
+    load_records(folder)
+    assert len(parsed) == 3
+
+
+def test_mistakes_are_found_in_cached_runs_too(folder):
+    load_records(folder)
+    shutil.copytree(folder / "one", folder / "copy")
+    with pytest.raises(UserError, match="hold the same run"):
+        load_records(folder)
+    with pytest.raises(UserError, match="hold the same run"):
+        load_records(folder)
+
+
+def test_few_runs_are_not_worth_a_file(folder, monkeypatch):
+    monkeypatch.setattr(record_cache, "WORTH", 4)
+    load_records(folder)
+    assert not (folder / record_cache.FILE).exists()
