@@ -5,13 +5,19 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 STAMP := .venv/installed-$(shell cksum pyproject.toml Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test test-slurm lint types format clean
 
 demo: $(STAMP)  ## a leave-one-domain-out sweep of six algorithms on real images, about 4 minutes on 2 cores
 	$(BIN)/domainbed-sage demo
 
 test: lint types  ## what CI runs
 	$(BIN)/python -m pytest
+
+# On a real Slurm on this host, which is brought up and taken down (Debian packages, root).
+test-slurm: $(STAMP)  ## sweeps on a real Slurm: requeue, preemption, time limit, lost nodes, killed tasks
+	scripts/slurm_testbed.sh up
+	eval "$$(scripts/slurm_testbed.sh env)" && DOMAINBED_SAGE_SLURM_REQUIRED=1 $(BIN)/python -m pytest tests/test_slurm.py; \
+		status=$$?; scripts/slurm_testbed.sh down; exit $$status
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -55,7 +55,7 @@ ONE = FOUR.replace("SlowERM", "SlowSAGE") + "test_envs: [[0]]\n"
 def test_gres_that_nobody_has(bed):
     sweep = bed(FOUR)
     message = sweep.say("launch", *sweep.launch_words(gres="gpu:h200:4"), status=2)
-    assert "Slurm refuses these jobs" in message
+    assert "Slurm refuses these jobs: Requested node configuration is not available." in message
     assert "gres=gpu:h200:4" in message
     assert "Traceback" not in message
     assert not sweep.arrays()
@@ -175,7 +175,7 @@ def test_failures_are_grouped_and_retried(bed):
     sweep.launch(runs_per_job=4)
     wait_until(lambda: not sweep.queue(), 120, "the end of the job")
     shown = sweep.say("status")
-    assert "4 failed: UserError: " in shown
+    assert "4 failed: " in shown
     assert "not finite" in shown
     assert "→ the run diverged" in shown
     assert sweep.launch().startswith("Nothing to submit: 4 failed.\n4 failed with a reason")

@@ -198,15 +198,17 @@ def test_failures_of_one_cause_stand_together(tmp_path):
     log = tmp_path / "err.txt"
     log.write_text("first\nsecond\nthird\nlast line\n")
     runs = [
-        RunState(f"r{i}", "PACS", "SAM", "failed", kind="UserError", reason=f"loss is not finite at step {i}", log=log)
-        for i in range(3)
+        RunState(
+            f"r{i}", "PACS", a, "failed", kind="UserError", reason=f"loss is not finite at step {i} of {a}", log=log
+        )
+        for i, a in enumerate(("SAM", "SAM", "SAGE"))
     ]
     runs.append(RunState("r3", "PACS", "SAM", "failed", kind="RuntimeError", reason="RuntimeError: CUDA error"))
     text = render("s", tmp_path, Survey(tuple(runs)), [])
-    assert "3 failed: UserError: loss is not finite at step 0" in text
+    assert "3 failed: loss is not finite at step 0" in text
     assert "    | last line" in text
     assert "| first" not in text
-    assert "1 failed: RuntimeError" in text
+    assert "1 failed: RuntimeError: CUDA error" in text
 
 
 @pytest.mark.parametrize(

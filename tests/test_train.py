@@ -11,6 +11,7 @@ from helpers import assert_same, on_cpu, records, run, small_config, weights
 from PIL import Image
 
 from domainbed_sage import train
+from domainbed_sage.algorithms import Algorithm
 from domainbed_sage.data import emoji
 from domainbed_sage.data.splits import split
 from domainbed_sage.data.stream import TrainStream
@@ -138,7 +139,7 @@ def test_accuracies_equal_a_loop_over_single_images(erm):
 
 def test_evaluation_has_no_dropout_and_no_augmentation(tmp_path, monkeypatch):
     """The loop evaluates in evaluation mode, twice alike, and goes on in training mode."""
-    modes, forward, evaluate = [], train.Algorithm.forward, train.Loop._evaluate
+    modes, forward, evaluate = [], Algorithm.forward, train.Loop._evaluate
 
     def forward_with_mode(self, x):
         modes.append(self.model.training)
@@ -153,7 +154,7 @@ def test_evaluation_has_no_dropout_and_no_augmentation(tmp_path, monkeypatch):
         assert first == second
         return first
 
-    monkeypatch.setattr(train.Algorithm, "forward", forward_with_mode)
+    monkeypatch.setattr(Algorithm, "forward", forward_with_mode)
     monkeypatch.setattr(train.Loop, "_evaluate", evaluate_twice)
     hparams = {"dropout": 0.5, "augment": "domainbed"}
     config = small_config(steps=3, checkpoint_freq=2, evaluation="full", hparams=hparams)

@@ -21,6 +21,7 @@ BAR = 20
 SIGNS = {"done": "█", "running": "▓", "queued": "▒", "failed": "x", "missing": "·"}
 COLOURS = {"done": 32, "running": 36, "queued": 33, "failed": 31, "missing": 90}
 TAIL = 3
+MOST_CAUSES = 6
 ADVICE = (  # in order: the first whose pattern is found
     (r"OUT_OF_ME|out of memory|OutOfMemory", "ask for more memory (--mem-gb), a larger slice, or a smaller batch_size"),
     (r"No space|NoSpace|needs .* GB free", "free space in the results folder, then `sweep retry --failed`"),
@@ -151,15 +152,35 @@ def _failures(runs: Iterable[RunState]) -> list[str]:
     causes: defaultdict[tuple[str, str], list[RunState]] = defaultdict(list)
     for run in runs:
         if run.failed:
-            causes[run.kind, re.sub(r"\S*/\S*|\d[\d.e+-]*", "…", run.reason.split("\n")[0])[:200]].append(run)
+            causes[run.kind, _alike(run)].append(run)
     lines = []
-    for members in sorted(causes.values(), key=len, reverse=True):
+    groups = sorted(causes.values(), key=len, reverse=True)
+    for members in groups[:MOST_CAUSES]:
         first = members[0]
-        lines += ["", f"{len(members)} failed: {_short(f'{first.kind}: {first.reason.splitlines()[0]}', 60)}"]
+        lines += ["", f"{len(members)} failed: {_short(_cause(first), 66)}"]
         lines += [f"  for example {first.name}"]
         lines += [f"    | {_short(line, 72)}" for line in (_tail(first.log, TAIL) if first.log else [])]
         lines += [f"  → {advice(first)}"]
+    if len(groups) > MOST_CAUSES:
+        lines += [
+            "",
+            f"{sum(map(len, groups[MOST_CAUSES:]))} more for {len(groups) - MOST_CAUSES} other causes: --json",
+        ]
     return lines
+
+
+def _cause(run: RunState) -> str:
+    """One line; the type of an error that speaks to the user says nothing."""
+    reason = run.reason.partition("\n")[0]
+    return reason if run.kind == "UserError" or reason.startswith(run.kind) else f"{run.kind}: {reason}"
+
+
+def _alike(run: RunState) -> str:
+    """The reason without what differs between runs that fail for the same one: names, paths, numbers."""
+    text = run.reason.partition("\n")[0]
+    for name in (run.name, run.dataset, run.algorithm):
+        text = text.replace(name, "…")
+    return re.sub(r"\S*/\S*|\d[\d.e+-]*", "…", text)[:200]
 
 
 def advice(run: RunState) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import TypeVar
 
 import submitit
@@ -107,16 +108,26 @@ def _submit(sweep: str, results: Path, site: Site, tasks: Sequence[Task]) -> Arr
     try:
         with executor.batch():
             jobs = [executor.submit(task) for task in tasks]
-    except (FailedJobError, FailedSubmissionError) as error:
+    except (FailedJobError, FailedSubmissionError, CalledProcessError) as error:
+        reason = _refusal(ledger.folder(results, array)) or str(error)
         ledger.forget(results, array)
-        reason = str(error.__cause__ or error).strip().splitlines()
         raise UserError(
-            f"Slurm refuses these jobs: {reason[-1] if reason else error}. Asked for: {_asked(site)}. See `sinfo -o "
-            f"'%P %G %c %m %l'` for what the partitions have. Nothing of this array was submitted."
+            f"Slurm refuses these jobs: {reason} Asked for: {_asked(site)}. See `sinfo -o '%P %G %c %m %l'` for what "
+            f"the partitions have. Nothing of this array was submitted."
         ) from None
     array = replace(array, ids=tuple(job.job_id for job in jobs))
     ledger.write(results, array)
     return array
+
+
+def _refusal(folder: Path) -> str:
+    """Why sbatch refuses the script in a folder, in its words; submitit lets them pass by."""
+    for script in folder.glob(".submission_file_*.sh"):
+        try:
+            slurm.call("sbatch", "--test-only", str(script))
+        except UserError as error:
+            return str(error).split("failed: ")[-1].removeprefix("allocation failure: ") + "."
+    return ""
 
 
 def _asked(site: Site) -> str:
