@@ -126,12 +126,14 @@ def resolve(
         name: value for name, value in (recommended or {}).items() if name in hparams
     }
     if hparams_seed:
-        seed, r = seed_hash(hparams_seed, trial_seed), np.random.RandomState(0)
-        for name, h in hparams.items():
-            if h.search is not None:
-                r.seed(seed_hash(seed, name))  # as a new RandomState with this seed, in a tenth of the time
-                values[name] = h.search.draw(r)
+        seed = seed_hash(hparams_seed, trial_seed)
+        values |= {name: _draw(h, seed_hash(seed, name)) for name, h in hparams.items() if h.search is not None}
     return validate(hparams, values | dict(given))
+
+
+@functools.lru_cache(maxsize=100_000)  # the runs of a sweep that differ in algorithm or environment draw alike
+def _draw(h: HParam, seed: int) -> Any:
+    return h.search.draw(np.random.RandomState(seed)) if h.search is not None else h.default
 
 
 def validate(hparams: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from domainbed_sage.cluster import site
 from domainbed_sage.errors import UserError
 from domainbed_sage.resources import shipped
 
-EXAMPLE = "sweeps/cluster_example.yaml"
+EXAMPLE = "sweeps/cluster/a100_mig.yaml"
 
 
 def read(*words):
