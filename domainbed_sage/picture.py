@@ -161,17 +161,24 @@ def curves(records: Sequence[RunRecord], names: Mapping[str, Sequence[str]]) -> 
 
 def _points(runs: Sequence[RunRecord]) -> pd.DataFrame:
     """One row per evaluation: dataset, algorithm, held-out environment, step, and the three curves."""
-    frames = []
-    for run in runs:
-        env = run.test_envs[0]
-        sources = np.delete(run.out_acc, env, axis=1).mean(axis=1)
-        values = dict(zip(_LINES, (100 * run.in_acc[:, env], 100 * sources), strict=True)) | {"loss": run.loss}
-        frames.append(
-            pd.DataFrame({"dataset": run.dataset, "algorithm": run.algorithm, "env": env, "step": run.steps, **values})
-        )
-    if not frames:
+    if not runs:
         raise UserError("There are no training curves: no run holds out a single environment.")
-    return pd.concat(frames)
+    lengths = [len(run.steps) for run in runs]
+    envs = [run.test_envs[0] for run in runs]
+    held_out = [run.in_acc[:, env] for run, env in zip(runs, envs, strict=True)]
+    sources = [np.delete(run.out_acc, env, axis=1).mean(axis=1) for run, env in zip(runs, envs, strict=True)]
+    curves = zip(_LINES, (100 * np.concatenate(held_out), 100 * np.concatenate(sources)), strict=True)
+
+    return pd.DataFrame(
+        {
+            "dataset": np.repeat([run.dataset for run in runs], lengths),
+            "algorithm": np.repeat([run.algorithm for run in runs], lengths),
+            "env": np.repeat(envs, lengths),
+            "step": np.concatenate([run.steps for run in runs]),
+            **dict(curves),
+            "loss": np.concatenate([run.loss for run in runs]),
+        }
+    )
 
 
 def _dataset_curves(

@@ -1,16 +1,21 @@
 """Read a results folder: every run one level below it, what it does not hold, and what contradicts itself."""
 
+import multiprocessing
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from domainbed_sage import record_cache
 from domainbed_sage.errors import UserError
-from domainbed_sage.record_cache import Cached
+from domainbed_sage.record_cache import Cached, Stamp
 from domainbed_sage.records import RESULTS, RunRecord, read_run, run_record
 
+PARALLEL_FROM = 1000  # runs
+CHUNK = 100
 _KNOWN_FILES = re.compile(
     r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|index\.json|records\.npz|jobs|"
     r"launch\.lock"
@@ -73,48 +78,65 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
 class _Reader:
     def __init__(self, folder: Path, include_unfinished: bool) -> None:
         self.folder, self.include_unfinished = folder, include_unfinished
-        self.before, self.cached = record_cache.read(folder), dict[str, Cached]()
-        self.found: list[RunRecord] = []
+        self.before = record_cache.read(folder)
+        self.stamps: dict[str, Stamp] = {}  # of finished runs
+        self.found: dict[str, RunRecord | None] = {}  # in the order of their names; None until it is read
         self.unfinished: list[str] = []
         self.foreign: list[str] = []
         self.empty: list[str] = []
-        self.read_anew = False
 
     def look_at(self, entry: Path) -> None:
+        """Note what an entry of the folder is; a run that is in the cache is not opened."""
         try:
             stat = (entry / RESULTS).stat()
         except (FileNotFoundError, NotADirectoryError):
             self.foreign.append(entry.name)
             return
         stamp, known = (stat.st_size, stat.st_mtime_ns), self.before.get(entry.name)
-        if known and known.stamp == stamp:
-            self.cached[entry.name] = known
-            self.found.append(known.record)
-            return
-        done = (entry / "done").exists()
-        if not done:
-            self.unfinished.append(entry.name)
-        if done or self.include_unfinished:
-            self._read(entry, stamp if done else None)
-
-    def _read(self, entry: Path, stamp: record_cache.Stamp | None) -> None:
-        lines = read_run(entry / RESULTS)
-        if not lines:
-            self.empty.append(entry.name)
-        elif "args" not in lines[0]:
-            self.foreign.append(entry.name)
+        current = known is not None and known.stamp == stamp
+        if current or (entry / "done").exists():
+            self.stamps[entry.name] = stamp
+            self.found[entry.name] = known.record if known and current else None
         else:
-            self.found.append(run_record(entry, lines))
-            if stamp is not None:
-                self.cached[entry.name] = Cached(stamp, self.found[-1])
-                self.read_anew = True
+            self.unfinished.append(entry.name)
+            if self.include_unfinished:
+                self.found[entry.name] = None
 
     def loaded(self) -> Loaded:
-        """All that was found; what was parsed for the first time is kept for the next time."""
-        if self.read_anew:
-            record_cache.write(self.folder, self.cached)
-        unfinished, foreign, empty = (tuple(names) for names in (self.unfinished, self.foreign, self.empty))
-        return Loaded(tuple(self.found), unfinished, foreign, empty, self.include_unfinished)
+        """Read what is not in the cache, and keep it there for the next time."""
+        unread = [self.folder / name for name, record in self.found.items() if record is None]
+        for entry, record in zip(unread, _read_all(unread), strict=True):
+            if isinstance(record, RunRecord):
+                self.found[entry.name] = record
+            else:
+                (self.empty if record == "empty" else self.foreign).append(entry.name)
+                del self.found[entry.name]
+        if unread:
+            finished = {
+                n: Cached(self.stamps[n], r) for n, r in self.found.items() if r is not None and n in self.stamps
+            }
+            record_cache.write(self.folder, finished)
+        records = tuple(record for record in self.found.values() if record is not None)
+        unfinished, foreign, empty = (tuple(sorted(names)) for names in (self.unfinished, self.foreign, self.empty))
+        return Loaded(records, unfinished, foreign, empty, self.include_unfinished)
+
+
+def _read_all(entries: Sequence[Path]) -> Iterator[RunRecord | str]:
+    """The runs in these folders, in order; many of them are read by all processors."""
+    if len(entries) < PARALLEL_FROM:
+        yield from map(_read, entries)
+        return
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        for record in pool.map(_read, entries, chunksize=CHUNK):
+            yield replace(record, hparams=sys.intern(record.hparams)) if isinstance(record, RunRecord) else record
+
+
+def _read(entry: Path) -> RunRecord | str:
+    """A run, or the word "empty" or "foreign"."""
+    lines = read_run(entry / RESULTS)
+    if not lines:
+        return "empty"
+    return run_record(entry, lines) if "args" in lines[0] else "foreign"
 
 
 def _check_found(folder: Path, loaded: Loaded) -> None:

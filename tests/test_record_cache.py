@@ -138,3 +138,15 @@ def test_few_runs_are_not_worth_a_file(folder, monkeypatch):
     monkeypatch.setattr(record_cache, "WORTH", 4)
     load_records(folder)
     assert not (folder / record_cache.FILE).exists()
+
+
+def test_many_runs_are_read_by_several_processes(folder, monkeypatch):
+    alone = load_records(folder, include_unfinished=True)
+    (folder / record_cache.FILE).unlink()
+    monkeypatch.setattr(results_folder, "PARALLEL_FROM", 1)
+    together = load_records(folder, include_unfinished=True)
+    for ours, theirs in zip(together.records, alone.records, strict=True):
+        same(ours, theirs)
+    (folder / "two" / "results.jsonl").write_text("{\n{}\n")
+    with pytest.raises(UserError, match=r"two/results.jsonl, line 1, is not a JSON object"):
+        load_records(folder)
