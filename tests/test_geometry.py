@@ -8,6 +8,7 @@ import torch
 from properties import assert_close, assert_same_bits
 from torch.nn.functional import cosine_similarity
 
+from domainbed_sage.geometry import polar
 from domainbed_sage.geometry.perturb import l2_ascent, spectral_ascent
 from domainbed_sage.geometry.polar import polar_factor
 from domainbed_sage.geometry.vectors import (
@@ -195,6 +196,31 @@ def test_svd_of_a_matrix_short_of_full_rank_hangs_on_its_last_bits():
     change = {m: torch.linalg.matrix_norm(polar_factor(G, m) - polar_factor(nudged, m)) for m in ("svd", "svd_rank")}
     assert change["svd"] > 0.1
     assert change["svd_rank"] < 1e-12
+
+
+def spectrum(kind, m, n):
+    """A matrix of a random full spectrum, of rank 3, or with singular values from 1 down to 1e-6."""
+    if kind == "rank 3":
+        return gaussian(m, 3) @ gaussian(3, n, seed=1)
+    if kind == "spread":
+        return orthogonal(m, 1) @ torch.diag(torch.logspace(0, -6, m).double()) @ orthogonal(n, 2)[:m]
+    return gaussian(m, n)
+
+
+@pytest.mark.parametrize("kind", ["full", "rank 3", "spread"])
+@pytest.mark.parametrize("shape", [(8, 16), (16, 8), (32, 300), (300, 32), (1, 5)], ids=str)
+@pytest.mark.parametrize("method", ["quintic", "cubic"])
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_gram_matrix_gives_the_literal_iteration(monkeypatch, kind, shape, method, steps):
+    """`polar_factor` takes it for these shapes; the reference iterates on the matrix itself."""
+    G = spectrum(kind, min(shape), max(shape))
+    G = G if shape[0] <= shape[1] else G.T
+    ours = {dtype: polar_factor(G.to(dtype), method, steps).double() for dtype in (torch.float64, torch.float32)}
+    monkeypatch.setattr(polar, "GRAM_ASPECT", math.inf)
+    expected = polar_factor(G, method, steps)
+    length = torch.linalg.matrix_norm(expected)
+    assert torch.linalg.matrix_norm(ours[torch.float64] - expected) <= 1e-11 * length
+    assert torch.linalg.matrix_norm(ours[torch.float32] - expected) <= 1e-3 * length
 
 
 def test_five_steps_on_a_square_gaussian_matrix():
