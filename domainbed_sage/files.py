@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: the disk is full, or the folder cannot be written to.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write to one folder for a moment
+    temporary = temporary_name(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -35,6 +36,11 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
             raise
         temporary.replace(path)
+
+
+def temporary_name(path: Path) -> Path:
+    """Where this process prepares a file; two, perhaps on two computers, may write to one folder for a moment."""
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
 def write_atomically(path: Path, content: bytes | str) -> Path:

@@ -21,14 +21,19 @@ from tqdm import tqdm
 from domainbed_sage import train
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.errors import NoSpace, UserError
+from domainbed_sage.ownership import Fenced
 from domainbed_sage.plugins import load_installed, load_plugin, loaded_plugins
-from domainbed_sage.run_folder import note_failure
+from domainbed_sage.run_folder import note_refusal
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 FRUITLESS_ATTEMPTS = 3
 _stop, _running = threading.Event(), threading.Event()
+
+
+class Killed(Exception):  # noqa: N818 - reads as what it is
+    """A run whose processes were killed again and again."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def run_missing(
         reason = f"worker processes were killed {FRUITLESS_ATTEMPTS} times and no run was finished (out of memory?)"
         for run in left:
             failed[run.folder_name] = reason
-            note_failure(machine.output_dir / run.folder_name, "Killed", reason)
+            note_refusal(machine.output_dir / run.folder_name, Killed(reason))
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -144,7 +149,9 @@ def _attempt(
                     continue
                 if error is not None:
                     failed[run.folder_name] = str(error)
-                if isinstance(error, NoSpace):
+                if isinstance(error, UserError):
+                    note_refusal(machine.output_dir / run.folder_name, error)
+                if isinstance(error, NoSpace | Fenced):  # no other run would fare better
                     for other in pending:
                         other.cancel()
                 overview.finished(run, error)

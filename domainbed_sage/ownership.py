@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 PATIENCE_S = 120.0
+PROBES = 2
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LINE = re.compile(r"process (\d+) on (\S+)(?: \(job (\S+), start (\d+)\))? \[(\w+)\]")
 
@@ -140,23 +141,31 @@ def is_held(path: Path) -> bool:
     """Whether some process has locked this lock file."""
     try:
         with path.open("rb") as file:
-            return not _try_lock(file)
+            return not _try_lock(file, fcntl.LOCK_SH)  # NFS wants a file open for writing for the other kind
     except FileNotFoundError:
         return False
 
 
 def _acquire(path: Path, me: Owner) -> IO[bytes]:
     until = time.monotonic() + PATIENCE_S
-    asked = False
+    asked, refused = False, 0
     while True:
         file = path.open("ab+", buffering=0)
         if _try_lock(file):
-            if _is_at(file, path):
-                _sign(file, me)
-                return file
-            file.close()  # replaced in the meantime
-            continue
+            if not _is_at(file, path):
+                file.close()  # replaced in the meantime
+                continue
+            if (heir := read(path)) and heir.succeeds(me):  # Slurm never counts back: this is the ghost
+                file.close()
+                raise Fenced(f"{path.parent} belongs to {heir}; {me} came too late.")
+            _sign(file, me)
+            return file
         owner = read(path)
+        refused += 1
+        if not asked and not me.succeeds(owner) and refused <= PROBES:
+            file.close()  # a look at the lock holds it for a moment
+            time.sleep(LOOK_EVERY_S)
+            continue
         if not asked and not me.succeeds(owner):
             file.close()
             raise UserError(
@@ -195,9 +204,9 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
         return False
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def _try_lock(file: IO[bytes], kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

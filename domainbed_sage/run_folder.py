@@ -5,6 +5,7 @@ import logging
 import os
 import traceback
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,7 +90,7 @@ class RunFolder:
             if self.checkpoint.exists():
                 self.checkpoint.replace(self.previous)
 
-    def restore(self, device: torch.device) -> dict[str, Any] | None:
+    def restore(self) -> dict[str, Any] | None:
         """Read the last good checkpoint and cut the records back to it; `None` starts from the beginning.
 
         A checkpoint that is damaged, or whose records are gone, is set aside with a warning, and the one before is
@@ -97,23 +98,25 @@ class RunFolder:
 
         Raises:
             UserError: a record before the last one cannot be read.
+            Fenced: a later start of this job owns the folder.
         """
         for path in (self.checkpoint, self.previous):
-            state = self._read(path, device) if path.exists() else None
+            state = self._read(path) if path.exists() else None
             if state is not None:
                 return state
         self._cut_records(0)
         return None
 
-    def _read(self, path: Path, device: torch.device) -> dict[str, Any] | None:
+    def _read(self, path: Path) -> dict[str, Any] | None:
         try:
             with zipfile.ZipFile(path) as archive:
                 if torn := archive.testzip():  # the checksum of every tensor
                     raise ValueError(f"{torn} has a wrong checksum")
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # torch.load raises many kinds on damaged files
+        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
             self._set_aside(path, f"is damaged ({error})")
             return None
+        # What fails from here on is not the file's fault: too little memory, a device that is in trouble.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         self._cut_records(state["step"])
         if self.recorded != state.get("recorded"):
             self._set_aside(path, f"counts on {state.get('recorded')} records, and {self.results} has {self.recorded}")
@@ -197,6 +200,7 @@ class RunFolder:
         note_failure(self.path, kind, str(error) if isinstance(error, UserError) else f"{kind}: {error}")
 
     def _set_aside(self, path: Path, reason: str) -> None:
+        self.check_owner()
         older = path == self.checkpoint and self.previous.exists()
         instead = "taking the checkpoint before it" if older else "starting over from step 0"
         log.warning("%s %s; %s.", path, reason, instead)
@@ -204,6 +208,7 @@ class RunFolder:
 
     def _cut_records(self, step: int) -> None:
         """Keep the records before `step`, and count them."""
+        self.check_owner()
         found = read_run(self.results) if self.results.exists() else []
         kept = [record for record in found if record.get("step", step) < step]
         content = "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept).encode()
@@ -217,6 +222,21 @@ def note_failure(path: Path, kind: str, reason: str) -> None:
     facts = {"kind": kind, "reason": reason, "by": str(ownership.Owner.this_process())}
     with suppress(OSError, UserError):
         write_atomically(path / FAILED, json.dumps(facts))
+
+
+def note_refusal(path: Path, error: Exception) -> None:
+    """Leave word of an error that came before the run owned its folder, unless somebody else owns it, or it is done."""
+    if not (path / "done").exists() and not (path / FAILED).exists() and not ownership.is_held(path / "lock"):
+        note_failure(path, type(error).__name__, str(error))
+
+
+def failed_in(path: Path, job: str) -> bool:
+    """Whether this very Slurm job tried the run before and failed with a reason; it would fail again."""
+    try:
+        facts = json.loads((path / FAILED).read_text())
+        return bool(job) and facts["kind"] != "Killed" and f"(job {job}," in facts["by"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_description(path: Path) -> RunConfig:

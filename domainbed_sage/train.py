@@ -44,7 +44,7 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
     with folder.locked(), _same_threads_after():
         folder.claim(config)
         if folder.done.exists():
-            folder.clean()
+            folder.clean(keep_checkpoint=machine.keep_checkpoint)
             return
         folder.forget_failure()
         with folder.logs():
@@ -52,7 +52,7 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
             log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"))
             listeners = Callbacks(machine.callbacks)
             experiment = build(config, machine)
-            state = folder.restore(machine.device)
+            state = folder.restore()
             loop = Loop(config, machine, folder, experiment, stop or threading.Event(), listeners)
             listeners.start(config, folder.path, state["step"] if state else 0)
             try:

@@ -164,11 +164,16 @@ start_node() { # also for tests, which kill a slurmd
 }
 
 down() {
-  if [ -f "$SLURM_CONF" ]; then scancel --full --user=root 2>/dev/null || true; fi
+  [ -e "$ROOT" ] || return 0
+  grep -qs "^ClusterName=bed" "$SLURM_CONF" || fail "$ROOT is no test bed; not touching it"
+  if timeout 5 scontrol ping >/dev/null 2>&1; then
+    scancel --full --user=root 2>/dev/null || true
+    for _ in $(seq 40); do [ -z "$(squeue -h)" ] && break || sleep 0.5; done
+  fi
+  local name
   for name in slurmctld slurmd-bed0 slurmd-bed1 slurmdbd mysqld munged; do
     [ -f "$ROOT/run/$name.pid" ] && kill "$(cat "$ROOT/run/$name.pid")" 2>/dev/null || true
   done
-  pkill -f "slurmstepd: \[" 2>/dev/null || true
   sleep 1
   for name in slurmctld slurmd-bed0 slurmd-bed1 slurmdbd mysqld; do
     [ -f "$ROOT/run/$name.pid" ] && kill -9 "$(cat "$ROOT/run/$name.pid")" 2>/dev/null || true

@@ -1,6 +1,7 @@
 """`sweep launch` without Slurm: on this machine, in this process, and what it says where there is no cluster."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from domainbed_sage.cluster import task
 from domainbed_sage.cluster.task import Task
 from domainbed_sage.config import Machine
 from domainbed_sage.errors import UserError
+from domainbed_sage.run_folder import note_failure
 from domainbed_sage.sweep import read_sweep
 
 pytestmark = pytest.mark.usefixtures("forget_plugins", "restore_signals")
@@ -100,7 +102,7 @@ def test_a_job_on_a_full_disk_starts_nothing(job, tmp_path, monkeypatch):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000_000))
     with pytest.raises(UserError, match=r"This job needs 5.0 GB free in .*Found 1.0 GB"):
         job()
-    assert not list((tmp_path / "results").glob("*"))
+    assert not list((tmp_path / "results").glob("*/run.json"))
 
 
 def test_a_job_does_its_runs_and_a_finished_one_nothing(job, sweep):
@@ -116,6 +118,42 @@ def test_a_job_with_failures_is_a_failed_job(job, sweep, tmp_path):
     with pytest.raises(UserError, match=rf"1 of 2 runs failed:\n{first.folder_name}: .*no run.json"):
         job()
     assert (tmp_path / "results" / second.folder_name / "done").exists()
+
+
+def test_a_job_that_cannot_start_says_why_in_every_run(job, sweep, capsys):
+    job.wants_gpu = True
+    with pytest.raises(UserError):
+        job()
+    folder = str(sweep.parent / "results")
+    main(["sweep", "status", str(sweep), "--output_dir", folder])
+    assert "2 failed: This job asked Slurm for a GPU" in capsys.readouterr().out
+    job.wants_gpu = False
+    job()
+    assert_undisturbed(sweep)
+
+
+def test_a_run_that_failed_in_this_job_is_not_tried_again_by_it(job, tmp_path, monkeypatch):
+    first = tmp_path / "results" / job.runs[0].folder_name
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    note_failure(first, "UserError", "the weights are not finite")
+    assert job() == "1 runs done, 0 were done before"
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
+    assert job() == "1 runs done, 1 were done before"
+    assert not (first / "failed.json").exists()
+
+
+def test_checkpoint_waits_for_the_runs_but_not_for_ever(job):
+    job.grace_s = 0.2
+    slow = task._Job(lambda: time.sleep(30))
+    slow.start()
+    task._running.append(slow)
+    try:
+        began = time.monotonic()
+        assert job.checkpoint().function == job
+        assert slow.stop.is_set()
+        assert 0.2 <= time.monotonic() - began < 10
+    finally:
+        task._running.remove(slow)
 
 
 def test_checkpoint_is_the_same_job_again(job):

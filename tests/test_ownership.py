@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import signal
+import threading
 
 import pytest
 from helpers import assert_same, ended, on_cpu, records, run, small_config, start, wait_for
@@ -79,8 +80,31 @@ def test_a_later_start_fences_the_ghost_and_goes_on(tmp_path, caplog):
                 ghost.check()
             with pytest.raises(UserError, match="in use by process 2"):  # the new file is locked as well
                 owned(path, FIRST).__enter__()
-    with owned(path, FIRST) as again:
+    with owned(path, Owner(4, "node1", "77_3", 2)) as again:
         again.check()
+
+
+def test_a_ghost_that_comes_late_goes_away(tmp_path):
+    """It was started first, and reaches the folder when its successor has been there and is gone."""
+    with owned(tmp_path / "lock", SECOND):
+        pass
+    with pytest.raises(Fenced, match=r"belongs to process 2 on node2 .*; process 1 on node1 .* came too late"):
+        owned(tmp_path / "lock", FIRST).__enter__()
+    with owned(tmp_path / "lock", Owner(3, "node3", "78_3", 0)):
+        pass
+
+
+def test_a_look_does_not_get_in_the_way(tmp_path, monkeypatch):
+    """A shared lock, which NFS gives on a file that is open for reading; whoever comes meanwhile tries again."""
+    path = tmp_path / "lock"
+    with owned(path, FIRST):
+        pass
+    monkeypatch.setattr(ownership, "LOOK_EVERY_S", 0.3)
+    with path.open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.1, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        with owned(path, FIRST) as mine:
+            mine.check()
 
 
 def test_removed_lock_file_fences_too(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import resource
 import shutil
 import threading
@@ -12,6 +11,7 @@ import torch
 from helpers import assert_same, hold_lock, records, run, small_config
 
 from domainbed_sage.errors import Stopped, UserError
+from domainbed_sage.files import temporary_name
 from domainbed_sage.run_folder import RunFolder
 
 
@@ -167,8 +167,19 @@ def test_torn_checkpoint_falls_back_to_the_one_before(begun, undisturbed, caplog
     assert_same(begun, undisturbed)
 
 
+def test_a_device_in_trouble_does_not_cost_the_checkpoints(begun, undisturbed, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run(small_config(), begun)
+    assert checkpoint(begun)["step"] == 4
+    assert len(records(begun)) == 2
+    assert_same(run(small_config(), begun), undisturbed)
+
+
 def test_checkpoints_are_kept_if_asked_for(tmp_path, undisturbed):
-    run(small_config(), tmp_path / "run", keep_checkpoint=True)
+    for _ in range(2):
+        run(small_config(), tmp_path / "run", keep_checkpoint=True)
     assert checkpoint(tmp_path / "run")["step"] == 6
     (tmp_path / "run" / "checkpoint.pt").unlink()
     (tmp_path / "run" / "checkpoint.previous.pt").unlink()
@@ -239,7 +250,7 @@ def test_no_space_for_a_record(begun, undisturbed, monkeypatch):
 def test_no_space_for_a_file(begun, undisturbed, name):
     """/dev/full is a disk without space."""
     before = [line["step"] for line in records(begun)]
-    (begun / f"{name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+    temporary_name(begun / name).symlink_to("/dev/full")
     assert_stopped_for_space(begun, name)
     assert [line["step"] for line in records(begun)][: len(before)] == before
     assert checkpoint(begun)["step"] == (4 if name == "checkpoint.pt" else 6)

@@ -62,6 +62,10 @@ def test_every_setting_but_extra_is_an_option():
     [
         ("partitoin: gpu", "partitoin: Extra inputs are not permitted"),
         ("cpus: 0\nmem_gb: -1", "mem_gb: Input should be greater than 0"),
+        (
+            "timeout_min: 2\nsignal_delay_s: 100",
+            "timeout_min 2 should be at least a minute more than signal_delay_s 100",
+        ),
         ("[1, 2]", r"should hold settings such as `partition:`\. Found \[1, 2\]"),
         ("a: [", "cannot be read"),
     ],

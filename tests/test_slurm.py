@@ -98,7 +98,7 @@ def test_limits_of_arrays_and_of_the_queue(bed, nothing_starts):
 def test_time_limit(bed, tmp_path):
     """The run takes longer than Slurm lets it: it saves, queues itself again, and ends with the same bits."""
     sweep = bed(ONE.replace("steps: 20", "steps: 500"), slow_s=0.15)
-    sweep.launch(timeout_min=2, signal_delay_s=70, save_every_s=1000)
+    sweep.launch(timeout_min=2, signal_delay_s=60, save_every_s=1000)
     sweep.wait_for_all(240)
     assert min(sweep.restarts().values()) >= 1
     assert sweep.log("out.txt").count("Continuing at step") >= 1

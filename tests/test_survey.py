@@ -1,8 +1,10 @@
 """Where a sweep stands, from its folders and a queue that is made up, and how that is shown in 80 columns."""
 
 import json
+import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from helpers import hold_lock, wait_for
@@ -134,15 +136,58 @@ def test_without_an_answer_of_slurm(runs, tmp_path, monkeypatch):
         survey(runs, tmp_path)
 
 
-def test_finished_runs_are_not_looked_at_again(runs, tmp_path):
+def test_finished_runs_are_not_looked_at_again(runs, tmp_path, monkeypatch):
     for run in runs[:3]:
         finish(tmp_path, run)
     assert states(runs, tmp_path).count("done") == 3
-    for run in runs[:2]:
-        (tmp_path / run.folder_name / "done").unlink()  # nobody does that; it shows that nobody looks
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda path: pytest.fail(f"looked at {path}"))
+        assert states(runs[:3], tmp_path) == ["done"] * 3
+
+
+def test_folders_that_changed_are_looked_at_again(runs, tmp_path):
+    for run in runs[:3]:
+        finish(tmp_path, run)
     assert states(runs, tmp_path).count("done") == 3
     shutil.rmtree(tmp_path / runs[0].folder_name)
-    assert states(runs, tmp_path)[0] == "missing"
+    (tmp_path / runs[1].folder_name / "done").unlink()
+    assert states(runs[:3], tmp_path) == ["missing", "failed", "done"]
+
+
+def test_of_the_runs_of_one_job_one_trains(runs, tmp_path, queue):
+    jobs, _ = queue
+    submit(tmp_path, runs, [runs[:4]])
+    jobs["7_0"] = QueuedJob("7_0", "RUNNING", "array", "node1")
+    for run in runs[:3]:
+        begin(tmp_path, run, step=3)
+    os.utime(tmp_path / runs[0].folder_name / "progress.json", (0, 0))  # stopped long ago, waits for the next start
+    (tmp_path / runs[2].folder_name / "progress.json").unlink()
+    process = hold_lock(tmp_path / runs[2].folder_name)
+    assert states(runs[:4], tmp_path) == ["queued", "running", "running", "queued"]
+    process.kill()
+    process.join()
+
+
+def test_habits_of_the_user_hide_no_jobs(monkeypatch, tmp_path):
+    program = tmp_path / "squeue"
+    program.write_text('#!/bin/sh\necho "1_0|PENDING|$SQUEUE_STATES-${1#--}|(Priority)"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    assert slurm.queue(["a"]) == {"1_0": QueuedJob("1_0", "PENDING", "-all", "(Priority)")}
+
+
+def test_slurm_that_fails_or_is_silent(monkeypatch, tmp_path):
+    program = tmp_path / "squeue"
+    program.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(UserError, match="failed: slurm_load_jobs error: Unable to contact slurm controller"):
+        slurm.queue(["a"])
+    program.write_text("#!/bin/sh\nsleep 5\n")
+    monkeypatch.setattr(slurm, "WAIT_S", 0.2)
+    with pytest.raises(UserError, match="squeue has not answered within 0 s"):
+        slurm.queue(["a"])
 
 
 def test_index_that_is_damaged_or_cannot_be_written(runs, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from domainbed_sage.cluster import launch as cluster
 from domainbed_sage.cluster import ledger, site, slurm
 from domainbed_sage.cluster.gpus import visible
 from domainbed_sage.config import RunConfig
+from domainbed_sage.files import require_space
 from domainbed_sage.local import Outcome, run_missing
 
 
@@ -43,12 +44,15 @@ def launch(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Na
     if args.cluster == "slurm":
         _submit(name, runs, folder, args, failed_too=False)
         return None
-    where, settings = machine.from_arguments(args, folder), site.from_arguments(args)
+    settings = site.from_arguments(args)
+    where = replace(machine.from_arguments(args, folder), save_every_s=settings.save_every_s)
+    require_space(folder, settings.min_free_gb, "Launching")
     if args.cluster == "debug":
+        before = sum((folder / run.folder_name / "done").exists() for run in runs)
         for run in runs:
             print(run.folder_name)
             train.run(run, replace(where, output_dir=folder / run.folder_name, progress=True))
-        return Outcome(len(runs), 0, {})
+        return Outcome(len(runs) - before, before, {})
     on_gpus = [gpu for gpu in visible() for _ in range(settings.runs_per_gpu)] if where.device.type == "cuda" else []
     return run_missing(runs, where, settings.runs_per_gpu if settings.runs_per_gpu > 1 else None, devices=on_gpus)
 

@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         "plan": lambda: plan.show(runs, args),
         "run": lambda: _run(runs, folder, args),
         "launch": lambda: _launch(sweep, runs, folder, args),
-        "retry": lambda: launch.retry(sweep.name, runs, folder, args),
+        "retry": lambda: _retry(sweep, runs, folder, args),
         "status": lambda: status.show(sweep.name, runs, folder, args),
         "cancel": lambda: launch.cancel(folder),
         "logs": lambda: status.logs(runs, folder, args),
@@ -162,6 +162,12 @@ def _launch(sweep: Sweep, runs: list[RunConfig], folder: Path, args: argparse.Na
         return 0
     print(summary(outcome, len(runs), folder), file=sys.stderr)
     return 130 if outcome.interrupted else int(bool(outcome.failed))
+
+
+def _retry(sweep: Sweep, runs: list[RunConfig], folder: Path, args: argparse.Namespace) -> None:
+    require_weights(runs)
+    write_plan(runs, folder)
+    launch.retry(sweep.name, runs, folder, args)
 
 
 def _list(runs: list[RunConfig], folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Submit the missing runs of a sweep as arrays of Slurm jobs."""
 
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,9 @@ from domainbed_sage.plugins import loaded_plugins
 
 T = TypeVar("T")
 
+GRACE_SHARE = 0.6  # of the seconds that Slurm leaves; its clock is coarse
+# Until submitit handles it, USR2 would end the job: it is ignored first, and Python inherits that.
+PYTHON = f'sh -c \'trap "" USR2; exec "$@"\' sh {shlex.quote(sys.executable)}'
 MAX_RESTARTS = 100_000  # after a time-out; each one has moved the run on
 
 
@@ -87,29 +92,41 @@ def launch(
     results = machine.output_dir
     with ledger.locked(results):
         require_space(results, site.min_free_gb, "Launching")
+        _cancel_orphans(results)
         before = survey(runs, results)
         todo = {run.name for run in before.runs if run.state == "missing" or run.lost or (failed_too and run.failed)}
         missing = [run for run in runs if run.folder_name in todo]
         tasks = list(_batches(missing, site.runs_per_job * site.runs_per_gpu))
         room = max(site.max_jobs - before.jobs, 0)
         on_gpu = bool(site.gres or site.gpus)
-        template = Task([], machine, device_given, site.runs_per_gpu, on_gpu, site.min_free_gb, loaded_plugins())
+        grace_s = GRACE_SHARE * site.signal_delay_s
+        template = Task(
+            *([], machine, device_given, site.runs_per_gpu, on_gpu, site.min_free_gb, grace_s, loaded_plugins())
+        )
         arrays = []
         for chunk in _batches(tasks[:room], min(site.max_array or slurm.max_array_size(), slurm.max_array_size())):
             arrays.append(_submit(name, results, site, [replace(template, runs=list(task)) for task in chunk]))
     return Launched(tuple(arrays), before, sum(map(len, tasks[room:])), site.max_jobs, failed_too)
 
 
+def _cancel_orphans(results: Path) -> None:
+    """A launcher that died between sbatch and its last note left jobs that nobody has told what to do."""
+    orphans = [array.name for array in ledger.read(results) if not array.ids]
+    if orphans:
+        slurm.cancel(sorted(slurm.queue(orphans)))
+
+
 def _submit(sweep: str, results: Path, site: Site, tasks: Sequence[Task]) -> Array:
     array = Array(ledger.new_name(sweep), tuple(tuple(run.folder_name for run in task.runs) for task in tasks))
     ledger.write(results, array)
-    executor = submitit.SlurmExecutor(ledger.folder(results, array), max_num_timeout=MAX_RESTARTS)
+    executor = submitit.SlurmExecutor(ledger.folder(results, array), max_num_timeout=MAX_RESTARTS, python=PYTHON)
     executor.update_parameters(**site.sbatch(array.name))
     try:
         with executor.batch():
             jobs = [executor.submit(task) for task in tasks]
     except (FailedJobError, FailedSubmissionError, CalledProcessError) as error:
         reason = _refusal(ledger.folder(results, array)) or str(error)
+        slurm.cancel(sorted(slurm.queue([array.name])))  # a call that timed out may have been heard all the same
         ledger.forget(results, array)
         raise UserError(
             f"Slurm refuses these jobs: {reason} Asked for: {_asked(site)}. See `sinfo -o '%P %G %c %m %l'` for what "

@@ -81,7 +81,11 @@ def read(results: Path) -> list[Array]:
     arrays = []
     for path in (results / JOBS).glob("*/array.json"):
         try:
-            facts = json.loads(path.read_text())
+            text = path.read_text()
+        except FileNotFoundError:  # refused by Slurm a moment ago, and forgotten
+            continue
+        try:
+            facts = json.loads(text)
             tasks = tuple(tuple(runs) for runs in facts.pop("tasks"))
             arrays.append(Array(tasks=tasks, ids=tuple(facts.pop("ids")), **facts))
         except (ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from domainbed_sage.errors import UserError, raise_all
 
@@ -59,6 +59,15 @@ class Site(BaseModel):
     save_every_s: Annotated[float, Field(gt=0)] = 600
     look_every_s: Annotated[float, Field(gt=0)] = 30
     extra: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _leaves_time_to_begin(self) -> "Site":
+        if 60 * self.timeout_min < self.signal_delay_s + 60:
+            raise ValueError(
+                f"timeout_min {self.timeout_min} should be at least a minute more than signal_delay_s "
+                f"{self.signal_delay_s}: otherwise Slurm asks for a checkpoint before the run has begun"
+            )
+        return self
 
     def sbatch(self, name: str) -> dict[str, Any]:
         """submitit's parameters of an array of this name."""

@@ -1,6 +1,7 @@
 """What Slurm says: the queue, the accounts of ended jobs, and the limits of arrays. No call waits for ever."""
 
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from domainbed_sage.errors import UserError
 log = logging.getLogger(__name__)
 
 WAIT_S = 60.0
+SQUEUE = ("squeue", "--all", "--noheader", "--array", "--format=%i|%T|%j|%R")
+FILTERS = ("SQUEUE_", "SACCT_", "SCANCEL_")  # a user's habits must not hide jobs
 RUNNING = {"RUNNING", "COMPLETING", "STOPPED", "SUSPENDED", "SIGNALING", "STAGE_OUT"}
 NAMES_PER_CALL = 200
 DEFAULT_MAX_ARRAY = 1000
@@ -48,7 +51,8 @@ def call(*words: str) -> str:
     if shutil.which(words[0]) is None:
         raise UserError(f"There is no command {words[0]}: this is not a machine of a Slurm cluster.")
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, check=False)
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(FILTERS)}
+        done = subprocess.run(words, capture_output=True, text=True, timeout=WAIT_S, check=False, env=environ)
     except subprocess.TimeoutExpired:
         raise UserError(f"{words[0]} has not answered within {WAIT_S:.0f} s. Is Slurm's controller up?") from None
     if done.returncode:
@@ -66,7 +70,7 @@ def queue(names: Iterable[str]) -> dict[str, QueuedJob]:
     wanted = sorted(set(names))
     for start in range(0, len(wanted), NAMES_PER_CALL):
         some = ",".join(wanted[start : start + NAMES_PER_CALL])
-        for line in call("squeue", "--noheader", "--array", "--format=%i|%T|%j|%R", f"--name={some}").splitlines():
+        for line in call(*SQUEUE, f"--name={some}").splitlines():
             job, state, name, reason = line.split("|", 3)
             found[job] = QueuedJob(job, state, name, reason)
     return found

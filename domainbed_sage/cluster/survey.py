@@ -1,12 +1,13 @@
 """Where a sweep stands: what its runs' own folders say, and what Slurm says of the rest.
 
-Only runs that are not known to be done are looked at. Which are known is kept in `<results>/index.json`, by name and
-inode of the folder, so that a folder that was removed and made again is looked at again.
+Only runs that are not known to be done are looked at. Which are known is kept in `<results>/index.json`, by name, inode
+and modification time of the folder, so that a folder that was changed, or made again, is looked at again.
 """
 
 import json
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from domainbed_sage.run_folder import FAILED
 log = logging.getLogger(__name__)
 
 INDEX = "index.json"
+SILENT_S = 120  # locks are not seen from every node; notes of the progress are
 State: TypeAlias = Literal["done", "running", "queued", "failed", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing")
 
@@ -113,24 +115,29 @@ def finished(runs: Iterable[RunConfig], results: Path) -> set[str]:
     if not results.is_dir():
         return set()
     with os.scandir(results) as entries:
-        there = {entry.name: entry.inode() for entry in entries}
+        there = {entry.name: _stamp(entry) for entry in entries}
     path = results / INDEX
     try:
-        known: dict[str, int] = json.loads(path.read_text())
+        known: dict[str, list[int]] = json.loads(path.read_text())
     except (OSError, ValueError):
         known = {}
     done = {}
     for name in (run.folder_name for run in runs):
-        inode = there.get(name)
-        if inode is not None and (known.get(name) == inode or (results / name / "done").exists()):
-            done[name] = inode
-    kept = {name: inode for name, inode in known.items() if there.get(name) == inode}
+        stamp = there.get(name)
+        if stamp is not None and (known.get(name) == stamp or (results / name / "done").exists()):
+            done[name] = stamp
+    kept = {name: stamp for name, stamp in known.items() if there.get(name) == stamp}
     if kept | done != known:
         try:
             write_atomically(path, json.dumps(kept | done))
         except UserError as error:  # a reader of somebody else's results need not be able to write there
             log.info("%s", error)
     return set(done)
+
+
+def _stamp(entry: "os.DirEntry[str]") -> list[int]:
+    """Inode and modification time of a folder: another one if it was made again, or a file in it removed."""
+    return [entry.inode(), entry.stat().st_mtime_ns]
 
 
 def _ask(arrays: Sequence[Array], patient: bool) -> tuple[dict[str, QueuedJob], str]:
@@ -159,13 +166,23 @@ class _Look:
     def _queued(self, name: str) -> bool:
         return name in self.last and self.last[name][0] in self.queue
 
+    def _breathes(self, folder: Path) -> bool:
+        """Whether a run, one of several of its job, is the one that trains now."""
+        if ownership.is_held(folder / "lock"):
+            return True
+        try:
+            return time.time() - (folder / "progress.json").stat().st_mtime < SILENT_S
+        except OSError:
+            return False
+
     def at(self, run: RunConfig, name: str) -> RunState:
         job, array = self.last.get(name, ("", None))
         state = RunState(name, run.dataset, run.algorithm, "missing", job)
         folder = self.results / name
         begun = (folder / "run.json").exists()
         if queued := self.queue.get(job):
-            active = queued.running and begun
+            alone = array is not None and all(names == (name,) for names in array.tasks if name in names)
+            active = queued.running and begun and (alone or self._breathes(folder))
             return replace(state, state="running" if active else "queued", progress=_json(folder / "progress.json"))
         if begun and ownership.is_held(folder / "lock"):
             return replace(state, state="running", progress=_json(folder / "progress.json"))

@@ -19,7 +19,9 @@ from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.errors import UserError
 from domainbed_sage.files import require_space
 from domainbed_sage.local import Outcome, run_missing
+from domainbed_sage.ownership import Owner
 from domainbed_sage.plugins import load_plugin
+from domainbed_sage.run_folder import failed_in, note_refusal
 
 LINGER_S = 600.0
 
@@ -40,6 +42,8 @@ class Task:
         at_once: runs at the same time.
         wants_gpu: whether the job asked for a GPU, and must not run without.
         min_free_gb: space that must be free, GB.
+        grace_s: seconds from Slurm's signal in which the state must be saved; after them the job is queued again with
+            the checkpoints that there are.
         plugins: files to load first.
     """
 
@@ -49,6 +53,7 @@ class Task:
     at_once: int = 1
     wants_gpu: bool = False
     min_free_gb: float = 0.0
+    grace_s: float = 60.0
     plugins: list[Path] = field(default_factory=list)
 
     def __call__(self) -> str:
@@ -59,10 +64,12 @@ class Task:
         """
         _remove_torn_checkpoint()
         _start_resource_tracker()
-        for plugin in self.plugins:
-            load_plugin(plugin)
-        machine = self.machine if self.device_given else replace(self.machine, device=self._device())
-        require_space(machine.output_dir, self.min_free_gb, "This job")
+        try:
+            machine = self._prepared()
+        except UserError as error:
+            for run in self.runs:
+                note_refusal(self.machine.output_dir / run.folder_name, error)
+            raise
         outcome = self._execute(machine)
         if outcome.interrupted:
             _await_end()
@@ -73,8 +80,14 @@ class Task:
 
     def checkpoint(self) -> DelayedSubmission:
         """Save the state of the active runs, and say what to do in the next start of the job: the same."""
-        _interrupt()
+        _interrupt(self.grace_s)
         return DelayedSubmission(replace(self))
+
+    def _prepared(self) -> Machine:
+        for plugin in self.plugins:
+            load_plugin(plugin)
+        require_space(self.machine.output_dir, self.min_free_gb, "This job")
+        return self.machine if self.device_given else replace(self.machine, device=self._device())
 
     def _device(self) -> torch.device:
         if torch.cuda.is_available():
@@ -90,7 +103,9 @@ class Task:
     def _execute(self, machine: Machine) -> Outcome:
         """Work in a second thread: a signal is handled in the first one, which then waits for the second."""
         outcomes: list[Outcome] = []
-        job = _Job(lambda: outcomes.append(run_missing(self.runs, machine, self.at_once, stop=job.stop)))
+        job_id = Owner.this_process().job
+        runs = [run for run in self.runs if not failed_in(machine.output_dir / run.folder_name, job_id)]
+        job = _Job(lambda: outcomes.append(run_missing(runs, machine, self.at_once, stop=job.stop)))
         _running.append(job)
         previous = signal.signal(signal.SIGTERM, lambda *_: job.stop.set())
         try:
@@ -107,7 +122,7 @@ class Task:
 
 class _Job(threading.Thread):
     def __init__(self, work: Callable[[], Any]) -> None:
-        super().__init__(name="runs")
+        super().__init__(name="runs", daemon=True)
         self.work, self.stop = work, threading.Event()
         self.error: BaseException | None = None
 
@@ -121,10 +136,10 @@ class _Job(threading.Thread):
 _running: list[_Job] = []
 
 
-def _interrupt() -> None:
+def _interrupt(grace_s: float) -> None:
     for job in _running:
         job.stop.set()
-        job.join()
+        job.join(grace_s)
 
 
 def _await_end() -> None:
