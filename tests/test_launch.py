@@ -63,6 +63,12 @@ def test_without_slurm(sweep, monkeypatch, capsys):
     assert not list((sweep.parent / "results").glob("jobs/*"))
 
 
+def test_jobs_without_a_gpu_are_a_mistake(sweep, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert main(["sweep", "launch", str(sweep), "--output_dir", str(sweep.parent / "results")]) == 2
+    assert "would ask for no GPU and train on processors. Say which GPU with --gres" in capsys.readouterr().err
+
+
 def test_a_full_disk_stops_launches(sweep, capsys):
     assert launch(sweep, "--min-free-gb", 1e9) == 2
     assert "Launching needs 1000000000.0 GB free in " in capsys.readouterr().err

@@ -86,8 +86,13 @@ def launch(
         failed_too: submit failed runs as well.
 
     Raises:
-        UserError: no Slurm, too little space, or Slurm refuses the jobs.
+        UserError: no Slurm, no GPU asked for, too little space, or Slurm refuses the jobs.
     """
+    if not (site.gres or site.gpus or device_given):
+        raise UserError(
+            "These jobs would ask for no GPU and train on processors. Say which GPU with --gres (e.g. "
+            "gpu:a100_3g.20gb:1) or --gpus 1, or in the site file; or --device cpu if that is what you want."
+        )
     machine = replace(machine, output_dir=machine.output_dir.resolve())
     results = machine.output_dir
     with ledger.locked(results):
