@@ -79,19 +79,25 @@ def explained(path: Path, advice: str = CONTINUES, elsewhere: str = "folder") ->
         raise NoSpace(f"No space is left for {path}. {advice}") from error
 
 
-def require_space(folder: Path, gigabytes: float, what: str) -> None:
-    """Check that so much is free where `folder` is, or will be.
+def readable(size: float) -> str:
+    """A number of bytes for people, e.g. ``1.5 GB``."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def require_space(folder: Path, size: float, what: str, advice: str) -> None:
+    """Check that `size` bytes are free where `folder` is, or will be.
 
     Raises:
-        NoSpace: it is not; `what` is what needs it.
+        NoSpace: they are not; names `what` needs them, and the `advice`.
     """
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(existing).free / 1e9
-    if free < gigabytes:
-        raise NoSpace(
-            f"{what} needs {gigabytes:.1f} GB free in {folder}. Found {free:.1f} GB. Nothing was started and no record "
-            f"is lost: free some space, or ask for less with --min-free-gb."
-        )
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise NoSpace(f"{what} needs {readable(size)} in {folder}. Found {readable(free)} free. {advice}")
 
 
 def flush(file: IO[Any]) -> None:

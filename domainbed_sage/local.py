@@ -71,12 +71,8 @@ def run_missing(
     """
     missing = [run for run in runs if not (machine.output_dir / run.folder_name / "done").exists()]
     before = len(runs) - len(missing)
-    cores = available_cores()
-    jobs = len(devices) or jobs or min(max(cores // 2, min(cores, 2)), max(len(runs), 1))
-    threads = max(cores // jobs, 1)  # whatever is missing: a continued run needs the threads that it began with
-    jobs = min(jobs, max(len(missing), 1))
-    workers = _Workers(jobs, threads, tuple(devices), stop or threading.Event())
-    overview = Overview(machine.output_dir, total=len(runs), done=before, rows=jobs)
+    workers = _workers(len(runs), len(missing), len(devices) or jobs, devices, stop)
+    overview = Overview(machine.output_dir, total=len(runs), done=before, rows=workers.jobs)
     failed: dict[str, str] = {}
     interrupted = False
     previous = _on_terminate(signal.default_int_handler)
@@ -125,6 +121,15 @@ class _Workers:
             devices.put(device)
         arguments = (self.threads, loaded_plugins(), devices if self.devices else None)
         return ProcessPoolExecutor(self.jobs, context, initializer=_initialise, initargs=arguments)
+
+
+def _workers(
+    runs: int, missing: int, jobs: int | None, devices: Sequence[str], stop: threading.Event | None
+) -> _Workers:
+    cores = available_cores()
+    jobs = jobs or min(max(cores // 2, min(cores, 2)), max(runs, 1))
+    threads = max(cores // jobs, 1)  # whatever is missing: a continued run needs the threads that it began with
+    return _Workers(min(jobs, max(missing, 1)), threads, tuple(devices), stop or threading.Event())
 
 
 def _attempt(

@@ -108,8 +108,8 @@ CONF
 PartitionName=low Nodes=ALL Default=YES DefaultTime=10 MaxTime=60 State=UP PriorityTier=10 PreemptMode=REQUEUE GraceTime=20
 PartitionName=high Nodes=ALL DefaultTime=10 MaxTime=60 State=UP PriorityTier=100 PreemptMode=OFF
 CONF
-  # A gres needs one existing device file for each unit; a terminal that nobody opens stands in for a slice.
-  echo "NodeName=bed[0-1] Name=gpu Type=$SLICE File=/dev/tty0" >"$ROOT/gres.conf"
+  # A gres needs one existing device file for each unit; nobody opens it here.
+  echo "NodeName=bed[0-1] Name=gpu Type=$SLICE File=/dev/null" >"$ROOT/gres.conf"
   echo "CgroupAutomount=no" >"$ROOT/cgroup.conf"
   cat >"$ROOT/slurmdbd.conf" <<CONF
 AuthType=auth/munge

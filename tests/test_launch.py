@@ -71,7 +71,7 @@ def test_jobs_without_a_gpu_are_a_mistake(sweep, monkeypatch, capsys, tmp_path):
 
 def test_a_full_disk_stops_launches(sweep, capsys):
     assert launch(sweep, "--min-free-gb", 1e9) == 2
-    assert "Launching needs 1000000000.0 GB free in " in capsys.readouterr().err
+    assert "Launching needs 1000000000.0 GB in " in capsys.readouterr().err
 
 
 def test_status_and_logs_without_slurm(sweep, capsys, monkeypatch):
@@ -106,7 +106,7 @@ def test_a_job_without_the_gpu_it_asked_for(job):
 def test_a_job_on_a_full_disk_starts_nothing(job, tmp_path, monkeypatch):
     job.min_free_gb = 5
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000_000))
-    with pytest.raises(UserError, match=r"This job needs 5.0 GB free in .*Found 1.0 GB"):
+    with pytest.raises(UserError, match=r"This job needs 5.0 GB in .*Found 1.0 GB free"):
         job()
     assert not list((tmp_path / "results").glob("*/run.json"))
 

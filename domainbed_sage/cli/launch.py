@@ -11,7 +11,6 @@ from domainbed_sage.cluster import launch as cluster
 from domainbed_sage.cluster import ledger, site, slurm
 from domainbed_sage.cluster.gpus import visible
 from domainbed_sage.config import RunConfig
-from domainbed_sage.files import require_space
 from domainbed_sage.local import Outcome, run_missing
 
 
@@ -46,7 +45,7 @@ def launch(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Na
         return None
     settings = site.from_arguments(args)
     where = replace(machine.from_arguments(args, folder), save_every_s=settings.save_every_s)
-    require_space(folder, settings.min_free_gb, "Launching")
+    settings.require_space(folder, "Launching")
     if args.cluster == "debug":
         before = sum((folder / run.folder_name / "done").exists() for run in runs)
         for run in runs:

@@ -18,7 +18,6 @@ from domainbed_sage.cluster.survey import STATES, Survey, survey
 from domainbed_sage.cluster.task import Task
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.errors import UserError
-from domainbed_sage.files import require_space
 from domainbed_sage.plugins import loaded_plugins
 
 T = TypeVar("T")
@@ -88,30 +87,40 @@ def launch(
     Raises:
         UserError: no Slurm, no GPU asked for, too little space, or Slurm refuses the jobs.
     """
-    if not (site.gres or site.gpus or device_given):
-        raise UserError(
-            "These jobs would ask for no GPU and train on processors. Say which GPU with --gres (e.g. "
-            "gpu:a100_3g.20gb:1) or --gpus 1, or in the site file; or --device cpu if that is what you want."
-        )
-    machine = replace(machine, output_dir=machine.output_dir.resolve())
-    results = machine.output_dir
+    results = machine.output_dir.resolve()
+    template = _template(replace(machine, output_dir=results), site, device_given)
     with ledger.locked(results):
-        require_space(results, site.min_free_gb, "Launching")
+        site.require_space(results, "Launching")
         _cancel_orphans(results)
         before = survey(runs, results)
         todo = {run.name for run in before.runs if run.state == "missing" or run.lost or (failed_too and run.failed)}
         missing = [run for run in runs if run.folder_name in todo]
         tasks = list(_batches(missing, site.runs_per_job * site.runs_per_gpu))
         room = max(site.max_jobs - before.jobs, 0)
-        on_gpu = bool(site.gres or site.gpus)
-        grace_s = GRACE_SHARE * site.signal_delay_s
-        template = Task(
-            *([], machine, device_given, site.runs_per_gpu, on_gpu, site.min_free_gb, grace_s, loaded_plugins())
-        )
         arrays = []
         for chunk in _batches(tasks[:room], min(site.max_array or slurm.max_array_size(), slurm.max_array_size())):
             arrays.append(_submit(name, results, site, [replace(template, runs=list(task)) for task in chunk]))
     return Launched(tuple(arrays), before, sum(map(len, tasks[room:])), site.max_jobs, failed_too)
+
+
+def _template(machine: Machine, site: Site, device_given: bool) -> Task:
+    """The job without its runs."""
+    wants_gpu = bool(site.gres or site.gpus)
+    if not (wants_gpu or device_given):
+        raise UserError(
+            "These jobs would ask for no GPU and train on processors. Say which GPU with --gres (e.g. "
+            "gpu:a100_3g.20gb:1) or --gpus 1, or in the site file; or --device cpu if that is what you want."
+        )
+    return Task(
+        runs=[],
+        machine=machine,
+        device_given=device_given,
+        at_once=site.runs_per_gpu,
+        wants_gpu=wants_gpu,
+        min_free_gb=site.min_free_gb,
+        grace_s=GRACE_SHARE * site.signal_delay_s,
+        plugins=loaded_plugins(),
+    )
 
 
 def _cancel_orphans(results: Path) -> None:

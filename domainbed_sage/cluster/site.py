@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from domainbed_sage import files
 from domainbed_sage.errors import UserError, raise_all
 
 Positive = Annotated[int, Field(ge=1)]
@@ -69,6 +70,10 @@ class Site(BaseModel):
             )
         return self
 
+    def require_space(self, results: Path, what: str) -> None:
+        """Check that `min_free_gb` are free; see `require_free`."""
+        require_free(results, self.min_free_gb, what)
+
     def sbatch(self, name: str) -> dict[str, Any]:
         """submitit's parameters of an array of this name."""
         wanted = {
@@ -85,6 +90,19 @@ class Site(BaseModel):
             **{key: getattr(self, key) for key in ("partition", "account", "qos", "constraint", "gres")},
         }
         return {key: value for key, value in wanted.items() if value is not None}
+
+
+def require_free(results: Path, gigabytes: float, what: str) -> None:
+    """Check that there is space in a results folder before `what` starts anything.
+
+    Raises:
+        NoSpace: there is too little.
+    """
+    advice = (
+        "Nothing was started and no record is lost: free some space and launch again, or ask for less with "
+        "--min-free-gb."
+    )
+    files.require_space(results, 1e9 * gigabytes, what, advice)
 
 
 def default_file() -> Path:

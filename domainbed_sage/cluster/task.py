@@ -15,9 +15,9 @@ import submitit
 import torch
 from submitit.helpers import DelayedSubmission
 
+from domainbed_sage.cluster.site import require_free
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.errors import UserError
-from domainbed_sage.files import require_space
 from domainbed_sage.local import Outcome, run_missing
 from domainbed_sage.ownership import Owner
 from domainbed_sage.plugins import load_plugin
@@ -86,7 +86,7 @@ class Task:
     def _prepared(self) -> Machine:
         for plugin in self.plugins:
             load_plugin(plugin)
-        require_space(self.machine.output_dir, self.min_free_gb, "This job")
+        require_free(self.machine.output_dir, self.min_free_gb, "This job")
         return self.machine if self.device_given else replace(self.machine, device=self._device())
 
     def _device(self) -> torch.device:
