@@ -16,6 +16,7 @@ deterministic run. On a file system without locks only the fence is left, and a 
 import errno
 import fcntl
 import logging
+import math
 import os
 import re
 import secrets
@@ -147,8 +148,7 @@ def is_held(path: Path) -> bool:
 
 
 def _acquire(path: Path, me: Owner) -> IO[bytes]:
-    until = time.monotonic() + PATIENCE_S
-    asked, refused = False, 0
+    probes, until = PROBES, math.inf  # until the old owner, once asked, may hold on
     while True:
         file = path.open("ab+", buffering=0)
         if _try_lock(file):
@@ -161,24 +161,19 @@ def _acquire(path: Path, me: Owner) -> IO[bytes]:
             _sign(file, me)
             return file
         owner = read(path)
-        refused += 1
-        if not asked and not me.succeeds(owner) and refused <= PROBES:
-            file.close()  # a look at the lock holds it for a moment
-            time.sleep(LOOK_EVERY_S)
-            continue
-        if not asked and not me.succeeds(owner):
-            file.close()
+        if until == math.inf and me.succeeds(owner):
+            log.warning("%s succeeds %s, which still runs; asking it to stop.", me, owner)
+            _sign(file, me)
+            until = time.monotonic() + PATIENCE_S
+        file.close()
+        if time.monotonic() > until:
+            return _replace(path, me)
+        if until == math.inf and probes == 0:
             raise UserError(
                 f"{path.parent} is in use by {owner or 'another process'}. Two runs never write to one folder: wait "
                 f"for that run to end, or choose another --output_dir."
             )
-        if not asked:
-            log.warning("%s succeeds %s, which still runs; asking it to stop.", me, owner)
-            _sign(file, me)
-            asked = True
-        file.close()
-        if time.monotonic() > until:
-            return _replace(path, me)
+        probes = max(probes - 1, 0)  # a look at the lock holds it for a moment
         time.sleep(LOOK_EVERY_S)
 
 

@@ -232,11 +232,17 @@ def note_refusal(path: Path, error: Exception) -> None:
 
 def failed_in(path: Path, job: str) -> bool:
     """Whether this very Slurm job tried the run before and failed with a reason; it would fail again."""
+    facts = read_note(path / FAILED)
+    return bool(job) and facts.get("kind") != "Killed" and f"(job {job}," in str(facts.get("by"))
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """A small JSON file that a run leaves for others; empty if there is none, or it is damaged."""
     try:
-        facts = json.loads((path / FAILED).read_text())
-        return bool(job) and facts["kind"] != "Killed" and f"(job {job}," in facts["by"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return dict(facts) if isinstance(facts, dict) else {}
 
 
 def read_description(path: Path) -> RunConfig:

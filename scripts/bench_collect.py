@@ -10,7 +10,6 @@ fewer runs, and ours the same folder without a cache; seconds per run are compar
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -86,12 +85,10 @@ def make(runs: list[RunConfig], folder: Path) -> float:
 def timed(code: str, cwd: Path | None = None) -> dict[str, float | str]:
     """Seconds, peak memory and output of Python code in a process of its own."""
     began = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     code += "\nimport resource; print('peak:', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=cwd)
     if done.returncode:
         sys.exit(done.stderr)
-    del before
     out = done.stdout.splitlines()
     return {"seconds": time.perf_counter() - began, "peak_gb": int(out[-1].split()[1]) / 1e6, "said": out[-2]}
 

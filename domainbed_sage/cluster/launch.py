@@ -98,7 +98,8 @@ def launch(
         tasks = list(_batches(missing, site.runs_per_job * site.runs_per_gpu))
         room = max(site.max_jobs - before.jobs, 0)
         arrays = []
-        for chunk in _batches(tasks[:room], min(site.max_array or slurm.max_array_size(), slurm.max_array_size())):
+        allowed = slurm.max_array_size()
+        for chunk in _batches(tasks[:room], min(site.max_array or allowed, allowed)):
             arrays.append(_submit(name, results, site, [replace(template, runs=list(task)) for task in chunk]))
     return Launched(tuple(arrays), before, sum(map(len, tasks[room:])), site.max_jobs, failed_too)
 

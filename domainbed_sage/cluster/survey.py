@@ -21,7 +21,7 @@ from domainbed_sage.cluster.slurm import QueuedJob
 from domainbed_sage.config import RunConfig
 from domainbed_sage.errors import UserError
 from domainbed_sage.files import write_atomically
-from domainbed_sage.run_folder import FAILED
+from domainbed_sage.run_folder import FAILED, read_note
 
 log = logging.getLogger(__name__)
 
@@ -100,12 +100,12 @@ def survey(runs: Sequence[RunConfig], results: Path, *, patient: bool = False) -
     queue, trouble = _ask(arrays, patient)
     done = finished(runs, results)
     look = _Look(results, arrays, queue, trusted=not trouble)
-    rest = {name: look.at(run, name) for run in runs if (name := run.folder_name) not in done}
-    rest = _with_accounts(rest, ask=not trouble)
     states = [
-        rest.get(name) or RunState(name, run.dataset, run.algorithm, "done")
-        for run, name in ((run, run.folder_name) for run in runs)
+        RunState(name, run.dataset, run.algorithm, "done") if (name := run.folder_name) in done else look.at(run)
+        for run in runs
     ]
+    if not trouble:
+        states = _with_accounts(states)
     waiting = Counter(job.reason.strip("()") for job in queue.values() if not job.running)
     return Survey(tuple(states), len(queue), waiting, trouble)
 
@@ -158,10 +158,11 @@ class _Look:
         self, results: Path, arrays: Sequence[Array], queue: Mapping[str, QueuedJob], *, trusted: bool
     ) -> None:
         self.results, self.queue, self.trusted = results, queue, trusted
-        self.last: dict[str, tuple[str, Array]] = {}  # run -> its last job
+        self.last: dict[str, tuple[str, Array, bool]] = {}  # run -> its last job, and whether it is alone in it
         for array in arrays:
             for job, names in array.jobs(queue):
-                self.last |= {name: (job, array) for name in names if not self._queued(name)}
+                alone = len(names) == 1
+                self.last |= {name: (job, array, alone) for name in names if not self._queued(name)}
 
     def _queued(self, name: str) -> bool:
         return name in self.last and self.last[name][0] in self.queue
@@ -175,18 +176,19 @@ class _Look:
         except OSError:
             return False
 
-    def at(self, run: RunConfig, name: str) -> RunState:
-        job, array = self.last.get(name, ("", None))
+    def at(self, run: RunConfig) -> RunState:
+        """Where a run stands that is not done."""
+        name = run.folder_name
+        job, array, alone = self.last.get(name, ("", None, True))
         state = RunState(name, run.dataset, run.algorithm, "missing", job)
         folder = self.results / name
         begun = (folder / "run.json").exists()
         if queued := self.queue.get(job):
-            alone = array is not None and all(names == (name,) for names in array.tasks if name in names)
             active = queued.running and begun and (alone or self._breathes(folder))
-            return replace(state, state="running" if active else "queued", progress=_json(folder / "progress.json"))
+            return replace(state, state="running" if active else "queued", progress=read_note(folder / "progress.json"))
         if begun and ownership.is_held(folder / "lock"):
-            return replace(state, state="running", progress=_json(folder / "progress.json"))
-        if facts := _json(folder / FAILED):
+            return replace(state, state="running", progress=read_note(folder / "progress.json"))
+        if facts := read_note(folder / FAILED):
             reason, kind = str(facts.get("reason", "")), str(facts.get("kind", ""))
             return replace(state, state="failed", kind=kind, reason=reason, log=folder / "err.txt")
         if array and not self.trusted:
@@ -198,18 +200,7 @@ class _Look:
         return state
 
 
-def _with_accounts(runs: Mapping[str, RunState], *, ask: bool) -> dict[str, RunState]:
+def _with_accounts(runs: Sequence[RunState]) -> list[RunState]:
     """Add what Slurm's accounts say of lost runs."""
-    states = slurm.accounts([run.job for run in runs.values() if run.lost and run.job]) if ask else {}
-    return {
-        name: replace(run, kind=states[run.job]) if run.lost and run.job in states else run
-        for name, run in runs.items()
-    }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return dict(facts) if isinstance(facts, dict) else {}
+    states = slurm.accounts([run.job for run in runs if run.lost and run.job])
+    return [replace(run, kind=states[run.job]) if run.lost and run.job in states else run for run in runs]
