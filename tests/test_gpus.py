@@ -1,5 +1,9 @@
 """Which GPUs there are, MIG slices included, and that every process of a local sweep gets its own."""
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 
 from domainbed_sage import local
@@ -41,17 +45,18 @@ def test_nvidia_smi_is_asked(monkeypatch, tmp_path):
     assert visible() == parse(LISTING)
 
 
-def test_every_process_has_a_gpu_of_its_own():
+def test_every_process_has_a_gpu_of_its_own(tmp_path):
     workers = local._Workers(jobs=2, threads=1, devices=("MIG-1111-a", "GPU-bbbb-1"), stop=local.threading.Event())
     pool = workers.pool()
-    futures = [pool.submit(device_after_a_while) for _ in range(2)]
+    futures = [pool.submit(device_when_all_work, tmp_path, name, 2) for name in "ab"]
     assert {future.result() for future in futures} == {"MIG-1111-a", "GPU-bbbb-1"}
     pool.shutdown()
 
 
-def device_after_a_while():
-    import os
-    import time
-
-    time.sleep(1)  # so that both processes work
+def device_when_all_work(meeting: Path, name: str, count: int) -> str:
+    """The device this process was given, once as many are at work: however slowly one starts, none does two jobs."""
+    (meeting / name).touch()
+    give_up = time.monotonic() + 120
+    while len(list(meeting.iterdir())) < count and time.monotonic() < give_up:
+        time.sleep(0.05)
     return os.environ["CUDA_VISIBLE_DEVICES"]
