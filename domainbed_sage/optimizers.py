@@ -1,6 +1,6 @@
 """The base optimisers OPT, by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
@@ -19,7 +19,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 @optimizers.register("adam")
 def adam(
-    params: Iterable[nn.Parameter],
+    params: Sequence[nn.Parameter],
     *,
     lr: LearningRate = 5e-5,
     weight_decay: WeightDecay = 0.0,
@@ -35,12 +35,12 @@ def adam(
         beta1: decay of the first moment.
         beta2: decay of the second moment.
     """
-    return torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2))
+    return torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), fused=_fused(params))
 
 
 @optimizers.register("adamw")
 def adamw(
-    params: Iterable[nn.Parameter],
+    params: Sequence[nn.Parameter],
     *,
     lr: LearningRate = 5e-5,
     weight_decay: WeightDecay = 0.0,
@@ -48,16 +48,21 @@ def adamw(
     beta2: Beta = 0.999,
 ) -> torch.optim.Optimizer:
     """AdamW: as `adam`, with decoupled weight decay θ ← θ - lr λ θ (CLIPood's choice)."""
-    return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2))
+    return torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), fused=_fused(params))
 
 
 @optimizers.register("sgd")
 def sgd(
-    params: Iterable[nn.Parameter],
+    params: Sequence[nn.Parameter],
     *,
     lr: LearningRate = 5e-5,
     weight_decay: WeightDecay = 0.0,
     momentum: Beta = 0.9,
 ) -> torch.optim.Optimizer:
     """SGD with momentum and coupled weight decay."""
-    return torch.optim.SGD(params, lr=lr, weight_decay=weight_decay, momentum=momentum)
+    return torch.optim.SGD(params, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=_fused(params))
+
+
+def _fused(params: Sequence[nn.Parameter]) -> bool:
+    """Whether PyTorch has one kernel for a step of all parameters on their device."""
+    return all(p.device.type in ("cpu", "cuda") for p in params)

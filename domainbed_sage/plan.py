@@ -1,4 +1,4 @@
-"""What a sweep will cost before it is launched: runs, images, passes, GPU hours."""
+"""What a sweep will cost before it is launched: runs, images, passes, FLOPs, memory, GPU hours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import pandas as pd
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.config import RunConfig
+from domainbed_sage.cost import step_cost
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import split
 
@@ -36,32 +37,40 @@ def cost(run: RunConfig) -> dict[str, float]:
 
     A pass is one forward-backward pass over a minibatch of `batch_size` rows from every source domain. On the lazy
     grid the held-out environments are counted at every evaluation, as if the source accuracy rose every time: an upper
-    bound.
+    bound. FLOPs are those of training and of these evaluations, and `peak_bytes` the most that a step needs; both by
+    the formulas of `domainbed_sage.cost`.
     """
     passes = algorithms[run.algorithm].passes(run.steps, run.hparams)
     evaluations = len(range(0, run.steps, run.checkpoint_freq)) + ((run.steps - 1) % run.checkpoint_freq != 0)
     sizes = datasets[run.dataset].counts
     out = [len(split(n, i, run.trial_seed, run.holdout_fraction).out) for i, n in enumerate(sizes)]
     lazy = sum(sizes[i] if i in run.test_envs else out[i] for i in range(len(sizes)))
+    evaluated = evaluations * (lazy if run.evaluation == "lazy" else sum(sizes))
+    step = step_cost(run)
+    flops = run.steps * step.flops + FORWARD_SHARE * evaluated * step.pass_flops
     return {
         "runs": 1,
         "passes": passes,
         "images_trained": run.steps * run.hparams["batch_size"] * len(run.source_envs),
         "images_passed": passes * run.hparams["batch_size"] * len(run.source_envs),
-        "images_evaluated": evaluations * (lazy if run.evaluation == "lazy" else sum(sizes)),
+        "images_evaluated": evaluated,
         "images_full_grid": evaluations * sum(sizes),
+        "flops": flops,
+        "images_worth": flops / step.pass_flops,
+        "peak_bytes": step.peak_bytes,
     }
 
 
 def plan(runs: Sequence[RunConfig], time: StepTime | None = None) -> pd.DataFrame:
     """Sum the cost per dataset and algorithm, with totals; with a step time, in hours of one device too.
 
-    Evaluating an image costs a third of a forward-backward pass.
+    Evaluating an image costs a third of a forward-backward pass, and all other work as much time as a pass of as many
+    FLOPs. Memory is the largest of any run.
     """
     frame = pd.DataFrame([{"dataset": r.dataset, "algorithm": r.algorithm, **cost(r)} for r in runs])
-    table = frame.groupby(["dataset", "algorithm"], sort=False).sum()
-    table.loc[("all", "all"), :] = table.sum()
+    how = {name: "max" if name == "peak_bytes" else "sum" for name in frame.columns[2:]}
+    table = frame.groupby(["dataset", "algorithm"], sort=False).agg(how)
+    table.loc[("all", "all"), :] = table.agg(how)
     if time is not None:
-        images = table["images_passed"] + FORWARD_SHARE * table["images_evaluated"]
-        table["hours"] = images * time.per_image / 3600
+        table["hours"] = table["images_worth"] * time.per_image / 3600
     return table

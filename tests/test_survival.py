@@ -68,7 +68,7 @@ def vit_layer():
     """A 768 x 768 weight as in a ViT, N(0, 0.02²), and SAGE's perturbation of it at the paper's ρ = 1e-6."""
     generator = torch.Generator().manual_seed(0)
     W = 0.02 * torch.randn(768, 768, generator=generator)
-    return (W,), (spectral_ascent(W, torch.randn(768, 768, generator=generator), 1e-6),)
+    return (W,), spectral_ascent((W,), (torch.randn(768, 768, generator=generator),), 1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What an algorithm is given, and what it has to be."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 
 from domainbed_sage.batch import DomainBatch
 from domainbed_sage.geometry.perturb import Precision, check_survival, perturbed
-from domainbed_sage.geometry.vectors import Vector
+from domainbed_sage.geometry.vectors import Vector, gram, in_own_memory, weighted_mean_
 from domainbed_sage.models.base import Model
 
 Metrics: TypeAlias = dict[str, Tensor]
-OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
+OptimizerFactory: TypeAlias = Callable[[Sequence[nn.Parameter]], Optimizer]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,22 @@ class Algorithm(ABC):
         del hparams
         return steps * cls.passes_per_step
 
+    @classmethod
+    def other_flops(cls, shapes: Sequence[torch.Size], hparams: Mapping[str, Any]) -> float:
+        """FLOPs of an update beside its passes, in matrix products on parameters of these shapes; for planning."""
+        del shapes, hparams
+        return 0.0
+
+    @classmethod
+    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
+        """When an update may hold the most memory, for planning.
+
+        Each is a pass over this share of the minibatch (0: no pass), and the vectors of the size of the weights that
+        are held beside the weights, the optimiser's state and the pass's own gradient.
+        """
+        del num_domains
+        return [(1.0, 0)]
+
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of the rows []."""
         return F.cross_entropy(self.forward(x), y)
@@ -89,9 +105,17 @@ class Algorithm(ABC):
         return self.gradient_of(self.loss(batch.x, batch.y))
 
     def gradient_of(self, loss: Tensor) -> tuple[Tensor, Vector]:
-        """Detached loss and its gradient; zero for a parameter that the loss does not depend on."""
+        """Detached loss and its gradient, to be changed in place; zero for a parameter outside the loss."""
         grads = torch.autograd.grad(loss, self.params, allow_unused=True, materialize_grads=True)
-        return loss.detach(), grads
+        return loss.detach(), in_own_memory(grads, self.params)
+
+    def domain_moments(self, batch: DomainBatch) -> tuple[Tensor, Tensor, Vector]:
+        """Losses L_1, …, L_K [K], Gram matrix ⟨g_i, g_j⟩ [K, K], and Σ_k w_k g_k of the domain gradients.
+
+        The sum takes the memory of the first gradient, and the others are freed.
+        """
+        losses, grads = self.domain_gradients(batch)
+        return losses, gram(grads), weighted_mean_(grads, batch.sizes)
 
     def domain_gradients(self, batch: DomainBatch) -> tuple[Tensor, list[Vector]]:
         """Losses L_1, …, L_K [K] and gradients g_1, …, g_K of the domains.
@@ -107,18 +131,20 @@ class Algorithm(ABC):
             torch.autograd.grad(loss, self.params, retain_graph=True, allow_unused=True, materialize_grads=True)
             for loss in losses
         ]
+        grads = [in_own_memory(g, self.params) for g in grads]
         return losses.detach(), grads
 
     @contextmanager
-    def perturbed(self, epsilon: Vector) -> Iterator[None]:
+    def perturbed(self, epsilon: Vector) -> Iterator[Vector]:
         """Weights θ + ε inside the block, exactly θ after it; BatchNorm statistics are not updated inside.
 
+        They are made in the memory of ε, whose value is lost, and given to the block.
         The first perturbation of a run is measured: `check_survival` stops a run whose precision swallows it.
         """
         if self.survival is None:
             self.survival = check_survival(self.params, epsilon, self.problem.precision, self.name)
-        with perturbed(self.params, epsilon), self.model.frozen_statistics():
-            yield
+        with perturbed(self.params, epsilon) as weights, self.model.frozen_statistics():
+            yield weights
 
     def descend(self, gradient: Vector) -> None:
         """One step of the base optimiser along `gradient`."""

@@ -1,5 +1,6 @@
 """Domain-inspired sharpness-aware minimisation."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
 from domainbed_sage.algorithms.registry import register
 from domainbed_sage.batch import DomainBatch
-from domainbed_sage.geometry.perturb import l2_ascent
+from domainbed_sage.geometry.perturb import l2_ascent_
 from domainbed_sage.geometry.vectors import norm
 from domainbed_sage.hparams import Choice
 
@@ -48,13 +49,20 @@ class DISAM(Algorithm):
         super().__init__(problem)
         self.rho, self.lambda_weight, self.sample_weighted = rho, lambda_weight, sample_weighted
 
+    @classmethod
+    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
+        """See `Algorithm.fullest_moments`: θ + ε, in the second pass."""
+        del num_domains
+        return [(1.0, 1)]
+
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         losses = self.domain_losses(batch)  # [K]
         variance = self.variance(losses, batch.weights)
         loss = batch.weights @ losses
         _, g = self.gradient_of(loss - self.lambda_weight * variance)
-        epsilon = l2_ascent(g, self.rho)
+        epsilon = l2_ascent_(g, self.rho)
+        epsilon_norm = norm(epsilon)
         with self.perturbed(epsilon):
             loss_perturbed, g_perturbed = self.gradient(batch)
         self.descend(g_perturbed)
@@ -62,7 +70,7 @@ class DISAM(Algorithm):
             "loss": loss.detach(),
             "loss_perturbed": loss_perturbed,
             "loss_variance": variance.detach(),
-            "epsilon_norm": norm(epsilon),
+            "epsilon_norm": epsilon_norm,
         }
 
     def variance(self, losses: Tensor, weights: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Gradient-guided annealing, and its variant by Langevin-like noise (GGA-L)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
 from domainbed_sage.algorithms.registry import register
 from domainbed_sage.batch import DomainBatch
-from domainbed_sage.geometry.vectors import Vector, agreement, gram, pairwise_cosines, weighted_mean
+from domainbed_sage.geometry.vectors import Vector, add_, add_noise_, agreement, gram, pairwise_cosines
 from domainbed_sage.hparams import Choice, Power
 
 
@@ -71,32 +71,37 @@ class GGA(Algorithm):
         window = max(min(hparams["end"], steps - 1) - hparams["start"] + 1, 0)
         return steps + window * (hparams["trials"] + 1)
 
+    @classmethod
+    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
+        """See `Algorithm.fullest_moments`: a trial's weights, the best and the centre, beside the domains' gradients."""
+        return [(1 / num_domains, num_domains + 1), (1.0, 0)]
+
     def search(self, batch: DomainBatch) -> Metrics:
         """Move the weights to the best candidate; smallest cosine before and after, and the number of acceptances."""
         cosine, loss = self.smallest_cosine(batch)
         first, best, reference, accepted = cosine, cosine, loss, torch.zeros_like(loss)
-        offset = best_offset = tuple(torch.zeros_like(p) for p in self.params)
+        best_weights = centre = tuple(p.detach().clone() for p in self.params)
         for _ in range(self.trials):
-            offset = self.candidate(offset)
-            with self.perturbed(offset):
+            with self.perturbed(self.offset(centre)) as weights:
                 cosine, loss = self.smallest_cosine(batch)
             accept = (loss - reference < self.tolerance) & (cosine > best)
-            best, best_offset = torch.where(accept, cosine, best), _where(accept, offset, best_offset)
+            best, best_weights = torch.where(accept, cosine, best), _where(accept, weights, best_weights)
             accepted = accepted + accept
             if self.random_walk:
-                reference = torch.where(accept, loss, reference)
-                offset = tuple(torch.where(accept, 0.0, e) for e in offset)
+                reference, centre = torch.where(accept, loss, reference), _where(accept, self.params, weights)
         with torch.no_grad():
-            torch._foreach_add_(list(self.params), list(best_offset))
+            torch._foreach_copy_(list(self.params), list(best_weights))
         return {"cosine_before": first, "cosine_after": best, "accepted": accepted}
 
-    def candidate(self, offset: Vector) -> Vector:
-        """A new offset from θ: around 0, or around the last `offset` in the random walk."""
-        drawn = (
-            (2 * torch.rand_like(e) - 1) * self.radius if searched else torch.zeros_like(e)
-            for e, searched in zip(offset, self.searched, strict=True)
+    @torch.no_grad()
+    def offset(self, centre: Vector) -> Vector:
+        """Difference to θ of a new candidate around `centre`: θ itself, or the last candidate in the random walk."""
+        drawn = tuple(
+            torch.rand_like(p).mul_(2).sub_(1).mul_(self.radius) if searched else torch.zeros_like(p)
+            for p, searched in zip(self.params, self.searched, strict=True)
         )
-        return tuple(e + d for e, d in zip(offset, drawn, strict=True)) if self.random_walk else tuple(drawn)
+        walked = (c - p for c, p in zip(centre, self.params, strict=True))
+        return add_(drawn, tuple(walked)) if self.random_walk else drawn
 
     def smallest_cosine(self, batch: DomainBatch) -> tuple[Tensor, Tensor]:
         """Smallest pairwise cosine of the domain gradients (1 with one domain), and the loss of the batch."""
@@ -134,15 +139,20 @@ class GGAL(Algorithm):
         self.gamma = gamma
         self.draw = torch.rand_like if noise == "uniform" else torch.randn_like
 
+    @classmethod
+    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
+        """See `Algorithm.fullest_moments`: the domains' gradients."""
+        return [(1 / num_domains, num_domains - 1)]
+
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
-        losses, grads = self.domain_gradients(batch)
-        g = weighted_mean(grads, batch.sizes)
-        S = agreement(gram(grads))
+        losses, inner_products, g = self.domain_moments(batch)
+        S = agreement(inner_products)
         beta = self.gamma * (1 - S)
-        self.descend(tuple(h + beta * self.draw(h) for h in g))
+        self.descend(add_noise_(g, beta, self.draw))
         return {"loss": batch.weights @ losses, "agreement": S, "beta": beta}
 
 
+@torch.no_grad()
 def _where(condition: Tensor, a: Vector, b: Vector) -> Vector:
     return tuple(torch.where(condition, s, t) for s, t in zip(a, b, strict=True))

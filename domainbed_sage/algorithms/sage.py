@@ -1,6 +1,8 @@
 """Spectral-aware gradient-aligned exploration."""
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -9,8 +11,8 @@ from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
 from domainbed_sage.algorithms.registry import register
 from domainbed_sage.batch import DomainBatch
 from domainbed_sage.geometry.perturb import spectral_ascent
-from domainbed_sage.geometry.polar import PolarMethod
-from domainbed_sage.geometry.vectors import agreement, gram, norm, weighted_mean
+from domainbed_sage.geometry.polar import PolarDtype, PolarMethod, polar_flops
+from domainbed_sage.geometry.vectors import add_noise_, agreement, norm
 from domainbed_sage.hparams import Power
 
 
@@ -26,15 +28,18 @@ class SAGE(Algorithm):
         problem: see `Problem`.
         rho: perturbation radius ρ; a matrix W moves by ρ ‖W‖_F in each of its singular directions.
         gamma: noise scale γ; the noise has standard deviation β = γ (1 - S), at most γ K / (K - 1).
-        ns: how the polar factor is computed: ``quintic`` (Algorithm 1), ``cubic`` (Eq. 7), or ``svd``.
+        ns: how the polar factor is computed: ``quintic`` (Algorithm 1), ``cubic`` (Eq. 7), ``polar_express``, ``svd``,
+            or ``svd_rank``.
         ns_steps: Newton-Schulz iterations T.
+        ns_dtype: arithmetic of the iterations: ``full`` is that of the weights, as in the authors' prototype for domain
+            generalization; ``bf16`` and ``fp16`` are faster and farther off, see `polar_factor`.
         orthogonalize: ablation of Fig. 3: False leaves the gradient's own spectrum, G / ‖G‖_F.
         scale_by_weight: ablation of Fig. 3: False drops the factor ‖W‖_F.
         noise: ablation of Fig. 3: False adds no noise, as γ = 0 does.
 
     Differences from the paper:
         1. Eq. 7 and «NewtonSchulz5 (Muon logic)» are different iterations; the default is the algorithm's.
-        2. The weights are restored from a copy; line 28's θ ← θ - ε does not give every bit back.
+        2. The clean weights are put back as they were; line 28's θ ← θ - ε does not give every bit back.
         3. What the paper leaves open: w_k = n_k / N; S is over all trainable parameters, head included; a tensor of
            more than two dimensions is viewed as [first dimension, rest]; ‖W‖_F ≥ 1e-12.
         4. The noise enters before the base optimiser, as line 29 says, so Adam preconditions it.
@@ -50,45 +55,54 @@ class SAGE(Algorithm):
         gamma: Annotated[float, Field(ge=0), Power(10, -7, -4)] = 1e-6,
         ns: PolarMethod = "quintic",
         ns_steps: Annotated[int, Field(ge=0, le=100)] = 5,
+        ns_dtype: PolarDtype = "full",
         orthogonalize: bool = True,
         scale_by_weight: bool = True,
         noise: bool = True,
     ) -> None:
         super().__init__(problem)
         self.rho, self.gamma = rho, gamma if noise else 0.0
-        self.ns, self.ns_steps = ns, ns_steps
-        self.orthogonalize, self.scale_by_weight = orthogonalize, scale_by_weight
+        self.ascent = partial(
+            spectral_ascent,
+            method=ns,
+            steps=ns_steps,
+            dtype=ns_dtype,
+            orthogonalize=orthogonalize,
+            scale_by_weight=scale_by_weight,
+        )
+
+    @classmethod
+    def other_flops(cls, shapes: Sequence[torch.Size], hparams: Mapping[str, Any]) -> float:
+        """See `Algorithm.other_flops`: the polar factors."""
+        if not hparams["orthogonalize"]:
+            return 0.0
+        return sum(polar_flops(s, hparams["ns"], hparams["ns_steps"], hparams["ns_dtype"]) for s in shapes)
+
+    @classmethod
+    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
+        """See `Algorithm.fullest_moments`: the domains' gradients; g, Q and ε; θ + ε in the second pass."""
+        return [(1 / num_domains, num_domains - 1), (0.0, 3), (1.0, 1)]
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         # Phase 1 (lines 4-9): one gradient per domain, and their sample-weighted sum.
-        losses, grads = self.domain_gradients(batch)
-        g = weighted_mean(grads, batch.sizes)
+        losses, inner_products, g = self.domain_moments(batch)
         # Phase 2 (lines 11-12): gradient agreement S and noise scale beta.
-        S = agreement(gram(grads))
+        S = agreement(inner_products)
         beta = self.gamma * (1 - S)
         # Phase 3 (lines 14-21): spectral perturbation, layer by layer.
-        epsilon = tuple(
-            spectral_ascent(
-                W,
-                G,
-                self.rho,
-                method=self.ns,
-                steps=self.ns_steps,
-                orthogonalize=self.orthogonalize,
-                scale_by_weight=self.scale_by_weight,
-            )
-            for W, G in zip(self.params, g, strict=True)
-        )
+        epsilon = self.ascent(self.params, g, self.rho)
+        epsilon_norm = norm(epsilon)
+        del g  # the perturbed pass needs the memory
         # Phases 4-6 (lines 23-28): gradient at theta + epsilon; leaving the block restores theta.
         with self.perturbed(epsilon):
             loss_perturbed, g_perturbed = self.gradient(batch)
         # Phases 6-7 (lines 29-31): disagreement noise, then one step of the base optimiser.
-        self.descend(tuple(h + beta * torch.randn_like(h) for h in g_perturbed))
+        self.descend(add_noise_(g_perturbed, beta, torch.randn_like))
         return {
             "loss": batch.weights @ losses,
             "loss_perturbed": loss_perturbed,
             "agreement": S,
             "beta": beta,
-            "epsilon_norm": norm(epsilon),
+            "epsilon_norm": epsilon_norm,
         }

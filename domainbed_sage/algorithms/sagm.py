@@ -1,5 +1,6 @@
 """Sharpness-aware gradient matching."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -7,8 +8,8 @@ from pydantic import Field
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
 from domainbed_sage.algorithms.registry import register
 from domainbed_sage.batch import DomainBatch
-from domainbed_sage.geometry.perturb import l2_ascent
-from domainbed_sage.geometry.vectors import combine, norm
+from domainbed_sage.geometry.perturb import SMALLEST_NORM
+from domainbed_sage.geometry.vectors import add_, norm, scale, scale_
 from domainbed_sage.hparams import Choice, Power
 
 
@@ -48,11 +49,18 @@ class SAGM(Algorithm):
         super().__init__(problem)
         self.rho, self.alpha, self.weight = rho, alpha, 0.5 if halve else 1.0
 
+    @classmethod
+    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
+        """See `Algorithm.fullest_moments`: g and θ + ε, in the second pass."""
+        del num_domains
+        return [(1.0, 2)]
+
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         loss, g = self.gradient(batch)
-        epsilon = combine(1.0, l2_ascent(g, self.rho), -self.alpha, g)
+        epsilon = scale(self.rho / (norm(g) + SMALLEST_NORM) - self.alpha, g)
+        epsilon_norm = norm(epsilon)
         with self.perturbed(epsilon):
             loss_perturbed, g_perturbed = self.gradient(batch)
-        self.descend(combine(self.weight, g, self.weight, g_perturbed))
-        return {"loss": loss, "loss_perturbed": loss_perturbed, "epsilon_norm": norm(epsilon)}
+        self.descend(scale_(self.weight, add_(g_perturbed, g)))
+        return {"loss": loss, "loss_perturbed": loss_perturbed, "epsilon_norm": epsilon_norm}

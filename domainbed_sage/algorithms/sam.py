@@ -1,5 +1,6 @@
 """Sharpness-aware minimisation."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -7,7 +8,7 @@ from pydantic import Field
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
 from domainbed_sage.algorithms.registry import register
 from domainbed_sage.batch import DomainBatch
-from domainbed_sage.geometry.perturb import l2_ascent
+from domainbed_sage.geometry.perturb import l2_ascent_
 from domainbed_sage.geometry.vectors import norm
 from domainbed_sage.hparams import Choice
 
@@ -23,7 +24,7 @@ class SAM(Algorithm):
         rho: radius ρ of the perturbation, in the Euclidean norm over all parameters.
 
     Differences from the paper: none. Differences between public codes: the norm is guarded by + 1e-12 (SWAD's forks
-    have no guard), and the weights are restored from a copy (SWAD's forks subtract ε).
+    have no guard), and the clean weights are put back as they were (SWAD's forks subtract ε).
     """
 
     passes_per_step = 2
@@ -34,11 +35,18 @@ class SAM(Algorithm):
         super().__init__(problem)
         self.rho = rho
 
+    @classmethod
+    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
+        """See `Algorithm.fullest_moments`: θ + ε, in the second pass."""
+        del num_domains
+        return [(1.0, 1)]
+
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         loss, g = self.gradient(batch)
-        epsilon = l2_ascent(g, self.rho)
+        epsilon = l2_ascent_(g, self.rho)
+        epsilon_norm = norm(epsilon)
         with self.perturbed(epsilon):
             loss_perturbed, g_perturbed = self.gradient(batch)
         self.descend(g_perturbed)
-        return {"loss": loss, "loss_perturbed": loss_perturbed, "epsilon_norm": norm(epsilon)}
+        return {"loss": loss, "loss_perturbed": loss_perturbed, "epsilon_norm": epsilon_norm}

@@ -27,26 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def show(runs: Sequence[RunConfig], args: argparse.Namespace) -> None:
-    """Print runs, passes, images and, where a pass time is known, hours of one device."""
+    """Print runs, passes, images, FLOPs, memory and, where a pass time is known, hours of one device."""
     taken = measure(runs[0], args.pass_rows) if args.measure else None
     if args.pass_time:
         taken = StepTime(args.pass_time, args.pass_rows)
     table = plan(runs, taken)
-    counts = [column for column in table.columns if column != "hours"]
+    counts = ["runs", "passes", "images_trained", "images_passed", "images_evaluated"]
     shown = table[counts].map(lambda n: f"{n:,.0f}")
+    shown["PFLOP"] = (table["flops"] / 1e15).map("{:,.3g}".format)
+    shown["GB"] = (table["peak_bytes"] / 1e9).map("{:,.2f}".format)
     if taken:
         shown["hours"] = table["hours"].map("{:,.1f}".format)
     print(shown.rename(columns=lambda name: name.replace("_", " ")).to_string())
     evaluated, full = (float(table[name].iloc[-1]) for name in ("images_evaluated", "images_full_grid"))
     print(
         f"\nA pass is one forward-backward pass over a minibatch. Images evaluated: at most {evaluated:,.0f}; "
-        f"DomainBed's full grid evaluates {full:,.0f}, {full / evaluated:.1f} times as many."
+        f"DomainBed's full grid evaluates {full:,.0f}, {full / evaluated:.1f} times as many. GB: the most that a step "
+        "holds in float32, weights and optimiser included; a device needs 1 to 2 GB more for its libraries."
     )
     if taken:
         print(
             f"Hours are of one device at {taken.seconds:.3g} s for a forward-backward pass over {taken.rows} images; "
-            "an evaluated image counts for a third of a pass. SAGE's Newton-Schulz iterations, data loading and "
-            "checkpoints are not in them."
+            "an evaluated image counts for a third of a pass, and SAGE's Newton-Schulz iterations as their FLOPs. Data "
+            "loading and checkpoints are not in them."
         )
     else:
         print("For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), or --measure.")

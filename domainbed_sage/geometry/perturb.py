@@ -1,6 +1,7 @@
 """Ascent directions, and the one place where weights are perturbed and restored."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor
 
 from domainbed_sage.errors import UserError
-from domainbed_sage.geometry.polar import PolarMethod, polar_factor
-from domainbed_sage.geometry.vectors import Vector, dot, norm, scale
+from domainbed_sage.geometry.polar import PolarDtype, PolarMethod, polar_factors
+from domainbed_sage.geometry.vectors import Vector, add_, dot, in_own_memory, norm, scale_
 
 Precision: TypeAlias = Literal["fp64", "fp32", "tf32", "bf16", "fp16"]
 
@@ -18,63 +19,81 @@ REQUIRED_SURVIVAL = 0.9
 _DISCARDED_TF32_BITS = 13
 
 
-def l2_ascent(g: Vector, rho: float) -> Vector:
-    """SAM's perturbation ρ g / (‖g‖₂ + 1e-12), one norm over all parameters (Foret et al., Eq. 2)."""
-    return scale(rho / (norm(g) + SMALLEST_NORM), g)
+def l2_ascent_(g: Vector, rho: float) -> Vector:
+    """SAM's ρ g / (‖g‖₂ + 1e-12), one norm over all parameters (Foret et al., Eq. 2), in the memory of g."""
+    return scale_(rho / (norm(g) + SMALLEST_NORM), g)
 
 
 @torch.no_grad()
 def spectral_ascent(
-    W: Tensor,
-    G: Tensor,
+    weights: Vector,
+    gradient: Vector,
     rho: float,
     *,
     method: PolarMethod = "quintic",
     steps: int = 5,
+    dtype: PolarDtype = "full",
     orthogonalize: bool = True,
     scale_by_weight: bool = True,
-) -> Tensor:
-    """SAGE's perturbation of one parameter, of the shape of `W`.
+) -> Vector:
+    """SAGE's perturbation ε of all parameters, each by itself.
 
-    Matrices and higher-order tensors (viewed as [first dimension, rest]): ρ ‖W‖_F Q with Q ≈ U Vᵀ of the gradient.
-    Vectors and scalars: ρ G / ‖G‖₂, each parameter by itself; 0 where ‖G‖₂ ≤ 1e-12.
+    A matrix W, or a higher-order tensor viewed as [first dimension, rest], moves by ρ ‖W‖_F Q with Q ≈ U Vᵀ of its
+    gradient; a vector or scalar by ρ G / ‖G‖₂, and not at all where ‖G‖₂ ≤ 1e-12.
 
     Args:
-        W: the clean parameter.
-        G: its gradient.
+        weights: the clean parameters.
+        gradient: their gradient.
         rho: perturbation radius ρ.
         method: how Q is computed, see `polar_factor`.
         steps: iterations T.
+        dtype: of the iterations, see `polar_factor`.
         orthogonalize: False puts G / ‖G‖_F in the place of Q (ablation).
         scale_by_weight: False drops the factor ‖W‖_F (ablation).
 
     Source: SAGE, Section 3.1 and Algorithm 1, lines 14 to 21.
     """
-    length = torch.linalg.vector_norm(G)
-    if W.ndim < 2:
-        return torch.where(length > SMALLEST_NORM, rho / length.clamp_min(SMALLEST_NORM), 0.0) * G
-    if orthogonalize:
-        Q = polar_factor(G.reshape(len(G), -1), method, steps).reshape(G.shape)
-    else:
-        Q = G / length.clamp_min(SMALLEST_NORM)
-    radius = rho * torch.linalg.vector_norm(W).clamp_min(SMALLEST_NORM) if scale_by_weight else rho
-    return radius * Q
+    is_matrix = [W.ndim >= 2 for W in weights]
+    G = list(itertools.compress(gradient, is_matrix))
+    lengths = _lengths(G).clamp_min(SMALLEST_NORM)
+    Q = polar_factors([g.flatten(1) for g in G], method, steps, dtype) if orthogonalize else _scaled(G, 1 / lengths)
+    radii = _lengths(list(itertools.compress(weights, is_matrix))).clamp_min(SMALLEST_NORM)
+    Q = _scaled(Q, rho * (radii if scale_by_weight else torch.ones_like(radii)))
+
+    g = [g for g in gradient if g.ndim < 2]
+    lengths = _lengths(g)
+    v = _scaled(g, torch.where(lengths > SMALLEST_NORM, rho / lengths.clamp_min(SMALLEST_NORM), 0.0))
+
+    moved_matrices, moved_vectors = iter(Q), iter(v)
+    return tuple(next(moved_matrices).reshape(W.shape) if W.ndim >= 2 else next(moved_vectors) for W in weights)
+
+
+def _lengths(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of each tensor [number of tensors]."""
+    return torch.stack(torch._foreach_norm(list(tensors))) if tensors else torch.empty(0)
+
+
+def _scaled(tensors: Sequence[Tensor], factors: Tensor) -> Sequence[Tensor]:
+    """Each tensor times its own factor."""
+    return torch._foreach_mul(list(tensors), factors.unbind()) if tensors else ()
 
 
 @contextmanager
-def perturbed(params: Vector, epsilon: Vector) -> Iterator[None]:
+def perturbed(params: Vector, epsilon: Vector) -> Iterator[Vector]:
     """Move the parameters by `epsilon` inside the block; leaving it restores every bit, also after an exception.
 
-    The clean weights are kept as copies: adding and then subtracting ε does not give the weights back.
+    The moved weights, which the block is given, take the memory of `epsilon`, whose value is lost, and the clean ones
+    wait where they are: no copy of the model is made. (Adding and then subtracting ε would not give the weights back.)
     """
-    clean = [p.detach().clone() for p in params]
+    clean = tuple(p.data for p in params)
+    moved = add_(in_own_memory(epsilon, clean), clean)
     try:
-        with torch.no_grad():
-            torch._foreach_add_(list(params), list(epsilon))
-        yield
+        for p, there in zip(params, moved, strict=True):
+            p.data = there
+        yield moved
     finally:
-        with torch.no_grad():
-            torch._foreach_copy_(list(params), clean)
+        for p, there in zip(params, clean, strict=True):
+            p.data = there
 
 
 def rounded(t: Tensor, precision: Precision) -> Tensor:

@@ -1,78 +1,174 @@
-"""The orthogonal polar factor U Vᵀ of a matrix G = U Σ Vᵀ, exactly or by Newton-Schulz iteration."""
+"""The orthogonal polar factor U Vᵀ of matrices G = U Σ Vᵀ, exactly or by Newton-Schulz iteration."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-PolarMethod: TypeAlias = Literal["quintic", "cubic", "svd", "svd_rank"]
+from domainbed_sage.geometry.polynomials import Coefficients, Iteration, polynomials
 
-Coefficients: TypeAlias = tuple[float, float, float]
+PolarMethod: TypeAlias = Literal[Iteration, "svd", "svd_rank"]
+PolarDtype: TypeAlias = Literal["full", "bf16", "fp16"]
 
-MUON_QUINTIC = (3.4445, -4.7750, 2.0315)
-COEFFICIENTS: dict[str, Coefficients] = {"quintic": MUON_QUINTIC, "cubic": (1.5, -0.5, 0.0)}
-GRAM_ASPECT = 2  # from this ratio of the sides on the Gram matrix is cheaper
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NORM_EPS = 1e-7
+GRAM_ASPECT = 2  # from this ratio of the sides on the Gram matrix is cheaper
+RESTARTS = (3,)  # steps before which a Gram iteration in low precision begins again from X
+BLOCKS, BLOCKED_FROM = 4, 512  # a symmetric product of this size on is multiplied by block rows
+BATCH_ON_CPU, BATCH_ON_DEVICE = 2**19, 2**25  # elements of matrices that are stacked: more than these gain nothing
 
 
-def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5) -> Tensor:
-    """Approximate U Vᵀ of a matrix [m, n] -> [m, n].
+@torch.no_grad()
+def polar_factors(
+    matrices: Sequence[Tensor], method: PolarMethod = "quintic", steps: int = 5, dtype: PolarDtype = "full"
+) -> list[Tensor]:
+    """`polar_factor` of each matrix; those of one shape are stacked and multiplied together, as far as it pays."""
+    same_shape = defaultdict(list)
+    for i, G in enumerate(matrices):
+        same_shape[G.shape].append(i)
+    factors = list(matrices)
+    for shape, members in same_shape.items():
+        limit = BATCH_ON_CPU if matrices[members[0]].device.type == "cpu" else BATCH_ON_DEVICE
+        size = max(limit // shape.numel(), 1)
+        for chunk in (members[at : at + size] for at in range(0, len(members), size)):
+            together = matrices[chunk[0]] if len(chunk) == 1 else torch.stack([matrices[i] for i in chunk])
+            Q = polar_factor(together, method, steps, dtype)
+            for i, factor in zip(chunk, [Q] if len(chunk) == 1 else Q, strict=True):
+                factors[i] = factor
+    return factors
+
+
+@torch.no_grad()
+def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dtype: PolarDtype = "full") -> Tensor:
+    """Approximate U Vᵀ of matrices [..., m, n] -> [..., m, n].
 
     - ``quintic``: X ← aX + b(XXᵀ)X + c(XXᵀ)²X with Muon's tuned coefficients; the «NewtonSchulz5 (Muon logic)» of
       SAGE's Algorithm 1, line 16. It does not converge to U Vᵀ: it brings singular values quickly to about [0.7, 1.2].
     - ``cubic``: X ← ½ X (3I - XᵀX), SAGE's Eq. 7. It converges to U Vᵀ, but from X₀ = G/‖G‖_F it needs far more than
       5 steps at the sizes of a ViT: after 5 it is nearly a rescaled gradient (largest singular value 0.5 at 768 x 768).
+    - ``polar_express``: the best polynomial for each step, see `polynomials`; nearer to U Vᵀ at the quintic's cost.
     - ``svd``: U Vᵀ of the thin SVD; `steps` is not used. Where G is short of full rank the factor is not unique:
       LAPACK completes it by null vectors that depend on the last bits of G, with full weight. Such results do not
       repeat on another machine.
     - ``svd_rank``: Σ_{i ≤ r} u_i v_iᵀ over the r singular values above the rounding error of the decomposition, as
       Section 3.1 writes it; unique, and what the iterations tend to.
 
-    Both iterations start from X₀ = G / (‖G‖_F + 1e-7) and work on the wide orientation (m ≤ n); of a zero matrix they
-    give a zero matrix. Computed in the dtype of `G`. Where n ≥ 2m they run on the m x m Gram matrix, which is the same
-    in exact arithmetic, at about half of the cost; see `_through_gram` for the distance after rounding.
+    The iterations start from X₀ = G / (‖G‖_F + 1e-7) ; of a zero matrix they give a zero
+    matrix. Where one side is at least twice the other they run on the Gram matrix, the same in exact arithmetic.
 
-    Source: SAGE, Section 3.1, Eq. 7 and Algorithm 1; Jordan et al., Muon, 2024.
+    Args:
+        G: the matrices.
+        method: see above.
+        steps: iterations T.
+        dtype: of the iterations. ``full`` is that of `G`: within 1e-3 of the norm of the exact iteration in float32
+            (3e-3 with ``polar_express``; `tests/test_polar.py`), usually 1e-4. ``bf16`` and ``fp16`` round X₀ and all
+            products, as Muon's code does; what is rounded away in a large singular direction is lifted in the small
+            ones like a singular value, so the distance grows with the spread of the spectrum:
+            `results/bench/README.md` has it.
+
+    Source: SAGE, Section 3.1, Eq. 7 and Algorithm 1; Jordan et al., Muon, 2024; Zhang et al., Gram Newton-Schulz, 2026
+    (the restart; their package needs a Hopper GPU and computes in float16 alone).
     """
     if method in ("svd", "svd_rank"):
         U, sigma, Vh = torch.linalg.svd(G, full_matrices=False)
-        rounding = max(G.shape) * torch.finfo(G.dtype).eps * sigma[:1]
-        return U @ Vh if method == "svd" else (U * (sigma > rounding)) @ Vh
-    X = G / (torch.linalg.matrix_norm(G) + NORM_EPS)
-    tall = X.shape[0] > X.shape[1]
-    X = X.mT if tall else X
-    coefficients = COEFFICIENTS[method]
-    wide = X.shape[1] >= GRAM_ASPECT * X.shape[0]
-    X = _through_gram(X, coefficients, steps) if wide else _literally(X, coefficients, steps)
-    return X.mT if tall else X
+        rounding = max(G.shape[-2:]) * torch.finfo(G.dtype).eps * sigma[..., :1]
+        return U @ Vh if method == "svd" else (U * (sigma > rounding)[..., None, :]) @ Vh
+    X = (G / (torch.linalg.matrix_norm(G, keepdim=True) + NORM_EPS)).to(DTYPES.get(dtype, G.dtype))
+    schedule = polynomials(method, steps)  # type: ignore[arg-type]
+    if max(G.shape[-2:]) >= GRAM_ASPECT * min(G.shape[-2:]):
+        return _through_gram(X, schedule, () if dtype == "full" else RESTARTS).to(G.dtype)
+    return _literally(X, schedule).to(G.dtype)
 
 
-def _literally(X: Tensor, coefficients: Coefficients, steps: int) -> Tensor:
-    """X ← aX + b(XXᵀ)X + c(XXᵀ)²X, `steps` times, of a wide or square matrix [m, n]."""
-    for _ in range(steps):
-        X = torch.addmm(coefficients[0] * X, _polynomial(X @ X.mT, coefficients), X)
+def _literally(X: Tensor, schedule: Sequence[Coefficients]) -> Tensor:
+    """X ← aX + b(XXᵀ)X + c(XXᵀ)²X for each (a, b, c), of matrices [..., m, n]; on their shorter side, XᵀX if m > n."""
+    A = Z = Y = None
+    for coefficients in schedule:
+        A = _gram(X, A)
+        Z = _polynomial(A, coefficients, Z)
+        X, Y = _times(Z, X, Y).add_(coefficients[0] * X), X
     return X
 
 
-def _through_gram(X: Tensor, coefficients: Coefficients, steps: int) -> Tensor:
-    """The same iteration of a wide matrix [m, n], carried out on A = XXᵀ [m, m].
+def _through_gram(X: Tensor, schedule: Sequence[Coefficients], restarts: Sequence[int]) -> Tensor:
+    """The same iteration of matrices [..., m, n], carried out on A = XXᵀ [..., m, m] (XᵀX if m > n).
 
-    With P = aI + bA + cA², a polynomial of A and so symmetric and commuting with it, a step X ← PX sends A to PAP; the
-    P of all steps are multiplied and meet X once, at the end. Two products with the long side instead of two a step.
-    Rounding enters A at the scale of its largest eigenvalue and grows with the small ones: in fp32 the result is within
-    1e-3 of its norm of the exact iteration (`tests/test_geometry.py`); usually 1e-6, as the literal one.
+    With P = aI + Z, Z = bA + cA², a polynomial of A and so symmetric and commuting with it, a step X ← PX sends A to
+    PAP; the P of all steps are multiplied into Q and meet X once, at the end. Two products with the long side instead
+    of two a step. Rounding enters A at the scale of its largest eigenvalue and grows with the small ones; a restart,
+    X ← QX and A anew, ends the growth and costs two products with the long side.
     """
-    A, Q = X @ X.mT, None
-    for step in range(steps):
-        P = _polynomial(A, coefficients)
-        P.diagonal().add_(coefficients[0])
-        Q = P if Q is None else P @ Q
-        if step < steps - 1:
-            A = P @ A @ P
-    return X if Q is None else Q @ X
+    Q = A = Z = spare = None
+    for step, (a, b, c) in enumerate(schedule):
+        if step in restarts and Q is not None:
+            X, Q, A = _times(Q, X), None, None
+        A = _gram(X) if A is None else A
+        Z = _polynomial(A, (a, b, c), Z)
+        if Q is None:
+            Q = Z.clone()
+            Q.diagonal(dim1=-2, dim2=-1).add_(a)
+        else:
+            Q, spare = _symmetric_product(Z, Q, spare).add_(a * Q), Q
+        if step + 1 < len(schedule) and step + 1 not in restarts:
+            spare = _symmetric_product(Z, A, spare).add_(a * A)
+            A = _symmetric_product(Z, spare, A).add_(a * spare)
+    return X if Q is None else _times(Q, X)
 
 
-def _polynomial(A: Tensor, coefficients: Coefficients) -> Tensor:
-    """bA + cA² of a square matrix: the part of a step beside aX."""
+def _gram(X: Tensor, out: Tensor | None = None) -> Tensor:
+    """XXᵀ or XᵀX, whichever is smaller."""
+    return _symmetric_product(X, X.mT, out) if X.shape[-2] <= X.shape[-1] else _symmetric_product(X.mT, X, out)
+
+
+def _times(Q: Tensor, X: Tensor, out: Tensor | None = None) -> Tensor:
+    """QX or XQ, on the side of X that fits `_gram`, for symmetric Q."""
+    return torch.matmul(Q, X, out=out) if X.shape[-2] <= X.shape[-1] else torch.matmul(X, Q, out=out)
+
+
+def _polynomial(A: Tensor, coefficients: Coefficients, out: Tensor | None) -> Tensor:
+    """Z = bA + cA² of symmetric A, in the memory of `out` if it is given.
+
+    Here and above the factor is multiplied in: as `alpha` of an addition in bf16 it would be rounded to bf16 itself.
+    """
     _, b, c = coefficients
-    return torch.addmm(A, A, A, beta=b, alpha=c) if c else b * A
+    return _symmetric_product(A, A, out).mul_(c).add_(b * A) if c else torch.mul(A, b, out=out)
+
+
+def _symmetric_product(A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:
+    """AB where it is known to be symmetric: of a large product only the upper block triangle is multiplied."""
+    m = A.shape[-2]
+    if m < BLOCKED_FROM:
+        return torch.matmul(A, B, out=out)
+    out = A.new_empty((*A.shape[:-1], m)) if out is None else out
+    block = -(-m // BLOCKS)
+    for i in range(0, m, block):
+        torch.matmul(A[..., i : i + block, :], B[..., i:], out=out[..., i : i + block, i:])
+    for i in range(0, m - block, block):
+        out[..., i + block :, i : i + block] = out[..., i : i + block, i + block :].mT
+    return out
+
+
+def polar_flops(shape: torch.Size, method: PolarMethod = "quintic", steps: int = 5, dtype: PolarDtype = "full") -> int:
+    """FLOPs of the matrix products that `polar_factor` needs for a parameter of this shape, viewed as [first, rest].
+
+    Per product of an i x j with a j x k matrix 2 i j k, of a symmetric one by blocks 5/8 of it from m = 512 on. With
+    sides m ≤ n and h(n) = 2 m² n: T steps on the matrix cost T (h(n) + s h(n) + s h(m)); on the Gram matrix, from
+    n ≥ 2 m on, h(n) + s h(n) + (4T - 3) s h(m), and a restart h(n) + s h(n) - 3 s h(m) more. The cubic step needs one
+    product s h(m) less. Of the SVD only the product U Vᵀ is counted, h(n).
+    """
+    if len(shape) < 2 or steps == 0:
+        return 0
+    m, n = sorted((shape[0], shape.numel() // shape[0]))
+    if method in ("svd", "svd_rank"):
+        return 2 * m * m * n
+    block = -(-m // BLOCKS)
+    upper = sum(min(block, m - i) * (m - i) for i in range(0, m, block)) / m**2
+    symmetric = upper if m >= BLOCKED_FROM else 1.0
+    long, gram, square = 2 * m * m * n, 2 * m * m * n * symmetric, 2 * m**3 * symmetric
+    squarings = 0 if method == "cubic" else steps
+    if n < GRAM_ASPECT * m:
+        return round(steps * (gram + long) + squarings * square)
+    restarts = 0 if dtype == "full" else sum(r < steps for r in RESTARTS)
+    return round((1 + restarts) * (gram + long) + (squarings + 3 * (steps - 1 - restarts)) * square)

@@ -1,7 +1,7 @@
 """Points and directions in weight space, one tensor per trainable parameter; never flattened in memory."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -9,10 +9,33 @@ from torch import Tensor
 
 Vector: TypeAlias = tuple[Tensor, ...]
 
+LONGEST_DOT = 2**16
+
+
+def in_own_memory(vector: Vector, params: Vector) -> Vector:
+    """The vector with each tensor laid out as its parameter and alone in its memory, so that it can be changed.
+
+    Autograd may return one tensor for two parameters, a slice of a larger one, or an expanded one; those are copied.
+    """
+    taken: set[int] = set()
+    own = []
+    for g, p in zip(vector, params, strict=True):
+        memory = g.untyped_storage()
+        alone = memory.data_ptr() not in taken and memory.nbytes() == g.nbytes and g.stride() == p.stride()
+        taken.add(memory.data_ptr())
+        own.append(g if alone else torch.empty_like(p).copy_(g))
+    return tuple(own)
+
 
 def dot(a: Vector, b: Vector) -> Tensor:
     """Inner product Σ_j a_j b_j of two vectors, as if both were flat []."""
-    return torch.stack([torch.sum(x * y) for x, y in zip(a, b, strict=True)]).sum()
+    pieces = ((x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True))
+    return torch.stack([torch.dot(s, t) for x, y in pieces for s, t in zip(_short(x), _short(y), strict=True)]).sum()
+
+
+def _short(x: Tensor) -> Sequence[Tensor]:
+    """Pieces of a flat tensor: on CPU, BLAS adds up a product in its own precision, 3e-5 off over millions of terms."""
+    return x.split(LONGEST_DOT) if x.device.type == "cpu" else (x,)
 
 
 def norm(a: Vector) -> Tensor:
@@ -20,24 +43,42 @@ def norm(a: Vector) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(a))))
 
 
-def weighted_mean(vectors: Sequence[Vector], counts: Sequence[int]) -> Vector:
-    """Σ_k n_k a_k / Σ_k n_k of K vectors with counts n_k; of equal counts, the plain mean to the last bit."""
-    common = math.gcd(*counts)
-    parts = [[n // common * t for t in a] if n != common else list(a) for n, a in zip(counts, vectors, strict=True)]
-    total = parts[0]
-    for part in parts[1:]:
-        total = list(torch._foreach_add(total, part))
-    return tuple(torch._foreach_div(total, sum(counts) // common))
-
-
-def combine(a: float | Tensor, x: Vector, b: float | Tensor, y: Vector) -> Vector:
-    """a x + b y."""
-    return tuple(a * s + b * t for s, t in zip(x, y, strict=True))
-
-
 def scale(a: float | Tensor, x: Vector) -> Vector:
     """a x."""
-    return tuple(a * t for t in x)
+    return tuple(torch._foreach_mul(list(x), a))
+
+
+def scale_(a: float | Tensor, x: Vector) -> Vector:
+    """a x, in the memory of x."""
+    torch._foreach_mul_(list(x), a)
+    return x
+
+
+def add_(x: Vector, y: Vector, a: float = 1.0) -> Vector:
+    """x + a y, in the memory of x."""
+    torch._foreach_add_(list(x), list(y), alpha=a)
+    return x
+
+
+def add_noise_(x: Vector, size: Tensor, draw: Callable[[Tensor], Tensor]) -> Vector:
+    """x + size ξ with elementwise ξ from `draw`, in the memory of x, one parameter after the other."""
+    for t in x:
+        t.add_(draw(t).mul_(size))
+    return x
+
+
+def weighted_mean_(vectors: Sequence[Vector], counts: Sequence[int]) -> Vector:
+    """Σ_k n_k a_k / Σ_k n_k of K vectors with counts n_k, in the memory of the first; the others lose their value too.
+
+    Of equal counts it is the plain mean to the last bit.
+    """
+    common = math.gcd(*counts)
+    total = vectors[0]
+    for n, a in zip(counts, vectors, strict=True):
+        scaled = a if n == common else scale_(n // common, a)
+        total = total if scaled is total else add_(total, scaled)
+    torch._foreach_div_(list(total), sum(counts) // common)
+    return total
 
 
 def gram(vectors: Sequence[Vector]) -> Tensor:

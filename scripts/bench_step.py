@@ -1,0 +1,200 @@
+"""Time, FLOPs and memory of one training step: every algorithm against ERM and SAM, and against plain PyTorch.
+
+    python scripts/bench_step.py [--model clip_vit_b16] [--domains 3] [--rows 12] [--rounds 5] [--json FILE]
+
+In one process, on one model and one optimiser, the contestants take turns (in another order every round): the
+registered algorithms, the steps of `plain_loops.py` (SAGE there is Algorithm 1 to the letter), and the parts that make
+SAGE dearer than SAM beside what they stand against. Images and labels are random, the weights too unless --hparams says
+otherwise; neither changes the arithmetic. FLOPs are torch's own count of matrix products, convolutions and attention.
+Peak memory is what the step allocates on top of weights and optimiser state, plus those; on CPU without the scratch
+space of the math libraries. GGA is measured in a step of its search with --trials candidates (the method has 250).
+"""
+
+import argparse
+import copy
+import json
+import platform
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import plain_loops
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from domainbed_sage.algorithms import Problem, algorithms
+from domainbed_sage.batch import DomainBatch
+from domainbed_sage.geometry.polar import polar_factors
+from domainbed_sage.hparams import declared
+from domainbed_sage.models import Model, models
+from domainbed_sage.optimizers import adam
+
+Contestants = dict[str, Callable[[], object]]
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="clip_vit_b16", choices=list(models))
+    parser.add_argument("--hparams", type=json.loads, default={"weights": "none"}, help="JSON, of the model")
+    parser.add_argument("--domains", type=int, default=3, help="K")
+    parser.add_argument("--rows", type=int, default=12, help="images in the minibatch, all domains together")
+    parser.add_argument("--classes", type=int, default=7)
+    parser.add_argument("--trials", type=int, default=2, help="candidates of GGA's search step")
+    parser.add_argument("--only", nargs="*", help="contestants, by name (default: all)")
+    parser.add_argument("--layouts", action="store_true", help="with channels-last and compiled passes")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path, help="PNG or SVG")
+    return parser.parse_args()
+
+
+def contestants(args: argparse.Namespace) -> tuple[Contestants, int]:
+    """Every step to be timed, all on one model and one Adam, and the bytes of weights and optimiser state."""
+    torch.manual_seed(0)
+    model = models[args.model].build([f"class {i}" for i in range(args.classes)], **args.hparams).to(args.device)
+    params = [p for p in model.parameters() if p.requires_grad]
+    fused, plain = adam(params, lr=1e-9), torch.optim.Adam(params, lr=1e-9)
+    plain.state = fused.state  # one optimiser state, two ways to step: PyTorch's default, and the package's
+    problem = Problem(model, lambda _: fused, args.domains, args.precision)
+    sizes = tuple(len(part) for part in torch.arange(args.rows).tensor_split(args.domains))
+    x = torch.randn(args.rows, 3, model.image.size, model.image.size, device=args.device)
+    batch = DomainBatch(x, torch.arange(args.rows, device=args.device) % args.classes, sizes)
+
+    def step(name: str, **hparams: Any) -> Callable[[], object]:
+        made = algorithms[name](problem, **hparams)
+        return partial(made.update, batch)
+
+    found: Contestants = {}
+    for name in algorithms:
+        search = {"start": 0, "trials": args.trials} if "trials" in declared(algorithms[name]) else {}
+        found[name if not search else f"{name}, {args.trials} trials"] = step(name, **search)
+    found["SAGE, ns_dtype bf16"] = step("SAGE", ns_dtype="bf16")
+    for name, f in plain_loops.STEPS.items():
+        found[name] = lambda f=f: (f(model, plain, batch), plain.zero_grad())
+    erm = algorithms["ERM"](problem)
+    _, gradient = erm.gradient(batch)
+    matrices = [g.flatten(1) for g in gradient if g.ndim > 1]
+    found |= {
+        "forward-backward": lambda: erm.gradient(batch),
+        "domain moments": lambda: erm.domain_moments(batch),
+        "domain gradients, joint graph": lambda: plain_loops.domain_gradients(model, batch),
+        "polar": lambda: polar_factors(matrices),
+        "polar, bf16": lambda: polar_factors(matrices, dtype="bf16"),
+        "polar, matrix by matrix": lambda: [plain_loops.newton_schulz(G) for G in matrices],
+    }
+    if args.layouts:
+        found |= layouts(model, batch, args)
+    erm.update(batch)  # makes the optimiser's state
+    state = sum(t.nbytes for s in fused.state.values() for t in s.values())
+    return found, state + sum(t.nbytes for t in (*model.parameters(), *model.buffers(), *gradient))
+
+
+def layouts(model: Model, batch: DomainBatch, args: argparse.Namespace) -> Contestants:
+    """Forward and backward pass of copies of the model with channels last, and compiled."""
+    last, compiled = copy.deepcopy(model).to(memory_format=torch.channels_last), copy.deepcopy(model)
+    compiled.forward = torch.compile(compiled.forward)
+    wide = batch.map(lambda x: x.to(memory_format=torch.channels_last))
+
+    def gradient(model: Model, batch: DomainBatch) -> Callable[[], object]:
+        return partial(algorithms["ERM"](Problem(model, adam, args.domains, args.precision)).gradient, batch)
+
+    return {
+        "forward-backward, channels last": gradient(last, wide),
+        "forward-backward, compiled": gradient(compiled, batch),
+    }
+
+
+def timed(run: Callable[[], object], device: str) -> float:
+    """Seconds of one call."""
+    if device == "cpu":
+        began = time.perf_counter()
+        run()
+        return time.perf_counter() - began
+    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    began.record()
+    run()
+    ended.record()
+    torch.cuda.synchronize()
+    return began.elapsed_time(ended) / 1000
+
+
+def counted(run: Callable[[], object], device: str, held: int) -> dict[str, int]:
+    """FLOPs and peak bytes of one call; it warms up too."""
+    counter = FlopCounterMode(display=False)
+    if device == "cpu":
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled, counter:
+            run()
+        events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+        sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+        return {"flops": counter.get_total_flops(), "peak_bytes": held + max(accumulate(sizes), default=0)}
+    torch.cuda.reset_peak_memory_stats()
+    with counter:
+        run()
+    return {"flops": counter.get_total_flops(), "peak_bytes": torch.cuda.max_memory_allocated()}
+
+
+def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Counts and times of every contestant, and the ratio of its median to SAM's."""
+    found, held = contestants(args)
+    found = {name: run for name, run in found.items() if not args.only or name in args.only}
+    results: dict[str, dict[str, Any]] = {name: counted(run, args.device, held) for name, run in found.items()}
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for turn in range(args.rounds):
+        for name in random.Random(turn).sample(list(found), len(found)):
+            times[name].append(timed(found[name], args.device))
+        print(f"round {turn + 1} of {args.rounds}", flush=True)
+    for name, result in results.items():
+        result |= {"seconds": median(times[name]), "all_seconds": times[name]}
+    for result in results.values():
+        result["ratio_to_SAM"] = result["seconds"] / results["SAM"]["seconds"] if "SAM" in results else None
+    return results
+
+
+def draw(results: dict[str, dict[str, Any]], title: str, path: Path) -> None:
+    """Bars of the medians in units of SAM's, fastest first, with every round as a dot."""
+    unit = results["SAM"]["seconds"]
+    names = sorted(results, key=lambda name: -results[name]["seconds"])
+    figure, axes = plt.subplots(figsize=(8, 0.32 * len(names) + 1), layout="constrained")
+    bars = axes.barh(names, [results[n]["seconds"] / unit for n in names], color="#9ecae1")
+    axes.bar_label(bars, labels=[f"{results[n]['seconds'] / unit:.2f}" for n in names], padding=12)
+    for i, name in enumerate(names):
+        axes.plot([t / unit for t in results[name]["all_seconds"]], [i] * len(results[name]["all_seconds"]), "k.", ms=3)
+    axes.axvline(1, color="grey", lw=0.8)
+    axes.margins(x=0.1)
+    axes.set(xlabel="time of a step, in SAM's", title=title)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    results = measure(args)
+    where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
+    title = f"{args.model}, K = {args.domains}, {args.rows} rows, {args.precision}, {where}"
+    table = pd.DataFrame(results).T[["seconds", "ratio_to_SAM", "flops", "peak_bytes"]].astype(float)
+    table = table.assign(TFLOP=table.pop("flops") / 1e12, peak_GB=table.pop("peak_bytes") / 1e9)
+    print(f"{title}; medians of {args.rounds} rounds\n\n{table.round(3).to_string()}")
+    if args.json:
+        facts = {"torch": torch.__version__, "python": platform.python_version(), "where": where}
+        facts |= {k: v for k, v in vars(args).items() if k not in ("json", "picture", "device")}
+        args.json.write_text(json.dumps({"settings": facts, "results": results}, indent=1) + "\n")
+    if args.picture:
+        draw(results, title, args.picture)
+
+
+if __name__ == "__main__":
+    main()
