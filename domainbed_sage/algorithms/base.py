@@ -1,9 +1,11 @@
 """What an algorithm is given, and what it has to be."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -15,6 +17,8 @@ from domainbed_sage.batch import DomainBatch
 from domainbed_sage.geometry.perturb import Precision, check_survival, perturbed
 from domainbed_sage.geometry.vectors import Vector, gram, in_own_memory, weighted_mean_
 from domainbed_sage.models.base import Model
+
+log = logging.getLogger(__name__)
 
 Metrics: TypeAlias = dict[str, Tensor]
 OptimizerFactory: TypeAlias = Callable[[Sequence[nn.Parameter]], Optimizer]
@@ -126,6 +130,7 @@ class Algorithm(ABC):
         if not self.model.mixes_samples:
             pairs = [self.gradient_of(self.loss(x, y)) for x, y in batch.domains()]
             return torch.stack([loss for loss, _ in pairs]), [g for _, g in pairs]
+        _note_joint_graph()
         losses = self.domain_losses(batch)
         grads = [
             torch.autograd.grad(loss, self.params, retain_graph=True, allow_unused=True, materialize_grads=True)
@@ -161,3 +166,12 @@ class Algorithm(ABC):
         """Take over the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+@cache
+def _note_joint_graph() -> None:
+    """Say it once in a process."""
+    log.info(
+        "Layers of this network mix samples (BatchNorm with batch statistics), so domain gradients take one joint "
+        "forward pass and K backward passes instead of the price of one. freeze_bn avoids it."
+    )

@@ -73,7 +73,7 @@ class GGA(Algorithm):
 
     @classmethod
     def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
-        """See `Algorithm.fullest_moments`: a trial's weights, the best and the centre, beside the domains' gradients."""
+        """See `Algorithm.fullest_moments`: a trial's weights, the best, the centre, the domains' gradients."""
         return [(1 / num_domains, num_domains + 1), (1.0, 0)]
 
     def search(self, batch: DomainBatch) -> Metrics:
