@@ -4,7 +4,7 @@
 
 One minibatch of emojis (resized to the model's side) gives the gradient of a model; of every distinct shape among its
 matrices, the middle layer is taken. Per method: FLOPs of the products; median seconds of the ways in turn; the distance
-to the polar factor U Vᵀ of the rank that double precision sees, as a share of its norm; the distance to the method's
+to the polar factor U Vᵀ of the rank that single precision sees, as a share of its norm; the distance to the method's
 own iteration in double precision, on the matrix itself, likewise; and the smallest, median and largest of the singular
 values that the method makes of those it should bring to 1. "Muon's code" is the plain iteration, in float32 and bf16.
 """
@@ -23,11 +23,12 @@ import plain_loops
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.transforms import DataOptions, eval_transform, normalize
 from domainbed_sage.geometry import polar
-from domainbed_sage.geometry.polar import polar_factor, polar_flops
+from domainbed_sage.geometry.polar import polar_factor
 from domainbed_sage.models import models
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -93,15 +94,18 @@ def rows_of(name: str, G: Tensor, rounds: int, device: str) -> list[dict[str, An
     for turn in range(rounds):
         for way, run in ways.items():
             taken[way] = [*(taken[way] if turn else []), seconds(run, device)]
-    exact = polar_factor(G.double(), "svd_rank")
-    rank = round(float(torch.linalg.matrix_norm(exact)) ** 2)
+    U, scale, Vh = torch.linalg.svd(G.double(), full_matrices=False)
+    rank = int((scale > max(G.shape) * torch.finfo(G.dtype).eps * scale[0]).sum())
+    exact = U[:, :rank] @ Vh[:rank]
     found = []
     for way, run in ways.items():
-        given, Q = WAYS.get(way, {}), run()
+        given = WAYS.get(way, {})
+        with FlopCounterMode(display=False) as counter:
+            Q = run()
         sigma = torch.linalg.svdvals(Q.double())[:rank]
         found.append(
             {"layer": name, "shape": "x".join(map(str, G.shape)), "rank": rank, "way": way}
-            | {"GFLOP": polar_flops(G.shape, **given) / 1e9, "ms": 1e3 * median(taken[way])}
+            | {"GFLOP": counter.get_total_flops() / 1e9, "ms": 1e3 * median(taken[way])}
             | {"to_UV": distance(Q, exact), "to_own": distance(Q, exact if "svd" in way else literally(G, **given))}
             | {f"sigma_{q}": float(getattr(sigma, q)()) for q in ("min", "median", "max")}
         )

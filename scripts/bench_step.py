@@ -5,9 +5,10 @@
 In one process, on one model and one optimiser, the contestants take turns (in another order every round): the
 registered algorithms, the steps of `plain_loops.py` (SAGE there is Algorithm 1 to the letter), and the parts that make
 SAGE dearer than SAM beside what they stand against. Images and labels are random, the weights too unless --hparams says
-otherwise; neither changes the arithmetic. FLOPs are torch's own count of matrix products, convolutions and attention.
-Peak memory is what the step allocates on top of weights and optimiser state, plus those; on CPU without the scratch
-space of the math libraries. GGA is measured in a step of its search with --trials candidates (the method has 250).
+otherwise; neither changes the arithmetic. FLOPs are torch's own count: of matrix products and convolutions, and of
+attention on CUDA (on CPU it does not know it). Peak memory is what the step allocates on top of weights and optimiser
+state, plus those; on CPU without the scratch space of the math libraries. GGA is measured in a step of its search with
+--trials candidates (the method has 250).
 """
 
 import argparse
@@ -54,7 +55,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path, help="PNG or SVG")
     return parser.parse_args()
@@ -66,8 +66,7 @@ def contestants(args: argparse.Namespace) -> tuple[Contestants, int]:
     model = models[args.model].build([f"class {i}" for i in range(args.classes)], **args.hparams).to(args.device)
     params = [p for p in model.parameters() if p.requires_grad]
     fused, plain = adam(params, lr=1e-9), torch.optim.Adam(params, lr=1e-9)
-    plain.state = fused.state  # one optimiser state, two ways to step: PyTorch's default, and the package's
-    problem = Problem(model, lambda _: fused, args.domains, args.precision)
+    problem = Problem(model, lambda _: fused, args.domains)
     sizes = tuple(len(part) for part in torch.arange(args.rows).tensor_split(args.domains))
     x = torch.randn(args.rows, 3, model.image.size, model.image.size, device=args.device)
     batch = DomainBatch(x, torch.arange(args.rows, device=args.device) % args.classes, sizes)
@@ -97,8 +96,10 @@ def contestants(args: argparse.Namespace) -> tuple[Contestants, int]:
     if args.layouts:
         found |= layouts(model, batch, args)
     erm.update(batch)  # makes the optimiser's state
-    state = sum(t.nbytes for s in fused.state.values() for t in s.values())
-    return found, state + sum(t.nbytes for t in (*model.parameters(), *model.buffers(), *gradient))
+    for p, state in fused.state.items():  # one state, two ways to step: PyTorch's default, and the package's
+        plain.state[p] = state | {"step": torch.zeros(())}
+    moments = sum(t.nbytes for state in fused.state.values() for t in state.values())
+    return found, moments + sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
 
 
 def layouts(model: Model, batch: DomainBatch, args: argparse.Namespace) -> Contestants:
@@ -108,7 +109,7 @@ def layouts(model: Model, batch: DomainBatch, args: argparse.Namespace) -> Conte
     wide = batch.map(lambda x: x.to(memory_format=torch.channels_last))
 
     def gradient(model: Model, batch: DomainBatch) -> Callable[[], object]:
-        return partial(algorithms["ERM"](Problem(model, adam, args.domains, args.precision)).gradient, batch)
+        return partial(algorithms["ERM"](Problem(model, adam, args.domains)).gradient, batch)
 
     return {
         "forward-backward, channels last": gradient(last, wide),
@@ -140,15 +141,18 @@ def counted(run: Callable[[], object], device: str, held: int) -> dict[str, int]
         events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
         sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
         return {"flops": counter.get_total_flops(), "peak_bytes": held + max(accumulate(sizes), default=0)}
+    before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     with counter:
         run()
-    return {"flops": counter.get_total_flops(), "peak_bytes": torch.cuda.max_memory_allocated()}
+    return {"flops": counter.get_total_flops(), "peak_bytes": held + torch.cuda.max_memory_allocated() - before}
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Counts and times of every contestant, and the ratio of its median to SAM's."""
     found, held = contestants(args)
+    if unknown := set(args.only or []) - set(found):
+        raise SystemExit(f"error: no contestant is called {sorted(unknown)}. There are {sorted(found)}.")
     found = {name: run for name, run in found.items() if not args.only or name in args.only}
     results: dict[str, dict[str, Any]] = {name: counted(run, args.device, held) for name, run in found.items()}
     times: dict[str, list[float]] = {name: [] for name in found}
@@ -165,7 +169,8 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def draw(results: dict[str, dict[str, Any]], title: str, path: Path) -> None:
     """Bars of the medians in units of SAM's, fastest first, with every round as a dot."""
-    unit = results["SAM"]["seconds"]
+    reference = "SAM" if "SAM" in results else next(iter(results))
+    unit = results[reference]["seconds"]
     names = sorted(results, key=lambda name: -results[name]["seconds"])
     figure, axes = plt.subplots(figsize=(8, 0.32 * len(names) + 1), layout="constrained")
     bars = axes.barh(names, [results[n]["seconds"] / unit for n in names], color="#9ecae1")
@@ -174,7 +179,7 @@ def draw(results: dict[str, dict[str, Any]], title: str, path: Path) -> None:
         axes.plot([t / unit for t in results[name]["all_seconds"]], [i] * len(results[name]["all_seconds"]), "k.", ms=3)
     axes.axvline(1, color="grey", lw=0.8)
     axes.margins(x=0.1)
-    axes.set(xlabel="time of a step, in SAM's", title=title)
+    axes.set(xlabel=f"time, in units of {reference}'s", title=title)
     figure.savefig(path)
 
 
@@ -184,7 +189,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     results = measure(args)
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
-    title = f"{args.model}, K = {args.domains}, {args.rows} rows, {args.precision}, {where}"
+    title = f"{args.model}, K = {args.domains}, {args.rows} rows, fp32, {where}"
     table = pd.DataFrame(results).T[["seconds", "ratio_to_SAM", "flops", "peak_bytes"]].astype(float)
     table = table.assign(TFLOP=table.pop("flops") / 1e12, peak_GB=table.pop("peak_bytes") / 1e9)
     print(f"{title}; medians of {args.rounds} rounds\n\n{table.round(3).to_string()}")

@@ -1,6 +1,7 @@
 """Perturbed weights are restored, BatchNorm statistics stay clean, and the first perturbation is measured."""
 
 import copy
+import logging
 from contextlib import nullcontext
 from functools import partial
 
@@ -11,6 +12,7 @@ from properties import assert_close, assert_same_bits
 from reference import sage_literal
 from torch import nn
 
+from domainbed_sage.algorithms import base
 from domainbed_sage.errors import UserError
 from domainbed_sage.geometry.perturb import perturbed
 from domainbed_sage.models import Model
@@ -150,6 +152,17 @@ def test_domain_gradients_equal_those_of_one_joint_graph(build, mixes, sizes):
     for ours, theirs in zip(grads, literal, strict=True):
         assert_close(sage_literal.flat(ours), theirs, 1e-12)
     assert_close(losses, torch.stack(literal_losses), 1e-12)
+
+
+def test_the_dear_way_is_said_once(caplog):
+    base._note_joint_graph.cache_clear()
+    (batch,) = batches((3, 3, 3), 1)
+    with caplog.at_level(logging.INFO):
+        algorithm("ERM", batch_norm_mlp(freeze_bn=True)).domain_gradients(batch)
+        assert not caplog.records
+        for _ in range(2):
+            algorithm("ERM", batch_norm_mlp(freeze_bn=False)).domain_gradients(batch)
+    assert ["K backward passes" in record.message for record in caplog.records] == [True]
 
 
 def test_joint_graph_counts_where_samples_are_mixed():

@@ -80,7 +80,7 @@ class GGA(Algorithm):
         """Move the weights to the best candidate; smallest cosine before and after, and the number of acceptances."""
         cosine, loss = self.smallest_cosine(batch)
         first, best, reference, accepted = cosine, cosine, loss, torch.zeros_like(loss)
-        best_weights = centre = tuple(p.detach().clone() for p in self.params)
+        best_weights, centre = tuple(p.detach().clone() for p in self.params), self.params
         for _ in range(self.trials):
             with self.perturbed(self.offset(centre)) as weights:
                 cosine, loss = self.smallest_cosine(batch)

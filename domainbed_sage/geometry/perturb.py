@@ -55,8 +55,10 @@ def spectral_ascent(
     """
     is_matrix = [W.ndim >= 2 for W in weights]
     G = list(itertools.compress(gradient, is_matrix))
-    lengths = _lengths(G).clamp_min(SMALLEST_NORM)
-    Q = polar_factors([g.flatten(1) for g in G], method, steps, dtype) if orthogonalize else _scaled(G, 1 / lengths)
+    if orthogonalize:
+        Q = polar_factors([g.flatten(1) for g in G], method, steps, dtype)
+    else:
+        Q = _scaled(G, 1 / _lengths(G).clamp_min(SMALLEST_NORM))
     radii = _lengths(list(itertools.compress(weights, is_matrix))).clamp_min(SMALLEST_NORM)
     Q = _scaled(Q, rho * (radii if scale_by_weight else torch.ones_like(radii)))
 
@@ -86,7 +88,8 @@ def perturbed(params: Vector, epsilon: Vector) -> Iterator[Vector]:
     wait where they are: no copy of the model is made. (Adding and then subtracting ε would not give the weights back.)
     """
     clean = tuple(p.data for p in params)
-    moved = add_(in_own_memory(epsilon, clean), clean)
+    with torch.no_grad():
+        moved = add_(in_own_memory(tuple(e.detach() for e in epsilon), clean), clean)
     try:
         for p, there in zip(params, moved, strict=True):
             p.data = there

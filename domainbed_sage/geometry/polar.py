@@ -27,11 +27,11 @@ def polar_factors(
     """`polar_factor` of each matrix; those of one shape are stacked and multiplied together, as far as it pays."""
     same_shape = defaultdict(list)
     for i, G in enumerate(matrices):
-        same_shape[G.shape].append(i)
+        same_shape[G.shape, G.dtype].append(i)
     factors = list(matrices)
-    for shape, members in same_shape.items():
+    for (shape, _), members in same_shape.items():
         limit = BATCH_ON_CPU if matrices[members[0]].device.type == "cpu" else BATCH_ON_DEVICE
-        size = max(limit // shape.numel(), 1)
+        size = max(limit // max(shape.numel(), 1), 1)
         for chunk in (members[at : at + size] for at in range(0, len(members), size)):
             together = matrices[chunk[0]] if len(chunk) == 1 else torch.stack([matrices[i] for i in chunk])
             Q = polar_factor(together, method, steps, dtype)
@@ -66,7 +66,7 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dty
             (3e-3 with ``polar_express``; `tests/test_polar.py`), usually 1e-4. ``bf16`` and ``fp16`` round X₀ and all
             products, as Muon's code does; what is rounded away in a large singular direction is lifted in the small
             ones like a singular value, so the distance grows with the spread of the spectrum:
-            `results/bench/README.md` has it.
+            `results/bench/README.md` has it. With TF32 allowed, ``full`` is TF32 on a GPU, and so are its distances.
 
     Source: SAGE, Section 3.1, Eq. 7 and Algorithm 1; Jordan et al., Muon, 2024; Zhang et al., Gram Newton-Schulz, 2026
     (the restart; their package needs a Hopper GPU and computes in float16 alone).

@@ -15,9 +15,10 @@ LONGEST_DOT = 2**16
 def in_own_memory(vector: Vector, params: Vector) -> Vector:
     """The vector with each tensor laid out as its parameter and alone in its memory, so that it can be changed.
 
-    Autograd may return one tensor for two parameters, a slice of a larger one, or an expanded one; those are copied.
+    Autograd may return one tensor for two parameters, a slice of a larger one, or an expanded one; those are copied, as
+    is what lies in a parameter's memory.
     """
-    taken: set[int] = set()
+    taken = {p.untyped_storage().data_ptr() for p in params}
     own = []
     for g, p in zip(vector, params, strict=True):
         memory = g.untyped_storage()
