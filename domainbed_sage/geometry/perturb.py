@@ -56,7 +56,7 @@ def spectral_ascent(
     is_matrix = [W.ndim >= 2 for W in weights]
     G = list(itertools.compress(gradient, is_matrix))
     if orthogonalize:
-        Q = polar_factors([g.flatten(1) for g in G], method, steps, dtype)
+        Q: Sequence[Tensor] = polar_factors([g.flatten(1) for g in G], method, steps, dtype)
     else:
         Q = _scaled(G, 1 / _lengths(G).clamp_min(SMALLEST_NORM))
     radii = _lengths(list(itertools.compress(weights, is_matrix))).clamp_min(SMALLEST_NORM)
