@@ -248,3 +248,17 @@ def test_low_precision_is_about_as_far_off_as_muons_own(kind, shape, dtype, torc
     error = torch.linalg.matrix_norm(ours - exact)
     assert error <= 1.3 * torch.linalg.matrix_norm(theirs - exact)
     assert error > torch.linalg.matrix_norm(polar_factor(G) - exact)
+
+
+@pytest.mark.parametrize("kind", ["full", "rank 3", "spread"])
+@pytest.mark.parametrize(("method", "steps"), [("cubic", 30), ("polar_express", 8), ("polar_express", 12)])
+@pytest.mark.parametrize(("dtype", "limit"), [("full", 5e-3), ("bf16", 0.5)])
+def test_long_iterations_on_the_gram_matrix_stay_bounded(kind, method, steps, dtype, limit):
+    """Without restarts, rounding turns some of A's smallest eigenvalues negative, and they grow beyond all bounds."""
+    G = spectrum(kind, 64, 256)
+    Q = polar_factor(G.float(), method, steps, dtype).double()
+    U, sigma, Vh = torch.linalg.svd(G, full_matrices=False)
+    seen = sigma > 1e-3 * sigma[0] if kind == "spread" else sigma > 1e-9 * sigma[0]
+    along = torch.linalg.vecdot(U.mT[seen] @ Q, Vh[seen])  # how far each singular direction has come to 1
+    assert (along - 1).abs().max() <= limit
+    assert torch.linalg.matrix_norm(Q, 2) <= 1 + limit

@@ -15,7 +15,7 @@ PolarDtype: TypeAlias = Literal["full", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NORM_EPS = 1e-7
 GRAM_ASPECT = 2  # from this ratio of the sides on the Gram matrix is cheaper
-RESTARTS = (3,)  # steps before which a Gram iteration in low precision begins again from X
+GROWTH_FULL, GROWTH_LOW = 1e5, 150.0  # of rounding on the Gram matrix, in full and low precision, before a restart
 BLOCKS, BLOCKED_FROM = 4, 512  # a symmetric product of this size on is multiplied by block rows
 BATCH_ON_CPU, BATCH_ON_DEVICE = 2**19, 2**25  # elements of matrices that are stacked: more than these gain nothing
 
@@ -78,7 +78,7 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dty
     X = (G / (torch.linalg.matrix_norm(G, keepdim=True) + NORM_EPS)).to(DTYPES.get(dtype, G.dtype))
     schedule = polynomials(method, steps)  # type: ignore[arg-type]
     if max(G.shape[-2:]) >= GRAM_ASPECT * min(G.shape[-2:]):
-        return _through_gram(X, schedule, () if dtype == "full" else RESTARTS).to(G.dtype)
+        return _through_gram(X, schedule, _restarts(schedule, dtype)).to(G.dtype)
     return _literally(X, schedule).to(G.dtype)
 
 
@@ -115,6 +115,18 @@ def _through_gram(X: Tensor, schedule: Sequence[Coefficients], restarts: Sequenc
             spare = _symmetric_product(Z, A, spare).add_(a * A)
             A = _symmetric_product(Z, spare, A).add_(a * spare)
     return X if Q is None else _times(Q, X)
+
+
+def _restarts(schedule: Sequence[Coefficients], dtype: PolarDtype) -> list[int]:
+    """Steps before which a Gram iteration begins again: A's smallest eigenvalues, and errors, grow a² times a step."""
+    limit = GROWTH_FULL if dtype == "full" else GROWTH_LOW
+    found, growth = [], 1.0
+    for step, (a, _, _) in enumerate(schedule):
+        if growth > limit:
+            found.append(step)
+            growth = 1.0
+        growth *= a * a
+    return found
 
 
 def _gram(X: Tensor, out: Tensor | None = None) -> Tensor:
@@ -170,5 +182,5 @@ def polar_flops(shape: torch.Size, method: PolarMethod = "quintic", steps: int =
     squarings = 0 if method == "cubic" else steps
     if n < GRAM_ASPECT * m:
         return round(steps * (gram + long) + squarings * square)
-    restarts = 0 if dtype == "full" else sum(r < steps for r in RESTARTS)
+    restarts = len(_restarts(polynomials(method, steps), dtype))
     return round((1 + restarts) * (gram + long) + (squarings + 3 * (steps - 1 - restarts)) * square)
