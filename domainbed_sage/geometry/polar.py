@@ -182,5 +182,5 @@ def polar_flops(shape: torch.Size, method: PolarMethod = "quintic", steps: int =
     squarings = 0 if method == "cubic" else steps
     if n < GRAM_ASPECT * m:
         return round(steps * (gram + long) + squarings * square)
-    restarts = len(_restarts(polynomials(method, steps), dtype))
+    restarts = len(_restarts(polynomials(method, steps), dtype))  # type: ignore[arg-type]
     return round((1 + restarts) * (gram + long) + (squarings + 3 * (steps - 1 - restarts)) * square)
