@@ -173,9 +173,10 @@ def draw(results: dict[str, dict[str, Any]], title: str, path: Path) -> None:
     unit = results[reference]["seconds"]
     names = sorted(results, key=lambda name: -results[name]["seconds"])
     figure, axes = plt.subplots(figsize=(8, 0.32 * len(names) + 1), layout="constrained")
-    bars = axes.barh(names, [results[n]["seconds"] / unit for n in names], color="#9ecae1")
-    axes.bar_label(bars, labels=[f"{results[n]['seconds'] / unit:.2f}" for n in names], padding=12)
+    axes.barh(names, [results[n]["seconds"] / unit for n in names], color="#9ecae1")
     for i, name in enumerate(names):
+        farthest = max(results[name]["all_seconds"]) / unit
+        axes.text(farthest + 0.03, i, f"{results[name]['seconds'] / unit:.2f}", va="center")
         axes.plot([t / unit for t in results[name]["all_seconds"]], [i] * len(results[name]["all_seconds"]), "k.", ms=3)
     axes.axvline(1, color="grey", lw=0.8)
     axes.margins(x=0.1)
