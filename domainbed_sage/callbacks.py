@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from domainbed_sage.config import RunConfig
-from domainbed_sage.errors import UserError
-from domainbed_sage.registry import Registry
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.registry import Registry
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from domainbed_sage.algorithms import algorithms
+from domainbed_sage.core.errors import UserError, raise_all
+from domainbed_sage.core.hparams import HParam, declared, resolve, validate
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
-from domainbed_sage.errors import UserError, raise_all
 from domainbed_sage.evaluate import Evaluation
 from domainbed_sage.geometry.perturb import Precision
-from domainbed_sage.hparams import HParam, declared, resolve, validate
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import optimizers
 

@@ -10,6 +10,7 @@ import torch
 from domainbed_sage import provenance
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
 from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import corrupt
 from domainbed_sage.data.decode import decoder
 from domainbed_sage.data.environment import MultiDomainDataset
@@ -17,7 +18,6 @@ from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import Split, split
 from domainbed_sage.data.stream import TrainStream
 from domainbed_sage.data.transforms import DataOptions, Transform, eval_transform, normalize, train_transform
-from domainbed_sage.errors import UserError
 from domainbed_sage.evaluate import Evaluator
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import optimizers

@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from domainbed_sage.hparams import Power
-from domainbed_sage.registry import Registry
+from domainbed_sage.core.hparams import Power
+from domainbed_sage.core.registry import Registry
 
 optimizers: Registry[Callable[..., torch.optim.Optimizer]] = Registry("optimizer")
 

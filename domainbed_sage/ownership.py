@@ -28,8 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from domainbed_sage.errors import Stopped, UserError
-from domainbed_sage.files import explained
+from domainbed_sage.core.errors import Stopped, UserError
+from domainbed_sage.core.files import explained
 
 log = logging.getLogger(__name__)
 

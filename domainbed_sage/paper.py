@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from domainbed_sage import render
-from domainbed_sage.files import write_atomically
-from domainbed_sage.resources import shipped
+from domainbed_sage.core.files import write_atomically
+from domainbed_sage.core.resources import shipped
 from domainbed_sage.selection import Method
 from domainbed_sage.tables import AVERAGE, Cell, Table, average
 

@@ -15,8 +15,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from domainbed_sage.errors import UserError
-from domainbed_sage.files import atomic
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import atomic
 from domainbed_sage.records import FloatArray, RunRecord
 
 FILE = "records.npz"

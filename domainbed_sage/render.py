@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from domainbed_sage import picture
-from domainbed_sage.files import write_atomically
+from domainbed_sage.core.files import write_atomically
 from domainbed_sage.records import RunRecord
 from domainbed_sage.tables import Grid, Table, environment_names
 

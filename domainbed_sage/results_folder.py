@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed_sage import record_cache
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.record_cache import Cached, Stamp
 from domainbed_sage.records import RESULTS, RunRecord, read_run, run_record
 

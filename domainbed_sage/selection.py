@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.records import FloatArray, RunRecord
 
 

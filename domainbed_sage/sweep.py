@@ -10,12 +10,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from domainbed_sage.config import RunConfig, make_config
+from domainbed_sage.core.errors import UserError, raise_all
+from domainbed_sage.core.plugins import load_plugin
+from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.errors import UserError, raise_all
 from domainbed_sage.evaluate import Evaluation
 from domainbed_sage.geometry.perturb import Precision
-from domainbed_sage.plugins import load_plugin
-from domainbed_sage.seeding import seed_hash
 
 PositiveInt = Annotated[int, Field(ge=1)]
 

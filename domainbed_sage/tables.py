@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.records import RunRecord
 from domainbed_sage.selection import METHODS, Method
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from domainbed_sage.cli import guarded
 from domainbed_sage.cli.data import summary
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.obtain import obtain
 from domainbed_sage.data.specs import find
-from domainbed_sage.errors import UserError
 
 BENCHMARKS = ("VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet")
 

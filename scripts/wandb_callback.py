@@ -12,7 +12,7 @@ from typing import Any
 
 from domainbed_sage.callbacks import Callback, callbacks, curves
 from domainbed_sage.config import RunConfig
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 
 
 @callbacks.register("wandb")

@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 
 from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.batch import DomainBatch
-from domainbed_sage.hparams import declared, validate
+from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.models import ImageSpec, Model
 from domainbed_sage.optimizers import adam
 

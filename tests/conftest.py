@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from domainbed_sage import plugins
 from domainbed_sage.algorithms import algorithms
+from domainbed_sage.core import plugins
 
 pytest.register_assert_rewrite("helpers")
 

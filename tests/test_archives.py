@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.data.archives import DamagedArchive, unpack
-from domainbed_sage.errors import NoSpace, UserError
 
 FILES = {"kfold/photo/dog/056_0001.jpg": b"\xff\xd8" * 700, "kfold/Real World/a b.jpg": b"x", "kfold/empty.txt": b""}
 

@@ -12,7 +12,7 @@ from helpers import assert_same, records, run, small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from domainbed_sage.callbacks import Callback, callbacks, curves
-from domainbed_sage.errors import Stopped, UserError
+from domainbed_sage.core.errors import Stopped, UserError
 
 EXAMPLE = Path(__file__).parent.parent / "scripts" / "wandb_callback.py"
 

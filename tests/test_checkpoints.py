@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from clip_cases import TINY, random_state, write_archive, write_checkpoint
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.models.checkpoints import check_tensors, is_archive, read, sha256_of
 
 STATE = random_state(TINY)

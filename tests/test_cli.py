@@ -17,8 +17,8 @@ from helpers import assert_same, command, ended, records, run, small_config, wai
 import domainbed_sage
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import main
+from domainbed_sage.core.hparams import declared
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.hparams import declared
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import optimizers
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from clip_cases import TINY, random_state, transformers_clip, write_archive
 
-from domainbed_sage.errors import UserError
-from domainbed_sage.hparams import declared
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import declared
 from domainbed_sage.models import clip, models
 from domainbed_sage.models.clip import clip_vit_b16
 

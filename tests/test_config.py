@@ -8,7 +8,7 @@ import torch
 from helpers import small_config
 
 from domainbed_sage.config import Machine, RunConfig, make_config, read_config
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 
 OTHER = {
     "dataset": "EmojiStylesDisjoint",

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.batch import DomainBatch
+from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.cost import LiveBytes, cost_of, count_pass, step_cost
 from domainbed_sage.geometry import polar
 from domainbed_sage.geometry.polar import polar_factor, polar_flops
-from domainbed_sage.hparams import declared, validate
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import adam
 from domainbed_sage.plan import StepTime, plan

@@ -10,9 +10,9 @@ import pytest
 from local_server import serve
 
 from domainbed_sage import cli
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.sources import Urls
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.errors import UserError
 
 
 def test_the_command_line_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,11 @@ import pytest
 from local_server import serve
 
 from domainbed_sage import cli
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import domainnet
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.layout import Expected
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.errors import UserError
 
 GONE = {"clipart/class_000/pic_1.jpg", "real/class_344/pic_1.jpg"}
 LISTED = "\n".join([*sorted(GONE), "", "real/class_344/pic_1.jpg", "sketch/class_001/none.jpg", ""])

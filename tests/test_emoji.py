@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import emoji
 from domainbed_sage.data.environment import ArrayEnvironment, MultiDomainDataset
-from domainbed_sage.errors import UserError
 
 SMALL = emoji.load_small()
 

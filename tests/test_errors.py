@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from domainbed_sage.errors import UserError, raise_all
+from domainbed_sage.core.errors import UserError, raise_all
 
 
 @pytest.mark.parametrize(("error", "mistakes"), [(UserError("a"), ("a",)), (UserError("a b", ["a", "b"]), ("a", "b"))])

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.decode import DecodedCache, Decoder
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.errors import UserError
 
 ENVIRONMENTS = ("Real World", "location_100", "location_38")  # as strings: capitals, and 100 before 38
 FILES = {  # file name: mode of the image

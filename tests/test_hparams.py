@@ -9,11 +9,21 @@ import pytest
 from pydantic import Field
 
 from domainbed_sage.algorithms import algorithms
-from domainbed_sage.errors import UserError
-from domainbed_sage.hparams import Choice, HParam, Power, Uniform, declared, describe, parse_json, resolve, validate
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import (
+    Choice,
+    HParam,
+    Power,
+    Uniform,
+    declared,
+    describe,
+    parse_json,
+    resolve,
+    validate,
+)
+from domainbed_sage.core.registry import Registry
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import adam, optimizers
-from domainbed_sage.registry import Registry
 
 CONFIGURABLES = {
     **{f"algorithm {name}": cls for name, cls in algorithms.items()},

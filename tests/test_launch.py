@@ -8,12 +8,12 @@ import pytest
 import torch
 from helpers import assert_same, run
 
-from domainbed_sage import files
 from domainbed_sage.cli import main
 from domainbed_sage.cluster import task
 from domainbed_sage.cluster.task import Task
 from domainbed_sage.config import Machine
-from domainbed_sage.errors import UserError
+from domainbed_sage.core import files
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.run_folder import note_failure
 from domainbed_sage.sweep import read_sweep
 

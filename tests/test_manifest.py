@@ -6,9 +6,9 @@ import generated_trees as trees
 import pytest
 
 from domainbed_sage import cli
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import manifest
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.errors import UserError
 
 PACS = datasets["PACS"]
 

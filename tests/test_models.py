@@ -12,8 +12,8 @@ from torch import nn
 
 from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.batch import DomainBatch
-from domainbed_sage.errors import UserError
-from domainbed_sage.hparams import declared, validate
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.models import ImageSpec, Model, models
 from domainbed_sage.models.efficientnet import SHA256, weights_path
 from domainbed_sage.optimizers import adam

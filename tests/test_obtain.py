@@ -17,11 +17,11 @@ import pytest
 from local_server import REVISION, Cut, Site, serve
 
 from domainbed_sage import cli
+from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.data import download
 from domainbed_sage.data.obtain import obtain
 from domainbed_sage.data.sources import Own, Source, Urls, domainbed_hub
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.errors import NoSpace, UserError
 
 PACS = replace(datasets["PACS"], size_bytes=10**6)
 REPO = "PTeterwak/DomainBed_OOP"

@@ -11,7 +11,7 @@ import pytest
 from helpers import assert_same, ended, on_cpu, records, run, small_config, start, wait_for
 
 from domainbed_sage import ownership, train
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.ownership import Fenced, Owner, owned
 
 FIRST = Owner(1, "node1", "77_3", 0)

@@ -14,11 +14,11 @@ import pyarrow.parquet
 import pytest
 from local_server import Site, serve
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import obtain as module
 from domainbed_sage.data import parquet
 from domainbed_sage.data.sources import parquet as rows_of
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.errors import UserError
 
 PACS = replace(datasets["PACS"], size_bytes=10**6)
 NOTE = (

@@ -13,7 +13,7 @@ from reference import sage_literal
 from torch import nn
 
 from domainbed_sage.algorithms import base
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.geometry.perturb import perturbed
 from domainbed_sage.models import Model
 from domainbed_sage.optimizers import sgd

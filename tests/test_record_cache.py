@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from domainbed_sage import record_cache, results_folder
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.results_folder import load_records
 
 

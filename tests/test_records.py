@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reference import sweep_folder
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.records import read_run
 from domainbed_sage.results_folder import load_records
 

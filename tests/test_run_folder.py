@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers import assert_same, hold_lock, records, run, small_config
 
-from domainbed_sage.errors import Stopped, UserError
-from domainbed_sage.files import temporary_name
+from domainbed_sage.core.errors import Stopped, UserError
+from domainbed_sage.core.files import temporary_name
 from domainbed_sage.run_folder import RunFolder
 
 

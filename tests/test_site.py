@@ -7,8 +7,8 @@ import submitit
 import yaml
 
 from domainbed_sage.cluster import site
-from domainbed_sage.errors import UserError
-from domainbed_sage.resources import shipped
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.resources import shipped
 
 EXAMPLE = "sweeps/cluster/a100_mig.yaml"
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from domainbed_sage import cli
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import layout
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.specs import datasets, find
 from domainbed_sage.data.splits import split
-from domainbed_sage.errors import UserError
 
 BENCHMARKS = ("VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet")
 PACS_FINGERPRINTS = (

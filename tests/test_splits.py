@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
+from domainbed_sage.core.seeding import generator, seed_hash, step_seed
 from domainbed_sage.data.splits import split
-from domainbed_sage.seeding import generator, seed_hash, step_seed
 
 # Dataset, environment (index = position within its dataset), images, out and in split (20 %), and for the trials 0, 1
 # and 2 the first 12 hexadecimal digits of the sha256 of the out split's indices, joined by commas.

@@ -15,7 +15,7 @@ from domainbed_sage.cluster import ledger, slurm
 from domainbed_sage.cluster.ledger import Array
 from domainbed_sage.cluster.slurm import QueuedJob
 from domainbed_sage.cluster.survey import RunState, Survey, survey
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.run_folder import note_failure
 from domainbed_sage.sweep import Sweep
 

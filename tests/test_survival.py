@@ -5,7 +5,7 @@ import pytest
 import torch
 from properties import assert_close, assert_same_bits
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.geometry.perturb import check_survival, rounded, spectral_ascent, survival
 
 PRECISIONS = ["fp64", "fp32", "tf32", "bf16", "fp16"]

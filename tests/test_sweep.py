@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from domainbed_sage.config import make_config
-from domainbed_sage.errors import UserError
-from domainbed_sage.seeding import seed_hash
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.sweep import Sweep, _Loader, read_sweep
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"

@@ -14,7 +14,7 @@ from helpers import assert_same, command, ended, on_cpu, run, wait_for
 
 from domainbed_sage import local
 from domainbed_sage.cli import main
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.local import Outcome, run_missing
 from domainbed_sage.run_folder import RunFolder
 from domainbed_sage.sweep import read_sweep
@@ -71,7 +71,7 @@ def test_failing_and_dying_runs(write_sweep, tmp_path, monkeypatch, capsys):
     )
     (tmp_path / "package-1.0.dist-info").mkdir()
     (tmp_path / "package-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: package\nVersion: 1.0\n")
-    entry_points = "[domainbed_sage.plugins]\nplugin = of_a_package\n"
+    entry_points = "[domainbed_sage.core.plugins]\nplugin = of_a_package\n"
     (tmp_path / "package-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
     monkeypatch.syspath_prepend(str(tmp_path))
 

@@ -12,11 +12,11 @@ import generated_trees as trees
 import pytest
 
 from domainbed_sage import cli
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import terra
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.obtain import rebuild_terra
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.errors import UserError
 
 CATEGORIES = ("bird", "bobcat", "car", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel")
 LOCATIONS = ("7", "38", "43", "46", "100")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from domainbed_sage.cli import weights as command
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.models import models, weights
 from domainbed_sage.models.timm_backbone import timm_model
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from domainbed_sage import train
 from domainbed_sage.algorithms import Algorithm
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import emoji
 from domainbed_sage.data.splits import split
 from domainbed_sage.data.stream import TrainStream
-from domainbed_sage.errors import UserError
 from domainbed_sage.results_folder import load_records
 
 # DomainBed `scripts/train.py`: its options, and the keys of its records.

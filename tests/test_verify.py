@@ -10,7 +10,7 @@ from reference.literals import LITERALS
 from torch import nn
 
 from domainbed_sage import cli
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.models import ImageSpec, Model
 from domainbed_sage.verify import TOLERANCE, Deviation, known_as, replay, report
 

@@ -14,8 +14,8 @@ from clip_cases import TINY, random_state, write_archive, write_checkpoint
 from open_clip import pretrained
 
 from domainbed_sage.cli import weights as command
-from domainbed_sage.errors import UserError
-from domainbed_sage.hparams import declared
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import declared
 from domainbed_sage.models import clip, models, weights
 from domainbed_sage.models.checkpoints import sha256_of
 

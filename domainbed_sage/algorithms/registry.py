@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from domainbed_sage.algorithms.base import Algorithm
-from domainbed_sage.registry import Registry
+from domainbed_sage.core.registry import Registry
 
 algorithms: Registry[type[Algorithm]] = Registry("algorithm")
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 import domainbed_sage
-from domainbed_sage.errors import UserError
-from domainbed_sage.plugins import load_installed
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.plugins import load_installed
 
 INTERRUPTED = 130
 

@@ -5,13 +5,13 @@ import os
 import tempfile
 from pathlib import Path
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import check, corrupt, disk, domainnet, download, emoji, resized
 from domainbed_sage.data.decode import decoder
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.obtain import obtain, rebuild_terra
 from domainbed_sage.data.sources import Own, Source
 from domainbed_sage.data.specs import DatasetSpec, datasets, find
-from domainbed_sage.errors import UserError
 
 PREPARED = "EmojiStyles, TerraIncognita, DomainNet"
 DATA_DIR = Path(os.environ.get("DOMAINBED_DATA_DIR", "data_cache"))

@@ -8,8 +8,8 @@ from typing import Any
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import machine
+from domainbed_sage.core.hparams import declared, describe
 from domainbed_sage.data.transforms import DataOptions
-from domainbed_sage.hparams import declared, describe
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import optimizers
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from domainbed_sage.config import Machine
-from domainbed_sage.errors import UserError
-from domainbed_sage.plugins import load_plugin
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.plugins import load_plugin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

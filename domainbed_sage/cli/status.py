@@ -13,7 +13,7 @@ from statistics import fmean
 
 from domainbed_sage.cluster.survey import STATES, RunState, Survey, survey
 from domainbed_sage.config import RunConfig
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 
 LOOK_AGAIN_S = 30
 HEADS = ("done", "run", "queue", "fail", "miss")

@@ -11,11 +11,11 @@ from typing import Any
 
 from domainbed_sage.cli import launch, machine, plan, status, table
 from domainbed_sage.config import RunConfig
-from domainbed_sage.errors import UserError
-from domainbed_sage.files import write_atomically
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import write_atomically
+from domainbed_sage.core.resources import shipped
 from domainbed_sage.local import Outcome, run_missing
 from domainbed_sage.models import models
-from domainbed_sage.resources import shipped
 from domainbed_sage.sweep import Sweep, read_sweep
 
 PLAN = "plan.json"

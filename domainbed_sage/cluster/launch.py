@@ -17,8 +17,8 @@ from domainbed_sage.cluster.site import Site
 from domainbed_sage.cluster.survey import STATES, Survey, survey
 from domainbed_sage.cluster.task import Task
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.errors import UserError
-from domainbed_sage.plugins import loaded_plugins
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.plugins import loaded_plugins
 
 T = TypeVar("T")
 

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from domainbed_sage.cluster.slurm import QueuedJob
-from domainbed_sage.errors import UserError
-from domainbed_sage.files import explained, write_atomically
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import explained, write_atomically
 
 JOBS = "jobs"
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from domainbed_sage import files
-from domainbed_sage.errors import UserError, raise_all
+from domainbed_sage.core import files
+from domainbed_sage.core.errors import UserError, raise_all
 
 Positive = Annotated[int, Field(ge=1)]
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 
 log = logging.getLogger(__name__)
 

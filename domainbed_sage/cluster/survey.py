@@ -19,8 +19,8 @@ from domainbed_sage.cluster import ledger, slurm
 from domainbed_sage.cluster.ledger import Array
 from domainbed_sage.cluster.slurm import QueuedJob
 from domainbed_sage.config import RunConfig
-from domainbed_sage.errors import UserError
-from domainbed_sage.files import write_atomically
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import write_atomically
 from domainbed_sage.run_folder import FAILED, read_note
 
 log = logging.getLogger(__name__)

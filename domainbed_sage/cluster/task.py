@@ -17,10 +17,10 @@ from submitit.helpers import DelayedSubmission
 
 from domainbed_sage.cluster.site import require_free
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.plugins import load_plugin
 from domainbed_sage.local import Outcome, run_missing
 from domainbed_sage.ownership import Owner
-from domainbed_sage.plugins import load_plugin
 from domainbed_sage.run_folder import failed_in, note_refusal
 
 LINGER_S = 600.0

@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import disk, parquet, prepared, terra
 from domainbed_sage.data.archives import unpack
 from domainbed_sage.data.sources import CameraTraps, Rows, Source
 from domainbed_sage.data.specs import DatasetSpec
-from domainbed_sage.errors import UserError
 
 DEPTH = 4  # folders around the environments, e.g. data/PACS/kfold/art_painting
 

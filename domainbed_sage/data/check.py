@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import corrupt, disk, layout, manifest
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.specs import DatasetSpec
-from domainbed_sage.errors import UserError
 
 
 def check(

@@ -14,11 +14,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import write_atomically
 from domainbed_sage.data.decode import Decoder
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.splits import Split
-from domainbed_sage.errors import UserError
-from domainbed_sage.files import write_atomically
 
 FILE = "CORRUPT.txt"
 SHOWN = 10

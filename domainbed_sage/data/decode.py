@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 
 Decode: TypeAlias = Literal["full", "draft", "resized"]
 

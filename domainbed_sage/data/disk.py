@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from domainbed_sage import files
-from domainbed_sage.files import readable
+from domainbed_sage.core import files
+from domainbed_sage.core.files import readable
 
 explained = partial(files.explained, elsewhere="--data_dir")
 require = partial(files.require_space, advice="Free some space, or choose another --data_dir. Nothing was written.")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from domainbed_sage.core.errors import UserError, raise_all
+from domainbed_sage.core.files import digest
 from domainbed_sage.data import prepared
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.layout import Expected, OtherCounts, population
-from domainbed_sage.errors import UserError, raise_all
-from domainbed_sage.files import digest
 
 NAME = "DomainNet"
 LIST_URL = "https://raw.githubusercontent.com/facebookresearch/DomainBed/main/domainbed/misc/domain_net_duplicates.txt"

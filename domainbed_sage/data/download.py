@@ -14,9 +14,9 @@ from typing import Any
 import httpx2
 from tqdm import tqdm
 
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import digest, flush
 from domainbed_sage.data import disk
-from domainbed_sage.errors import UserError
-from domainbed_sage.files import digest, flush
 
 ATTEMPTS = 5
 PAUSE_S = 1.0

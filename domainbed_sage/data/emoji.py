@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from domainbed_sage.core.errors import UserError, raise_all
+from domainbed_sage.core.files import digest
 from domainbed_sage.data.environment import ArrayEnvironment, Environment, MultiDomainDataset
-from domainbed_sage.errors import UserError, raise_all
-from domainbed_sage.files import digest
 
 SHIPPED = Path(__file__).parent / "emoji_styles"
 LARGE = "EmojiStylesLarge"

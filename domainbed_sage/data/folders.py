@@ -8,11 +8,11 @@ import numpy as np
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
+from domainbed_sage.core.errors import UserError, raise_all
 from domainbed_sage.data import corrupt, prepared, resized
 from domainbed_sage.data.decode import DecodedCache, Decoder
 from domainbed_sage.data.environment import Environment, MultiDomainDataset
 from domainbed_sage.data.layout import Expected, folder_mistakes, population
-from domainbed_sage.errors import UserError, raise_all
 
 
 class FolderEnvironment(Environment):

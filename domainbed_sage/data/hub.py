@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.sources import Hub
-from domainbed_sage.errors import UserError
 
 
 @dataclass(frozen=True)

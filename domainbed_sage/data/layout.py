@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import prepared
-from domainbed_sage.errors import UserError
 
 
 class OtherCounts(UserError):  # noqa: N818 - reads as what it is

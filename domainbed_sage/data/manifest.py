@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 from tqdm import tqdm
 
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import digest, write_atomically
 from domainbed_sage.data.layout import images
-from domainbed_sage.errors import UserError
-from domainbed_sage.files import digest, write_atomically
 
 FILE = "MANIFEST.csv"
 HEADER = ["path", "size", "sha256"]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from domainbed_sage.core.errors import NoSpace, UserError
+from domainbed_sage.core.files import digest
 from domainbed_sage.data import arrange, disk, download, hub, prepared
 from domainbed_sage.data.archives import DamagedArchive
 from domainbed_sage.data.environment import MultiDomainDataset
@@ -19,8 +21,6 @@ from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.layout import OtherCounts
 from domainbed_sage.data.sources import Drive, Hub, Own, Source
 from domainbed_sage.data.specs import DatasetSpec
-from domainbed_sage.errors import NoSpace, UserError
-from domainbed_sage.files import digest
 
 Say = Callable[[str], None]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import disk
 from domainbed_sage.data.sources import Rows
-from domainbed_sage.errors import UserError
 
 BATCH = 128
 NAMED = "file names are those of the parquet tables of {repo}"

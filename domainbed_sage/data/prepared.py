@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from domainbed_sage.errors import UserError
-from domainbed_sage.files import write_atomically
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import write_atomically
 
 PREPARED, SUBSET = "PREPARED.json", "SUBSET.txt"
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import atomic
 from domainbed_sage.data.decode import Decoder
 from domainbed_sage.data.environment import MultiDomainDataset
-from domainbed_sage.errors import UserError
-from domainbed_sage.files import atomic
 
 AHEAD = 256  # images decoded before they are written
 

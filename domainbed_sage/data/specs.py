@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.registry import Registry
 from domainbed_sage.data import emoji, sources
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.layout import Expected
 from domainbed_sage.data.sources import Source
-from domainbed_sage.errors import UserError
-from domainbed_sage.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domainbed_sage.seeding import seed_hash
+from domainbed_sage.core.seeding import seed_hash
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from domainbed_sage.core.hparams import Power
 from domainbed_sage.data.corrupt import Corrupt
 from domainbed_sage.data.decode import Decode
-from domainbed_sage.hparams import Power
 from domainbed_sage.models.base import ImageSpec
 
 Transform: TypeAlias = Callable[[Tensor], Tensor]

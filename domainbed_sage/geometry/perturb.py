@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.geometry.polar import PolarDtype, PolarMethod, polar_factors
 from domainbed_sage.geometry.vectors import Vector, add_, dot, in_own_memory, norm, scale_
 

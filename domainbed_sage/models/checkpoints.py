@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from domainbed_sage.errors import UserError, raise_all
-from domainbed_sage.files import digest
+from domainbed_sage.core.errors import UserError, raise_all
+from domainbed_sage.core.files import digest
 
 SUFFIXES = (".pt", ".safetensors", ".bin", ".pth")
 FORMATS = "OpenAI's TorchScript archive (.pt), a PyTorch checkpoint (.pt, .bin, .pth), or .safetensors"

@@ -11,7 +11,7 @@ from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD, OPENAI_DATASET_MEAN
 from pydantic import Field
 from torch import Tensor, nn
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.models.base import ImageSpec, Model
 from domainbed_sage.models.checkpoints import check_tensors, is_archive, read, sha256_of
 from domainbed_sage.models.registry import Provenance, register

@@ -9,8 +9,8 @@ import timm
 import torch
 from pydantic import Field
 
-from domainbed_sage.errors import UserError
-from domainbed_sage.hparams import Choice
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import Choice
 from domainbed_sage.models.base import Model
 from domainbed_sage.models.checkpoints import sha256_of
 from domainbed_sage.models.registry import Provenance, register

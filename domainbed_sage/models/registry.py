@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from domainbed_sage.core.registry import Registry
 from domainbed_sage.models.base import Model
-from domainbed_sage.registry import Registry
 
 Provenance: TypeAlias = dict[str, str | None]
 Require: TypeAlias = Callable[[Mapping[str, Any]], Provenance]

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from domainbed_sage.hparams import Choice
+from domainbed_sage.core.hparams import Choice
 from domainbed_sage.models.base import ImageSpec, Model
 from domainbed_sage.models.registry import register
 

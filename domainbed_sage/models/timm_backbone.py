@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from domainbed_sage.errors import UserError
-from domainbed_sage.hparams import Choice
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import Choice
 from domainbed_sage.models.base import ImageSpec, Model
 from domainbed_sage.models.checkpoints import State, read, sha256_of
 from domainbed_sage.models.registry import Provenance, register

@@ -17,8 +17,8 @@ import safetensors.torch
 import timm
 from open_clip import pretrained as open_clip_pretrained
 
-from domainbed_sage.errors import UserError, known
-from domainbed_sage.files import explained, write_atomically
+from domainbed_sage.core.errors import UserError, known
+from domainbed_sage.core.files import explained, write_atomically
 from domainbed_sage.models.checkpoints import FORMATS, SUFFIXES, first_line, read, sha256_of
 
 FOLDER_VARIABLE = "DOMAINBED_WEIGHTS_DIR"

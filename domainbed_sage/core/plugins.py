@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 
 ENTRY_POINTS = "domainbed_sage.plugins"
 
@@ -42,6 +42,6 @@ def loaded_plugins() -> list[Path]:
 
 
 def load_installed() -> None:
-    """Import the plugins of installed packages: their entry points in the group `domainbed_sage.plugins`."""
+    """Import the plugins of installed packages: their entry points in the group `domainbed_sage.core.plugins`."""
     for point in entry_points(group=ENTRY_POINTS):
         point.load()

@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from domainbed_sage.errors import UserError, bullets
-from domainbed_sage.seeding import seed_hash
+from domainbed_sage.core.errors import UserError, bullets
+from domainbed_sage.core.seeding import seed_hash
 
 
 class Search(Protocol):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from domainbed_sage.errors import NoSpace, UserError
+from domainbed_sage.core.errors import NoSpace, UserError
 
 CONTINUES = (
     "What was recorded before is safe. Free some space and start the same command again: it continues from its last "

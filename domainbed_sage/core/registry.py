@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from domainbed_sage.errors import UserError, known
+from domainbed_sage.core.errors import UserError, known
 
 T = TypeVar("T")
 

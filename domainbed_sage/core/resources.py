@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from domainbed_sage.errors import UserError
+from domainbed_sage.core.errors import UserError
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def shipped(relative: str) -> Path:

@@ -1,0 +1,1 @@
+"""What every wing builds on: registries, hyperparameters, errors, files, seeds, plugins, shipped files."""
