@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
-from domainbed_sage.batch import DomainBatch
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared, validate
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models import ImageSpec, Model
 from domainbed_sage.optimizers import adam
 

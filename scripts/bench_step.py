@@ -32,8 +32,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from domainbed_sage.algorithms import Problem, algorithms
-from domainbed_sage.batch import DomainBatch
 from domainbed_sage.core.hparams import declared
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.polar import polar_factors
 from domainbed_sage.models import Model, models
 from domainbed_sage.optimizers import adam

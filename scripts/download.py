@@ -10,7 +10,7 @@ from pathlib import Path
 from domainbed_sage.cli import guarded
 from domainbed_sage.cli.data import summary
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data.obtain import obtain
+from domainbed_sage.data.acquire.obtain import obtain
 from domainbed_sage.data.specs import find
 
 BENCHMARKS = ("VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet")

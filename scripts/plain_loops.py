@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from domainbed_sage.batch import DomainBatch
+from domainbed_sage.data.batch import DomainBatch
 
 
 def erm(model: nn.Module, optimizer: Optimizer, batch: DomainBatch) -> None:

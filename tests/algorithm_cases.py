@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from domainbed_sage.algorithms import Problem, algorithms
-from domainbed_sage.batch import DomainBatch
 from domainbed_sage.core.hparams import declared, validate
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models import ImageSpec, Model
 from domainbed_sage.optimizers import adam
 

@@ -7,7 +7,7 @@ from algorithm_cases import NETWORKS, algorithm, batches, mlp, one_thread, run, 
 from reference.literals import LITERALS
 from torch.optim import Adam
 
-from domainbed_sage.batch import DomainBatch
+from domainbed_sage.data.batch import DomainBatch
 
 
 def assert_close(ours, theirs, tolerance=1e-9):

@@ -33,7 +33,7 @@ from properties import (
 from torch import nn
 
 from domainbed_sage.algorithms import algorithms
-from domainbed_sage.batch import DomainBatch
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.optimizers import sgd
 from domainbed_sage.verify import replay
 

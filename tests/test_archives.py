@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from domainbed_sage.core.errors import NoSpace, UserError
-from domainbed_sage.data.archives import DamagedArchive, unpack
+from domainbed_sage.data.acquire.archives import DamagedArchive, unpack
 
 FILES = {"kfold/photo/dog/056_0001.jpg": b"\xff\xd8" * 700, "kfold/Real World/a b.jpg": b"x", "kfold/empty.txt": b""}
 

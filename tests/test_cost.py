@@ -12,9 +12,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from domainbed_sage.algorithms import Problem, algorithms
-from domainbed_sage.batch import DomainBatch
 from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.cost import LiveBytes, cost_of, count_pass, step_cost
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry import polar
 from domainbed_sage.geometry.polar import polar_factor, polar_flops
 from domainbed_sage.models import models

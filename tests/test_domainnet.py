@@ -10,7 +10,7 @@ from local_server import serve
 
 from domainbed_sage import cli
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import domainnet
+from domainbed_sage.data.acquire import domainnet
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.layout import Expected
 from domainbed_sage.data.specs import datasets

@@ -12,7 +12,7 @@ import pytest
 from local_server import Cut, Site, serve
 
 from domainbed_sage.core.errors import NoSpace, UserError
-from domainbed_sage.data import disk, download
+from domainbed_sage.data.acquire import disk, download
 
 CONTENT = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -7,7 +7,7 @@ import pytest
 
 from domainbed_sage import cli
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import manifest
+from domainbed_sage.data.acquire import manifest
 from domainbed_sage.data.specs import datasets
 
 PACS = datasets["PACS"]

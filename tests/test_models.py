@@ -11,9 +11,9 @@ from properties import assert_same_bits
 from torch import nn
 
 from domainbed_sage.algorithms import Problem, algorithms
-from domainbed_sage.batch import DomainBatch
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared, validate
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models import ImageSpec, Model, models
 from domainbed_sage.models.efficientnet import SHA256, weights_path
 from domainbed_sage.optimizers import adam

@@ -18,8 +18,8 @@ from local_server import REVISION, Cut, Site, serve
 
 from domainbed_sage import cli
 from domainbed_sage.core.errors import NoSpace, UserError
-from domainbed_sage.data import download
-from domainbed_sage.data.obtain import obtain
+from domainbed_sage.data.acquire import download
+from domainbed_sage.data.acquire.obtain import obtain
 from domainbed_sage.data.sources import Own, Source, Urls, domainbed_hub
 from domainbed_sage.data.specs import datasets
 

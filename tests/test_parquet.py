@@ -15,8 +15,8 @@ import pytest
 from local_server import Site, serve
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import obtain as module
-from domainbed_sage.data import parquet
+from domainbed_sage.data.acquire import obtain as module
+from domainbed_sage.data.acquire import parquet
 from domainbed_sage.data.sources import parquet as rows_of
 from domainbed_sage.data.specs import datasets
 

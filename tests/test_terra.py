@@ -13,9 +13,9 @@ import pytest
 
 from domainbed_sage import cli
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import terra
+from domainbed_sage.data.acquire import terra
+from domainbed_sage.data.acquire.obtain import rebuild_terra
 from domainbed_sage.data.folders import read_folders
-from domainbed_sage.data.obtain import rebuild_terra
 from domainbed_sage.data.specs import datasets
 
 CATEGORIES = ("bird", "bobcat", "car", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from domainbed_sage.batch import DomainBatch
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import Precision, check_survival, perturbed
 from domainbed_sage.geometry.vectors import Vector, gram, in_own_memory, weighted_mean_
 from domainbed_sage.models.base import Model

@@ -2,7 +2,7 @@
 
 from domainbed_sage.algorithms.base import Algorithm, Metrics
 from domainbed_sage.algorithms.registry import register
-from domainbed_sage.batch import DomainBatch
+from domainbed_sage.data.batch import DomainBatch
 
 
 @register("ERM")

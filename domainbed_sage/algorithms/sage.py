@@ -9,8 +9,8 @@ from pydantic import Field
 
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
 from domainbed_sage.algorithms.registry import register
-from domainbed_sage.batch import DomainBatch
 from domainbed_sage.core.hparams import Power
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import spectral_ascent
 from domainbed_sage.geometry.polar import PolarDtype, PolarMethod, polar_flops
 from domainbed_sage.geometry.vectors import add_noise_, agreement, norm

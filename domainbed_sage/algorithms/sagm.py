@@ -7,8 +7,8 @@ from pydantic import Field
 
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
 from domainbed_sage.algorithms.registry import register
-from domainbed_sage.batch import DomainBatch
 from domainbed_sage.core.hparams import Choice, Power
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import SMALLEST_NORM
 from domainbed_sage.geometry.vectors import add_, norm, scale, scale_
 

@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import check, corrupt, disk, domainnet, download, emoji, resized
+from domainbed_sage.data import corrupt, emoji, resized
+from domainbed_sage.data.acquire import check, disk, domainnet, download
+from domainbed_sage.data.acquire.obtain import obtain, rebuild_terra
 from domainbed_sage.data.decode import decoder
 from domainbed_sage.data.environment import MultiDomainDataset
-from domainbed_sage.data.obtain import obtain, rebuild_terra
 from domainbed_sage.data.sources import Own, Source
 from domainbed_sage.data.specs import DatasetSpec, datasets, find
 

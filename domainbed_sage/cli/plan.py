@@ -8,8 +8,8 @@ from statistics import median
 import torch
 
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
-from domainbed_sage.batch import DomainBatch
 from domainbed_sage.config import RunConfig
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import models
 from domainbed_sage.optimizers import optimizers

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from domainbed_sage.batch import DomainBatch
 from domainbed_sage.core.seeding import generator, step_seed
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.data.environment import Environment
 from domainbed_sage.data.transforms import Transform
 

@@ -16,7 +16,7 @@ from typing import IO
 from tqdm import tqdm
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import disk
+from domainbed_sage.data.acquire import disk
 
 LIMIT_BYTES = 200 * 10**9
 BEGINNINGS = (b"PK", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # zip, gzip, bzip2, xz

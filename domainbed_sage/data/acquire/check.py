@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import corrupt, disk, layout, manifest
+from domainbed_sage.data import corrupt, layout
+from domainbed_sage.data.acquire import disk, manifest
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.specs import DatasetSpec
 

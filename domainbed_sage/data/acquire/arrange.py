@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import disk, parquet, prepared, terra
-from domainbed_sage.data.archives import unpack
+from domainbed_sage.data import prepared
+from domainbed_sage.data.acquire import disk, parquet, terra
+from domainbed_sage.data.acquire.archives import unpack
 from domainbed_sage.data.sources import CameraTraps, Rows, Source
 from domainbed_sage.data.specs import DatasetSpec
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import digest, flush
-from domainbed_sage.data import disk
+from domainbed_sage.data.acquire import disk
 
 ATTEMPTS = 5
 PAUSE_S = 1.0

@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.core.files import digest
-from domainbed_sage.data import arrange, disk, download, hub, prepared
-from domainbed_sage.data.archives import DamagedArchive
+from domainbed_sage.data import prepared
+from domainbed_sage.data.acquire import arrange, disk, download, hub
+from domainbed_sage.data.acquire.archives import DamagedArchive
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.layout import OtherCounts

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import disk
+from domainbed_sage.data.acquire import disk
 
 LOCATIONS = ("100", "38", "43", "46")
 CATEGORIES = ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel")

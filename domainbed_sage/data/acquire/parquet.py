@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import disk
+from domainbed_sage.data.acquire import disk
 from domainbed_sage.data.sources import Rows
 
 BATCH = 128

@@ -1,0 +1,1 @@
+"""How a dataset comes to its folder: download, unpack, arrange, rebuild, check."""
