@@ -19,7 +19,7 @@ from domainbed_sage.data.transforms import DataOptions
 from domainbed_sage.evaluate import Evaluation
 from domainbed_sage.geometry.perturb import Precision
 from domainbed_sage.models import models
-from domainbed_sage.optimizers import optimizers
+from domainbed_sage.models.optimizers import optimizers
 
 DESCRIPTION = "the description of the run"
 TRAINING_PRECISIONS = ("fp32", "tf32", "bf16", "fp16")  # fp64 is for the replay of recorded trajectories

@@ -42,7 +42,7 @@ from domainbed_sage.algorithms import Algorithm, algorithms
 from domainbed_sage.config import RunConfig
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import Model, models
-from domainbed_sage.optimizers import optimizers
+from domainbed_sage.models.optimizers import optimizers
 
 FEWEST_ROWS = 2  # BatchNorm takes no fewer
 

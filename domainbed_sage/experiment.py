@@ -20,7 +20,7 @@ from domainbed_sage.data.stream import TrainStream
 from domainbed_sage.data.transforms import DataOptions, Transform, eval_transform, normalize, train_transform
 from domainbed_sage.evaluate import Evaluator
 from domainbed_sage.models import models
-from domainbed_sage.optimizers import optimizers
+from domainbed_sage.models.optimizers import optimizers
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models import ImageSpec, Model
-from domainbed_sage.optimizers import adam
+from domainbed_sage.models.optimizers import adam
 
 TOLERANCE = 1e-9
 

@@ -36,7 +36,7 @@ from domainbed_sage.core.hparams import declared
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.polar import polar_factors
 from domainbed_sage.models import Model, models
-from domainbed_sage.optimizers import adam
+from domainbed_sage.models.optimizers import adam
 
 Contestants = dict[str, Callable[[], object]]
 

@@ -12,7 +12,7 @@ from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models import ImageSpec, Model
-from domainbed_sage.optimizers import adam
+from domainbed_sage.models.optimizers import adam
 
 CLASSES, IMAGE = 4, ImageSpec(0, (0, 0, 0), (1, 1, 1))
 ADAM = {"lr": 1e-2, "weight_decay": 1e-3}

@@ -10,7 +10,7 @@ from reference.literals import loss_and_gradient, smallest_cosine_and_loss
 from reference.sage_literal import flat
 
 from domainbed_sage.geometry.polar import polar_factor
-from domainbed_sage.optimizers import adam, sgd
+from domainbed_sage.models.optimizers import adam, sgd
 
 SEARCH = {"start": 0, "end": 9, "trials": 6}
 

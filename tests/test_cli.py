@@ -20,7 +20,7 @@ from domainbed_sage.cli import main
 from domainbed_sage.core.hparams import declared
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import models
-from domainbed_sage.optimizers import optimizers
+from domainbed_sage.models.optimizers import optimizers
 
 pytestmark = pytest.mark.usefixtures("forget_plugins", "restore_signals")
 SMALL = ["--device", "cpu", "--steps", "6", "--checkpoint_freq", "3", "--hparams", '{"width": 8, "batch_size": 2}']

@@ -18,7 +18,7 @@ from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry import polar
 from domainbed_sage.geometry.polar import polar_factor, polar_flops
 from domainbed_sage.models import models
-from domainbed_sage.optimizers import adam
+from domainbed_sage.models.optimizers import adam
 from domainbed_sage.plan import StepTime, plan
 
 CLASSES = ["a", "b", "c"]

@@ -15,7 +15,7 @@ from torch.nn.utils import parameters_to_vector
 from domainbed_sage.geometry.perturb import spectral_ascent
 from domainbed_sage.geometry.vectors import agreement
 from domainbed_sage.models import Model
-from domainbed_sage.optimizers import sgd
+from domainbed_sage.models.optimizers import sgd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import plain_loops

@@ -23,7 +23,7 @@ from domainbed_sage.core.hparams import (
 )
 from domainbed_sage.core.registry import Registry
 from domainbed_sage.models import models
-from domainbed_sage.optimizers import adam, optimizers
+from domainbed_sage.models.optimizers import adam, optimizers
 
 CONFIGURABLES = {
     **{f"algorithm {name}": cls for name, cls in algorithms.items()},

@@ -16,7 +16,7 @@ from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models import ImageSpec, Model, models
 from domainbed_sage.models.efficientnet import SHA256, weights_path
-from domainbed_sage.optimizers import adam
+from domainbed_sage.models.optimizers import adam
 
 LITE = "tf_efficientnet_lite0"
 CLASSES = ("bird", "car", "chair", "dog", "person")

@@ -16,7 +16,7 @@ from domainbed_sage.algorithms import base
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.geometry.perturb import perturbed
 from domainbed_sage.models import Model
-from domainbed_sage.optimizers import sgd
+from domainbed_sage.models.optimizers import sgd
 
 
 def random_like(params, scale=1e-3):

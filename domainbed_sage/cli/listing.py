@@ -11,7 +11,7 @@ from domainbed_sage.cli import machine
 from domainbed_sage.core.hparams import declared, describe
 from domainbed_sage.data.transforms import DataOptions
 from domainbed_sage.models import models
-from domainbed_sage.optimizers import optimizers
+from domainbed_sage.models.optimizers import optimizers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

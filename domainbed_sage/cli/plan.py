@@ -12,7 +12,7 @@ from domainbed_sage.config import RunConfig
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import models
-from domainbed_sage.optimizers import optimizers
+from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.plan import StepTime, plan
 
 REPEATS = 3
