@@ -17,7 +17,7 @@ from domainbed_sage import ownership
 from domainbed_sage.config import RunConfig, read_config
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import atomic, explained, flush, write_atomically
-from domainbed_sage.records import read_run
+from domainbed_sage.results.records import read_run
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import re
 import sys
 from pathlib import Path
 
-from domainbed_sage import render, tables
-from domainbed_sage.results_folder import load_records
-from domainbed_sage.selection import METHODS
+from domainbed_sage.results import render, tables
+from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.selection import METHODS
 
 Rows = list[list[str]]
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from domainbed_sage.cli import guarded, table
-from domainbed_sage.selection import METHODS
+from domainbed_sage.results.selection import METHODS
 
 
 def main(args: argparse.Namespace) -> int:

@@ -13,8 +13,8 @@ from domainbed_sage.data.splits import split
 from domainbed_sage.data.transforms import DataOptions, eval_transform, normalize
 from domainbed_sage.evaluate import Evaluator, fraction
 from domainbed_sage.models import models
-from domainbed_sage.results_folder import load_records
-from domainbed_sage.selection import METHODS
+from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.selection import METHODS
 
 TEST_ENV = 1
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from reference import sweep_folder
 
-from domainbed_sage import paper, tables
 from domainbed_sage.core import resources
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results_folder import load_records
+from domainbed_sage.results import paper, tables
+from domainbed_sage.results.folder import load_records
 
 
 @pytest.fixture

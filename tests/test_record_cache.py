@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from domainbed_sage import record_cache, results_folder
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results_folder import load_records
+from domainbed_sage.results import folder as results_folder
+from domainbed_sage.results import record_cache
+from domainbed_sage.results.folder import load_records
 
 
 @pytest.fixture(autouse=True)

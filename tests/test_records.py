@@ -8,8 +8,8 @@ import pytest
 from reference import sweep_folder
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.records import read_run
-from domainbed_sage.results_folder import load_records
+from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.records import read_run
 
 NAN = float("nan")
 

@@ -6,8 +6,8 @@ import pytest
 from reference import domainbed_selection, sweep_folder
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results_folder import load_records
-from domainbed_sage.selection import METHODS, Selected, leave_one_domain_out, oracle, training_domain
+from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.selection import METHODS, Selected, leave_one_domain_out, oracle, training_domain
 
 NAN = float("nan")
 

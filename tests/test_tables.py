@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from reference import domainbed_selection, sweep_folder
 
-from domainbed_sage import render, tables
 from domainbed_sage.cli import table as table_command
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results_folder import load_records
-from domainbed_sage.selection import METHODS
-from domainbed_sage.tables import Cell
+from domainbed_sage.results import render, tables
+from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.selection import METHODS
+from domainbed_sage.results.tables import Cell
 
 PNG = b"\x89PNG\r\n"
 

@@ -16,7 +16,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import emoji
 from domainbed_sage.data.splits import split
 from domainbed_sage.data.stream import TrainStream
-from domainbed_sage.results_folder import load_records
+from domainbed_sage.results.folder import load_records
 
 # DomainBed `scripts/train.py`: its options, and the keys of its records.
 DOMAINBED_ARGS = {

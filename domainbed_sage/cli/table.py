@@ -5,10 +5,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbed_sage import paper, render, tables
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.results_folder import load_records
-from domainbed_sage.selection import METHODS
+from domainbed_sage.results import paper, render, tables
+from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.selection import METHODS
 
 _DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, and write them as Markdown, LaTeX, CSV and
 PNG. Runs that are not finished, missing runs and foreign entries are named below the tables."""

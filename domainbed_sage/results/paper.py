@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from domainbed_sage import render
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.core.resources import shipped
-from domainbed_sage.selection import Method
-from domainbed_sage.tables import AVERAGE, Cell, Table, average
+from domainbed_sage.results import render
+from domainbed_sage.results.selection import Method
+from domainbed_sage.results.tables import AVERAGE, Cell, Table, average
 
 DATASETS = ("PACS", "VLCS", "OfficeHome", "TerraIncognita", "DomainNet")
 ROUNDING = 0.1  # numbers printed to 0.1 shift an average by up to 0.05, and the average itself is rounded by as much

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.records import RunRecord
-from domainbed_sage.tables import AVERAGE, Cell, Grid, Table
+from domainbed_sage.results.records import RunRecord
+from domainbed_sage.results.tables import AVERAGE, Cell, Grid, Table
 
 _DOT, _BEST, _FAINT, _INK = "#33658a", "#c8553d", "#8a8a8a", "#333333"
 _COLOURS = (_DOT, _BEST, "#4f9d69", "#8d6a9f", "#d99a2b", "#3d3d3d", "#5fb3c4", "#b5656b", "#8a8a3c", "#999999")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.records import FloatArray, RunRecord
+from domainbed_sage.results.records import FloatArray, RunRecord
 
 
 @dataclass(frozen=True)

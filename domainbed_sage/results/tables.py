@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.records import RunRecord
-from domainbed_sage.selection import METHODS, Method
+from domainbed_sage.results.records import RunRecord
+from domainbed_sage.results.selection import METHODS, Method
 
 Key = tuple[str, str, int, int]  # dataset, algorithm, held-out environment, trial seed
 AVERAGE = "Avg"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from domainbed_sage import record_cache
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.record_cache import Cached, Stamp
-from domainbed_sage.records import RESULTS, RunRecord, read_run, run_record
+from domainbed_sage.results import record_cache
+from domainbed_sage.results.record_cache import Cached, Stamp
+from domainbed_sage.results.records import RESULTS, RunRecord, read_run, run_record
 
 PARALLEL_FROM = 1000  # runs
 CHUNK = 100

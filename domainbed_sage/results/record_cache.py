@@ -17,7 +17,7 @@ import numpy as np
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import atomic
-from domainbed_sage.records import FloatArray, RunRecord
+from domainbed_sage.results.records import FloatArray, RunRecord
 
 FILE = "records.npz"
 VERSION = 1

@@ -1,0 +1,1 @@
+"""From the records that runs leave behind to tables and pictures; nothing here trains."""
