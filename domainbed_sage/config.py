@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -16,11 +16,11 @@ from domainbed_sage.core.errors import UserError, raise_all
 from domainbed_sage.core.hparams import HParam, declared, resolve, validate
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
-from domainbed_sage.evaluate import Evaluation
 from domainbed_sage.geometry.perturb import Precision
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 
+Evaluation: TypeAlias = Literal["lazy", "full"]
 DESCRIPTION = "the description of the run"
 TRAINING_PRECISIONS = ("fp32", "tf32", "bf16", "fp16")  # fp64 is for the replay of recorded trajectories
 

@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from domainbed_sage.config import RunConfig, make_config
+from domainbed_sage.config import Evaluation, RunConfig, make_config
 from domainbed_sage.core.errors import UserError, raise_all
 from domainbed_sage.core.plugins import load_plugin
 from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.evaluate import Evaluation
 from domainbed_sage.geometry.perturb import Precision
 
 PositiveInt = Annotated[int, Field(ge=1)]

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from domainbed_sage.callbacks import Callback, callbacks, curves
 from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.training.callbacks import Callback, callbacks, curves
 
 
 @callbacks.register("wandb")

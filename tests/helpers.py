@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from domainbed_sage import train
 from domainbed_sage.config import Machine, RunConfig, make_config
+from domainbed_sage.training import train
 
 STEPS = 6
 HPARAMS = {
@@ -26,7 +26,7 @@ OF_THE_MOMENT = ("step_time", "mem_gb", "commit")
 
 _sessions: list[int] = []  # leaders of the processes that a test starts
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["domainbed_sage.train", "domainbed_sage.cli"])
+_processes.set_forkserver_preload(["domainbed_sage.training.train", "domainbed_sage.cli"])
 
 
 def small_config(algorithm="ERM", *, hparams=None, **changes) -> RunConfig:
@@ -189,7 +189,7 @@ def hold_lock(folder):
 
 
 def _hold_lock(folder, locked):
-    from domainbed_sage.run_folder import RunFolder
+    from domainbed_sage.training.run_folder import RunFolder
 
     with RunFolder(folder).locked():
         locked.set()

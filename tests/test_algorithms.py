@@ -35,7 +35,7 @@ from torch import nn
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models.optimizers import sgd
-from domainbed_sage.verify import replay
+from domainbed_sage.training.verify import replay
 
 GOLDENS = Path(__file__).parent / "data" / "goldens.npz"
 NAMES = sorted(algorithms)  # at collection, before any plugin

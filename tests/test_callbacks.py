@@ -11,8 +11,8 @@ import pytest
 from helpers import assert_same, records, run, small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from domainbed_sage.callbacks import Callback, callbacks, curves
 from domainbed_sage.core.errors import Stopped, UserError
+from domainbed_sage.training.callbacks import Callback, callbacks, curves
 
 EXAMPLE = Path(__file__).parent.parent / "scripts" / "wandb_callback.py"
 

@@ -12,7 +12,6 @@ from generated_trees import few, plant
 from helpers import on_cpu
 from PIL import Image
 
-from domainbed_sage import experiment, train
 from domainbed_sage.cli import main
 from domainbed_sage.config import make_config
 from domainbed_sage.core.errors import UserError
@@ -20,6 +19,7 @@ from domainbed_sage.data import resized
 from domainbed_sage.data.decode import Decoder, decoder
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.transforms import DataOptions
+from domainbed_sage.training import experiment, train
 
 
 @pytest.fixture

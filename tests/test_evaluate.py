@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from domainbed_sage import train
 from domainbed_sage.config import Machine, make_config
 from domainbed_sage.data.emoji import load_small
 from domainbed_sage.data.splits import split
 from domainbed_sage.data.transforms import DataOptions, eval_transform, normalize
-from domainbed_sage.evaluate import Evaluator, fraction
 from domainbed_sage.models import models
 from domainbed_sage.results.folder import load_records
 from domainbed_sage.results.selection import METHODS
+from domainbed_sage.training import train
+from domainbed_sage.training.evaluate import Evaluator, fraction
 
 TEST_ENV = 1
 

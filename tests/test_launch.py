@@ -14,8 +14,8 @@ from domainbed_sage.cluster.task import Task
 from domainbed_sage.config import Machine
 from domainbed_sage.core import files
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.run_folder import note_failure
 from domainbed_sage.sweep import read_sweep
+from domainbed_sage.training.run_folder import note_failure
 
 pytestmark = pytest.mark.usefixtures("forget_plugins", "restore_signals")
 TEXT = """

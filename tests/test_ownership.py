@@ -10,9 +10,9 @@ import threading
 import pytest
 from helpers import assert_same, ended, on_cpu, records, run, small_config, start, wait_for
 
-from domainbed_sage import ownership, train
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.ownership import Fenced, Owner, owned
+from domainbed_sage.training import ownership, train
+from domainbed_sage.training.ownership import Fenced, Owner, owned
 
 FIRST = Owner(1, "node1", "77_3", 0)
 SECOND = Owner(2, "node2", "77_3", 1)

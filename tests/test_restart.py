@@ -8,8 +8,8 @@ import pytest
 import torch
 from helpers import HPARAMS, STEPS, assert_same, ended, on_cpu, records, run, small_config, start, weights
 
-from domainbed_sage import train
 from domainbed_sage.core.errors import Stopped
+from domainbed_sage.training import train
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from helpers import assert_same, hold_lock, records, run, small_config
 
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import temporary_name
-from domainbed_sage.run_folder import RunFolder
+from domainbed_sage.training.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from domainbed_sage.cluster.ledger import Array
 from domainbed_sage.cluster.slurm import QueuedJob
 from domainbed_sage.cluster.survey import RunState, Survey, survey
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.run_folder import note_failure
 from domainbed_sage.sweep import Sweep
+from domainbed_sage.training.run_folder import note_failure
 
 SWEEP = Sweep(name="s", datasets={"EmojiStyles": None}, algorithms={"ERM": {}, "SAGE": {}}, trials=1)
 

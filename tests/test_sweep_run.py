@@ -16,8 +16,8 @@ from domainbed_sage import local
 from domainbed_sage.cli import main
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.local import Outcome, run_missing
-from domainbed_sage.run_folder import RunFolder
 from domainbed_sage.sweep import read_sweep
+from domainbed_sage.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("forget_plugins", "restore_signals")
 

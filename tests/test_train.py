@@ -10,13 +10,13 @@ import torch
 from helpers import assert_same, on_cpu, records, run, small_config, weights
 from PIL import Image
 
-from domainbed_sage import train
 from domainbed_sage.algorithms import Algorithm
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import emoji
 from domainbed_sage.data.splits import split
 from domainbed_sage.data.stream import TrainStream
 from domainbed_sage.results.folder import load_records
+from domainbed_sage.training import train
 
 # DomainBed `scripts/train.py`: its options, and the keys of its records.
 DOMAINBED_ARGS = {

@@ -12,7 +12,7 @@ from torch import nn
 from domainbed_sage import cli
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.models import ImageSpec, Model
-from domainbed_sage.verify import TOLERANCE, Deviation, known_as, replay, report
+from domainbed_sage.training.verify import TOLERANCE, Deviation, known_as, replay, report
 
 ADAM = {"lr": 0.02, "weight_decay": 0.01}
 

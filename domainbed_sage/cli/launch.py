@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from domainbed_sage import train
 from domainbed_sage.cli import machine
 from domainbed_sage.cluster import launch as cluster
 from domainbed_sage.cluster import ledger, site, slurm
 from domainbed_sage.cluster.gpus import visible
 from domainbed_sage.config import RunConfig
 from domainbed_sage.local import Outcome, run_missing
+from domainbed_sage.training import train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,10 +6,10 @@ import sys
 import threading
 from pathlib import Path
 
-from domainbed_sage import train
 from domainbed_sage.cli import machine
 from domainbed_sage.config import make_config
 from domainbed_sage.core.hparams import parse_json
+from domainbed_sage.training import train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

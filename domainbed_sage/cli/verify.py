@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from domainbed_sage.verify import TOLERANCE, replay, report
+from domainbed_sage.training.verify import TOLERANCE, replay, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from domainbed_sage import provenance
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import UserError
@@ -18,9 +17,10 @@ from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import Split, split
 from domainbed_sage.data.stream import TrainStream
 from domainbed_sage.data.transforms import DataOptions, Transform, eval_transform, normalize, train_transform
-from domainbed_sage.evaluate import Evaluator
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
+from domainbed_sage.training import provenance
+from domainbed_sage.training.evaluate import Evaluator
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Accuracy of a model on the splits of the environments, on the full grid or where it is needed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from domainbed_sage.data.transforms import Transform
 
 BATCH_SIZE = 64
 
-Evaluation: TypeAlias = Literal["lazy", "full"]
 Accuracies: TypeAlias = dict[str, float]
 
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from domainbed_sage import provenance
-from domainbed_sage.callbacks import Callbacks
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.seeding import step_seed
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.evaluate import Accuracies
-from domainbed_sage.experiment import Experiment, build
-from domainbed_sage.run_folder import RunFolder
+from domainbed_sage.training import provenance
+from domainbed_sage.training.callbacks import Callbacks
+from domainbed_sage.training.evaluate import Accuracies
+from domainbed_sage.training.experiment import Experiment, build
+from domainbed_sage.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -64,7 +64,7 @@ def device_name(device: torch.device) -> str:
 @functools.cache
 def commit() -> str | None:
     """Commit of the checkout that the package runs from, with ``+`` after it if files differ from it."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(package), *words]

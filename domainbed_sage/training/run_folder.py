@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from domainbed_sage import ownership
 from domainbed_sage.config import RunConfig, read_config
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import atomic, explained, flush, write_atomically
 from domainbed_sage.results.records import read_run
+from domainbed_sage.training import ownership
 
 log = logging.getLogger(__name__)
 

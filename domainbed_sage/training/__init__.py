@@ -1,0 +1,1 @@
+"""One run, from its description to its records: the loop, its folder, its evaluations, its restarts."""
