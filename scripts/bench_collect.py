@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from domainbed_sage.config import RunConfig
-from domainbed_sage.sweep import Sweep
+from domainbed_sage.sweeps.sweep import Sweep
 
 EVALUATIONS = 18
 ALGORITHMS = ("ERM", "SAM", "SAGM", "DISAM", "GGA", "SAGE")
@@ -30,7 +30,7 @@ TABLE = "from domainbed_sage.cli import main; main(['table', {folder!r}, '--out'
 STATUS = """
 from pathlib import Path
 from bench_collect import sweep_of
-from domainbed_sage.cluster.survey import survey
+from domainbed_sage.sweeps.cluster.survey import survey
 runs = sweep_of({runs})
 import time; began = time.perf_counter()
 print(survey(runs, Path({folder!r})).counts())

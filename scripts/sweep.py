@@ -12,8 +12,8 @@ from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import guarded, machine
 from domainbed_sage.cli.sweep import remove_incomplete, summary, write_plan
 from domainbed_sage.core.hparams import parse_json
-from domainbed_sage.local import run_missing
-from domainbed_sage.sweep import Sweep
+from domainbed_sage.sweeps.local import run_missing
+from domainbed_sage.sweeps.sweep import Sweep
 
 
 def main(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from helpers import assert_same, run
 
 from domainbed_sage.cli import main
 from domainbed_sage.core.plugins import load_plugin
-from domainbed_sage.sweep import read_sweep
+from domainbed_sage.sweeps.sweep import read_sweep
 from domainbed_sage.training import ownership
 
 ROOT = Path(__file__).parent.parent

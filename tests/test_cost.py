@@ -13,13 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.core.hparams import declared, validate
-from domainbed_sage.cost import LiveBytes, cost_of, count_pass, step_cost
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry import polar
 from domainbed_sage.geometry.polar import polar_factor, polar_flops
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import adam
-from domainbed_sage.plan import StepTime, plan
+from domainbed_sage.sweeps.cost import LiveBytes, cost_of, count_pass, step_cost
+from domainbed_sage.sweeps.estimate import StepTime, plan
 
 CLASSES = ["a", "b", "c"]
 

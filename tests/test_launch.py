@@ -9,12 +9,12 @@ import torch
 from helpers import assert_same, run
 
 from domainbed_sage.cli import main
-from domainbed_sage.cluster import task
-from domainbed_sage.cluster.task import Task
 from domainbed_sage.config import Machine
 from domainbed_sage.core import files
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.sweep import read_sweep
+from domainbed_sage.sweeps.cluster import task
+from domainbed_sage.sweeps.cluster.task import Task
+from domainbed_sage.sweeps.sweep import read_sweep
 from domainbed_sage.training.run_folder import note_failure
 
 pytestmark = pytest.mark.usefixtures("forget_plugins", "restore_signals")

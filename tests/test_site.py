@@ -6,9 +6,9 @@ import pytest
 import submitit
 import yaml
 
-from domainbed_sage.cluster import site
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.resources import shipped
+from domainbed_sage.sweeps.cluster import site
 
 EXAMPLE = "sweeps/cluster/a100_mig.yaml"
 

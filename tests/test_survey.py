@@ -11,12 +11,12 @@ from helpers import hold_lock, wait_for
 
 from domainbed_sage.cli import status
 from domainbed_sage.cli.status import advice, render, time_left
-from domainbed_sage.cluster import ledger, slurm
-from domainbed_sage.cluster.ledger import Array
-from domainbed_sage.cluster.slurm import QueuedJob
-from domainbed_sage.cluster.survey import RunState, Survey, survey
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.sweep import Sweep
+from domainbed_sage.sweeps.cluster import ledger, slurm
+from domainbed_sage.sweeps.cluster.ledger import Array
+from domainbed_sage.sweeps.cluster.slurm import QueuedJob
+from domainbed_sage.sweeps.cluster.survey import RunState, Survey, survey
+from domainbed_sage.sweeps.sweep import Sweep
 from domainbed_sage.training.run_folder import note_failure
 
 SWEEP = Sweep(name="s", datasets={"EmojiStyles": None}, algorithms={"ERM": {}, "SAGE": {}}, trials=1)

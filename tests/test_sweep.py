@@ -10,7 +10,7 @@ import yaml
 from domainbed_sage.config import make_config
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.seeding import seed_hash
-from domainbed_sage.sweep import Sweep, _Loader, read_sweep
+from domainbed_sage.sweeps.sweep import Sweep, _Loader, read_sweep
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 SMALL = "name: s\ndatasets: [EmojiStyles]\nalgorithms: [ERM]\n"

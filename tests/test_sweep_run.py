@@ -12,11 +12,11 @@ import pytest
 import torch
 from helpers import assert_same, command, ended, on_cpu, run, wait_for
 
-from domainbed_sage import local
 from domainbed_sage.cli import main
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.local import Outcome, run_missing
-from domainbed_sage.sweep import read_sweep
+from domainbed_sage.sweeps import local
+from domainbed_sage.sweeps.local import Outcome, run_missing
+from domainbed_sage.sweeps.sweep import read_sweep
 from domainbed_sage.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("forget_plugins", "restore_signals")

@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from domainbed_sage.cli import machine
-from domainbed_sage.cluster import launch as cluster
-from domainbed_sage.cluster import ledger, site, slurm
-from domainbed_sage.cluster.gpus import visible
 from domainbed_sage.config import RunConfig
-from domainbed_sage.local import Outcome, run_missing
+from domainbed_sage.sweeps.cluster import ledger, site, slurm, submit
+from domainbed_sage.sweeps.cluster.gpus import visible
+from domainbed_sage.sweeps.local import Outcome, run_missing
 from domainbed_sage.training import train
 
 
@@ -38,7 +37,7 @@ def launch(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Na
     """Start the missing runs; the outcome, unless they were only submitted.
 
     Raises:
-        UserError: see `cluster.launch`.
+        UserError: see `submit.launch`.
     """
     if args.cluster == "slurm":
         _submit(name, runs, folder, args, failed_too=False)
@@ -60,7 +59,7 @@ def retry(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Nam
     """Submit missing and failed runs.
 
     Raises:
-        UserError: see `cluster.launch`.
+        UserError: see `submit.launch`.
     """
     _submit(name, runs, folder, args, failed_too=True)
 
@@ -86,5 +85,5 @@ def _submit(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.N
     if where.data_dir is not None:
         where = replace(where, data_dir=where.data_dir.resolve())
     given = args.device is not None
-    print(cluster.launch(name, runs, where, settings, device_given=given, failed_too=failed_too))
+    print(submit.launch(name, runs, where, settings, device_given=given, failed_too=failed_too))
     print(f"See `domainbed-sage sweep status {args.file}`.")

@@ -13,7 +13,7 @@ from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
-from domainbed_sage.plan import StepTime, plan
+from domainbed_sage.sweeps.estimate import StepTime, plan
 
 REPEATS = 3
 

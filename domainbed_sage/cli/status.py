@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from domainbed_sage.cluster.survey import STATES, RunState, Survey, survey
 from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.sweeps.cluster.survey import STATES, RunState, Survey, survey
 
 LOOK_AGAIN_S = 30
 HEADS = ("done", "run", "queue", "fail", "miss")

@@ -14,9 +14,9 @@ from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.core.resources import shipped
-from domainbed_sage.local import Outcome, run_missing
 from domainbed_sage.models import models
-from domainbed_sage.sweep import Sweep, read_sweep
+from domainbed_sage.sweeps.local import Outcome, run_missing
+from domainbed_sage.sweeps.sweep import Sweep, read_sweep
 
 PLAN = "plan.json"
 

@@ -7,9 +7,9 @@ import pandas as pd
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.config import RunConfig
-from domainbed_sage.cost import step_cost
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import split
+from domainbed_sage.sweeps.cost import step_cost
 
 FORWARD_SHARE = 1 / 3  # of a forward-backward pass: the backward pass costs two forward ones
 
@@ -38,7 +38,7 @@ def cost(run: RunConfig) -> dict[str, float]:
     A pass is one forward-backward pass over a minibatch of `batch_size` rows from every source domain. On the lazy
     grid the held-out environments are counted at every evaluation, as if the source accuracy rose every time: an upper
     bound. FLOPs are those of training and of these evaluations, and `peak_bytes` the most that a step needs; both by
-    the formulas of `domainbed_sage.cost`.
+    the formulas of `domainbed_sage.sweeps.cost`.
     """
     passes = algorithms[run.algorithm].passes(run.steps, run.hparams)
     evaluations = len(range(0, run.steps, run.checkpoint_freq)) + ((run.steps - 1) % run.checkpoint_freq != 0)

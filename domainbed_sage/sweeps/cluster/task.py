@@ -15,11 +15,11 @@ import submitit
 import torch
 from submitit.helpers import DelayedSubmission
 
-from domainbed_sage.cluster.site import require_free
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.plugins import load_plugin
-from domainbed_sage.local import Outcome, run_missing
+from domainbed_sage.sweeps.cluster.site import require_free
+from domainbed_sage.sweeps.local import Outcome, run_missing
 from domainbed_sage.training.ownership import Owner
 from domainbed_sage.training.run_folder import failed_in, note_refusal
 

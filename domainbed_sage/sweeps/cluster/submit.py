@@ -11,14 +11,14 @@ from typing import TypeVar
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from domainbed_sage.cluster import ledger, slurm
-from domainbed_sage.cluster.ledger import Array
-from domainbed_sage.cluster.site import Site
-from domainbed_sage.cluster.survey import STATES, Survey, survey
-from domainbed_sage.cluster.task import Task
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.plugins import loaded_plugins
+from domainbed_sage.sweeps.cluster import ledger, slurm
+from domainbed_sage.sweeps.cluster.ledger import Array
+from domainbed_sage.sweeps.cluster.site import Site
+from domainbed_sage.sweeps.cluster.survey import STATES, Survey, survey
+from domainbed_sage.sweeps.cluster.task import Task
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from domainbed_sage.cluster import ledger, slurm
-from domainbed_sage.cluster.ledger import Array
-from domainbed_sage.cluster.slurm import QueuedJob
 from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
+from domainbed_sage.sweeps.cluster import ledger, slurm
+from domainbed_sage.sweeps.cluster.ledger import Array
+from domainbed_sage.sweeps.cluster.slurm import QueuedJob
 from domainbed_sage.training import ownership
 from domainbed_sage.training.run_folder import FAILED, read_note
 

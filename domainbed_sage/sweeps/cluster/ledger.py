@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from domainbed_sage.cluster.slurm import QueuedJob
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import explained, write_atomically
+from domainbed_sage.sweeps.cluster.slurm import QueuedJob
 
 JOBS = "jobs"
 
