@@ -16,7 +16,7 @@ test: lint types  ## what CI runs
 # On a real Slurm on this host, which is brought up and taken down (Debian packages, root).
 test-slurm: $(STAMP)  ## sweeps on a real Slurm: requeue, preemption, time limit, lost nodes, killed tasks
 	scripts/slurm_testbed.sh up
-	eval "$$(scripts/slurm_testbed.sh env)" && DOMAINBED_SAGE_SLURM_REQUIRED=1 $(BIN)/python -m pytest tests/test_slurm.py; \
+	eval "$$(scripts/slurm_testbed.sh env)" && DOMAINBED_SAGE_SLURM_REQUIRED=1 $(BIN)/python -m pytest tests/sweeps/cluster/test_slurm.py; \
 		status=$$?; scripts/slurm_testbed.sh down; exit $$status
 
 lint: $(STAMP)

@@ -17,7 +17,7 @@ from domainbed_sage.geometry.vectors import agreement
 from domainbed_sage.models import Model
 from domainbed_sage.models.optimizers import sgd
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import plain_loops
 
 HPARAMS = {"ERM": {}, "SAM": {"rho": 0.05}, "SAGE": {"rho": 0.02, "gamma": 0.05}}

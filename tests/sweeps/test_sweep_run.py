@@ -35,7 +35,7 @@ plugins: [troubled.py]
 @pytest.fixture
 def write_sweep(tmp_path):
     """Write a sweep file with a plugin from outside the package beside it."""
-    shutil.copy(Path(__file__).parent / "troubled.py", tmp_path)
+    shutil.copy(Path(__file__).parents[1] / "troubled.py", tmp_path)
 
     def write(text):
         (tmp_path / "s.yaml").write_text(SETTINGS + text)

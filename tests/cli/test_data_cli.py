@@ -29,7 +29,7 @@ def test_the_command_line_explains(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_script_gets_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = Path(__file__).parents[1] / "scripts" / "download.py"
+    path = Path(__file__).parents[2] / "scripts" / "download.py"
     described = importlib.util.spec_from_file_location("download_script", path)
     assert described is not None
     assert described.loader is not None

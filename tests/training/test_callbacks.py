@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.training.callbacks import Callback, callbacks, curves
 
-EXAMPLE = Path(__file__).parent.parent / "scripts" / "wandb_callback.py"
+EXAMPLE = Path(__file__).parents[2] / "scripts" / "wandb_callback.py"
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_list_of_sage(say):
 
 
 def test_list_with_a_plugin(say):
-    status, out, _ = say("list", "algorithms", "--plugin", Path(__file__).parent / "troubled.py")
+    status, out, _ = say("list", "algorithms", "--plugin", Path(__file__).parents[1] / "troubled.py")
     assert status == 0
     assert "Fails: Raises an error at step 1 unless the file `mended` exists." in out
 
@@ -190,7 +190,7 @@ def test_same_command_twice(say, tmp_path):
 
 def test_interrupted_and_terminated(say, tmp_path):
     """Ctrl-C reaches the loader processes too; SIGTERM comes from a scheduler; then the same command finishes."""
-    plugin = shutil.copy(Path(__file__).parent / "troubled.py", tmp_path)
+    plugin = shutil.copy(Path(__file__).parents[1] / "troubled.py", tmp_path)
     hparams = {"width": 8, "batch_size": 2, "rho": 1e-3, "gamma": 0.1}
     words = ["train", "--algorithm", "Slow", "--plugin", str(plugin), "--output_dir", str(tmp_path / "run"), *SMALL]
     words += ["--steps", "80", "--checkpoint_freq", "40", "--hparams", json.dumps(hparams), "--num_workers", "2"]

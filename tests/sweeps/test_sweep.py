@@ -12,7 +12,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.sweeps.sweep import Sweep, _Loader, read_sweep
 
-SWEEPS = Path(__file__).parent.parent / "sweeps"
+SWEEPS = Path(__file__).parents[2] / "sweeps"
 SMALL = "name: s\ndatasets: [EmojiStyles]\nalgorithms: [ERM]\n"
 
 

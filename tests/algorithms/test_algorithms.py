@@ -37,7 +37,7 @@ from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models.optimizers import sgd
 from domainbed_sage.training.verify import replay
 
-GOLDENS = Path(__file__).parent / "data" / "goldens.npz"
+GOLDENS = Path(__file__).parents[1] / "data" / "goldens.npz"
 NAMES = sorted(algorithms)  # at collection, before any plugin
 NO_DECAY = partial(torch.optim.Adam, lr=1e-2)
 
