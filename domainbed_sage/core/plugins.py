@@ -42,6 +42,6 @@ def loaded_plugins() -> list[Path]:
 
 
 def load_installed() -> None:
-    """Import the plugins of installed packages: their entry points in the group `domainbed_sage.core.plugins`."""
+    """Import the plugins of installed packages: their entry points in the group `domainbed_sage.plugins`."""
     for point in entry_points(group=ENTRY_POINTS):
         point.load()
