@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import prepared
 
@@ -53,6 +51,8 @@ Counts = Mapping[str, Mapping[str, int]]  # environment -> class -> images
 
 def is_image(name: str) -> bool:
     """Whether torchvision's ImageFolder, and so DomainBed, reads a file of this name."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # slow to import, and not needed to list datasets
+
     return name.lower().endswith(IMG_EXTENSIONS)
 
 

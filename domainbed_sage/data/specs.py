@@ -1,18 +1,19 @@
-"""The datasets, one row each."""
+"""The datasets, one row each. What reads them is imported when they are read: names and counts need no PyTorch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.registry import Registry
-from domainbed_sage.data import emoji, sources
-from domainbed_sage.data.environment import MultiDomainDataset
-from domainbed_sage.data.folders import read_folders
+from domainbed_sage.data import sources
 from domainbed_sage.data.layout import Expected
 from domainbed_sage.data.sources import Source
+
+if TYPE_CHECKING:
+    from domainbed_sage.data.environment import MultiDomainDataset
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class DatasetSpec:
     name: str
     environments: tuple[str, ...]
     num_classes: int
-    load: Callable[[Path | None], MultiDomainDataset]
+    load: Callable[[Path | None], "MultiDomainDataset"]
     steps: int = 5001
     checkpoint_freq: int = 300
     model: str = "clip_vit_b16"
@@ -76,12 +77,22 @@ def find(name: str) -> DatasetSpec:
     return datasets[name]
 
 
-def _embedded(load: Callable[[], MultiDomainDataset], data_dir: Path | None) -> MultiDomainDataset:
+def _emoji_styles(data_dir: Path | None) -> "MultiDomainDataset":
+    from domainbed_sage.data import emoji
+
     del data_dir
-    return load()
+    return emoji.load_small()
 
 
-def _on_disk(name: str, folder: str, expected: Expected, data_dir: Path | None) -> MultiDomainDataset:
+def _emoji_styles_disjoint(data_dir: Path | None) -> "MultiDomainDataset":
+    from domainbed_sage.data import emoji
+
+    return emoji.disjoint(_emoji_styles(data_dir))
+
+
+def _on_disk(name: str, folder: str, expected: Expected, data_dir: Path | None) -> "MultiDomainDataset":
+    from domainbed_sage.data.folders import read_folders
+
     if data_dir is None:
         raise UserError(f"{name} is read from disk: give the folder that holds {folder}/ with --data_dir.")
     return read_folders(data_dir / folder, name, expected=expected)
@@ -91,13 +102,13 @@ def _add(spec: DatasetSpec) -> None:
     datasets.register(spec.name)(spec)
 
 
-def _add_embedded(name: str, load: Callable[[], MultiDomainDataset], counts: tuple[int, ...]) -> None:
+def _add_embedded(name: str, load: Callable[[Path | None], "MultiDomainDataset"], counts: tuple[int, ...]) -> None:
     _add(
         DatasetSpec(
             name,
             STYLES,
             10,
-            partial(_embedded, load),
+            load,
             steps=301,
             checkpoint_freq=60,
             model="small_cnn",
@@ -137,11 +148,11 @@ _VLCS_COUNTS = {
     "VOC2007": (330, 699, 428, 420, 1499),
 }
 
-_add_embedded("EmojiStyles", emoji.load_small, (297,) * 4)
-_add_embedded("EmojiStylesDisjoint", lambda: emoji.disjoint(emoji.load_small()), (75, 74, 74, 74))
+_add_embedded("EmojiStyles", _emoji_styles, (297,) * 4)
+_add_embedded("EmojiStylesDisjoint", _emoji_styles_disjoint, (75, 74, 74, 74))
 _add_folder(
     "EmojiStylesLarge",
-    emoji.LARGE,
+    "EmojiStylesLarge",
     " ".join(STYLES),
     Expected(STYLES, 23),  # any numbers of images: `emoji.prepare` can be told to make fewer
     counts=(937,) * 4,

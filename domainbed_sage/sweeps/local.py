@@ -22,8 +22,8 @@ from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.core.plugins import load_installed, load_plugin, loaded_plugins
 from domainbed_sage.training import train
+from domainbed_sage.training.notes import note_refusal
 from domainbed_sage.training.ownership import Fenced
-from domainbed_sage.training.run_folder import note_refusal
 
 log = logging.getLogger(__name__)
 

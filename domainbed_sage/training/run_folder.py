@@ -18,10 +18,9 @@ from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import atomic, explained, flush, write_atomically
 from domainbed_sage.results.records import read_run
 from domainbed_sage.training import ownership
+from domainbed_sage.training.notes import FAILED, note_failure
 
 log = logging.getLogger(__name__)
-
-FAILED = "failed.json"
 
 
 class RunFolder:
@@ -215,34 +214,6 @@ class RunFolder:
         if self.results.exists() and self.results.read_bytes() != content:
             write_atomically(self.results, content)
         self.recorded = len(kept)
-
-
-def note_failure(path: Path, kind: str, reason: str) -> None:
-    """Leave word in a run's folder of why it failed, for the overview of a sweep; a full disk has no room for it."""
-    facts = {"kind": kind, "reason": reason, "by": str(ownership.Owner.this_process())}
-    with suppress(OSError, UserError):
-        write_atomically(path / FAILED, json.dumps(facts))
-
-
-def note_refusal(path: Path, error: Exception) -> None:
-    """Leave word of an error that came before the run owned its folder, unless somebody else owns it, or it is done."""
-    if not (path / "done").exists() and not (path / FAILED).exists() and not ownership.is_held(path / "lock"):
-        note_failure(path, type(error).__name__, str(error))
-
-
-def failed_in(path: Path, job: str) -> bool:
-    """Whether this very Slurm job tried the run before and failed with a reason; it would fail again."""
-    facts = read_note(path / FAILED)
-    return bool(job) and facts.get("kind") != "Killed" and f"(job {job}," in str(facts.get("by"))
-
-
-def read_note(path: Path) -> dict[str, Any]:
-    """A small JSON file that a run leaves for others; empty if there is none, or it is damaged."""
-    try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return dict(facts) if isinstance(facts, dict) else {}
 
 
 def read_description(path: Path) -> RunConfig:

@@ -21,7 +21,7 @@ from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
 from domainbed_sage.training import ownership
-from domainbed_sage.training.run_folder import FAILED, read_note
+from domainbed_sage.training.notes import FAILED, read_note
 
 log = logging.getLogger(__name__)
 

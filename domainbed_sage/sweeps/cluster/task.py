@@ -20,8 +20,8 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.plugins import load_plugin
 from domainbed_sage.sweeps.cluster.site import require_free
 from domainbed_sage.sweeps.local import Outcome, run_missing
+from domainbed_sage.training.notes import failed_in, note_refusal
 from domainbed_sage.training.ownership import Owner
-from domainbed_sage.training.run_folder import failed_in, note_refusal
 
 LINGER_S = 600.0
 

@@ -15,7 +15,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.sweeps.cluster import task
 from domainbed_sage.sweeps.cluster.task import Task
 from domainbed_sage.sweeps.sweep import read_sweep
-from domainbed_sage.training.run_folder import note_failure
+from domainbed_sage.training.notes import note_failure
 
 pytestmark = pytest.mark.usefixtures("forget_plugins", "restore_signals")
 TEXT = """

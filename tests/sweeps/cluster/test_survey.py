@@ -17,7 +17,7 @@ from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
 from domainbed_sage.sweeps.cluster.survey import RunState, Survey, survey
 from domainbed_sage.sweeps.sweep import Sweep
-from domainbed_sage.training.run_folder import note_failure
+from domainbed_sage.training.notes import note_failure
 
 SWEEP = Sweep(name="s", datasets={"EmojiStyles": None}, algorithms={"ERM": {}, "SAGE": {}}, trials=1)
 

@@ -1,0 +1,40 @@
+"""Small JSON files that a run leaves in its folder for others: how far it is, and why it failed."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import write_atomically
+from domainbed_sage.training import ownership
+
+FAILED, PROGRESS = "failed.json", "progress.json"
+
+
+def note_failure(path: Path, kind: str, reason: str) -> None:
+    """Record in a run's folder why it failed, for `sweep status`; skipped where nothing can be written."""
+    facts = {"kind": kind, "reason": reason, "by": str(ownership.Owner.this_process())}
+    with suppress(OSError, UserError):
+        write_atomically(path / FAILED, json.dumps(facts))
+
+
+def note_refusal(path: Path, error: Exception) -> None:
+    """Record an error from before the run owned its folder, unless another process owns it or the run is done."""
+    if not (path / "done").exists() and not (path / FAILED).exists() and not ownership.is_held(path / "lock"):
+        note_failure(path, type(error).__name__, str(error))
+
+
+def failed_in(path: Path, job: str) -> bool:
+    """Whether this very Slurm job tried the run before and failed with a reason; it would fail again."""
+    facts = read_note(path / FAILED)
+    return bool(job) and facts.get("kind") != "Killed" and f"(job {job}," in str(facts.get("by"))
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """A small JSON file that a run leaves for others; empty if there is none, or it is damaged."""
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return dict(facts) if isinstance(facts, dict) else {}
