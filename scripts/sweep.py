@@ -10,8 +10,10 @@ from pathlib import Path
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import guarded, machine
-from domainbed_sage.cli.sweep import remove_incomplete, summary, write_plan
+from domainbed_sage.cli.sweep import remove_incomplete, summary
 from domainbed_sage.core.hparams import parse_json
+from domainbed_sage.results.planned import Plan, write
+from domainbed_sage.sweeps import planning
 from domainbed_sage.sweeps.local import run_missing
 from domainbed_sage.sweeps.sweep import Sweep
 
@@ -37,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if not args.skip_confirmation and input(f"Launch up to {len(runs)} runs? (y/n) ").strip().lower()[:1] != "y":
         return 1
-    write_plan(runs, args.output_dir)
+    write(args.output_dir, sweep.name, Plan("", tuple(map(planning.entry, runs))))
     outcome = run_missing(runs, where, args.jobs)
     print(summary(outcome, len(runs), args.output_dir))
     return int(bool(outcome.failed))

@@ -1,55 +1,60 @@
-"""The command `domainbed-sage` and its subcommands, one file each."""
+"""The command `domainbed-sage` and its subcommands, one file each.
+
+A command answers at once: only the chosen subcommand is imported, and what is slow to import (PyTorch, pandas,
+matplotlib) only by the function that needs it. `tests/cli/test_startup.py` holds which commands do without.
+"""
 
 import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 import domainbed_sage
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.core.plugins import load_installed
 
 INTERRUPTED = 130
+COMMANDS = (  # name, module in this package with `add_arguments` and `main`, help
+    ("demo", "demo", "a leave-one-domain-out sweep on real images, in minutes"),
+    ("train", "train", "train one run, with DomainBed's flags"),
+    ("sweep", "sweep", "run, launch and watch the runs of a sweep file"),
+    ("table", "table", "turn results into tables"),
+    ("data", "data", "list, download, check and prepare datasets"),
+    ("weights", "weights", "fetch and check pretrained weights"),
+    ("list", "listing", "show algorithms, models, optimizers and their hyperparameters"),
+    ("verify", "verify", "replay recorded trajectories"),
+    ("completion", "completion", "print a completion script for your shell"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit status: 0 done, 1 failed, 2 a mistake of the user, 130 interrupted."""
-    from domainbed_sage.cli import (
-        data,
-        listing,
-        sweep,
-        table,
-        train,
-        verify,
-        weights,
-    )  # after the parser's own mistakes
+    """Run one subcommand and return its exit status: 0 done, 1 failed, 2 an error of usage, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    return guarded(make_parser([chosen]), words)
 
-    parser = argparse.ArgumentParser("domainbed-sage", description=domainbed_sage.__doc__)
+
+def make_parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command; it knows all subcommands, and the options of the chosen ones."""
+    parser = argparse.ArgumentParser(
+        "domainbed-sage", description="A benchmark suite for domain generalization around SAGE."
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {domainbed_sage.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, help_text, module in (
-        ("demo", "a leave-one-domain-out sweep on real images, in minutes", sweep.Demo),
-        ("train", "train one run, with DomainBed's flags", train),
-        ("sweep", "run a sweep file", sweep),
-        ("table", "turn results into tables", table),
-        ("data", "list and prepare datasets", data),
-        ("weights", "fetch and check pretrained weights", weights),
-        ("list", "show algorithms, models, optimizers and their hyperparameters", listing),
-        ("verify", "replay recorded trajectories", verify),
-    ):
+    for name, module, help_text in COMMANDS:
         command = commands.add_parser(name, help=help_text, description=help_text)
-        module.add_arguments(command)
-        command.set_defaults(main=module.main)
-    return guarded(parser, argv)
+        if name in chosen:
+            _declare(import_module(f"{__name__}.{module}"), command)
+    return parser
 
 
 def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
-    """Parse, call ``args.main(args)``, and turn the user's mistakes into messages without a stack trace."""
+    """Parse, call ``args.main(args)``, and turn the user's errors into messages without a stack trace."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = parser.parse_args(argv)
     try:
-        load_installed()
         status = int(args.main(args))
         sys.stdout.flush()
         return status
@@ -64,9 +69,13 @@ def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
         return INTERRUPTED
 
 
-def script(module: object, description: str) -> None:
+def script(module: ModuleType, description: str) -> None:
     """Entry of a thin script in `scripts/` around one subcommand."""
     parser = argparse.ArgumentParser(description=description)
-    module.add_arguments(parser)  # type: ignore[attr-defined]
-    parser.set_defaults(main=module.main)  # type: ignore[attr-defined]
+    _declare(module, parser)
     sys.exit(guarded(parser))
+
+
+def _declare(module: ModuleType, parser: argparse.ArgumentParser) -> None:
+    module.add_arguments(parser)
+    parser.set_defaults(main=module.main)

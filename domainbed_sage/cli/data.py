@@ -4,15 +4,15 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from domainbed_sage.cli import machine
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import corrupt, emoji, resized
-from domainbed_sage.data.acquire import check, disk, domainnet, download
-from domainbed_sage.data.acquire.obtain import obtain, rebuild_terra
-from domainbed_sage.data.decode import decoder
-from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.sources import Own, Source
 from domainbed_sage.data.specs import DatasetSpec, datasets, find
+
+if TYPE_CHECKING:
+    from domainbed_sage.data.environment import MultiDomainDataset
 
 PREPARED = "EmojiStyles, TerraIncognita, DomainNet"
 DATA_DIR = Path(os.environ.get("DOMAINBED_DATA_DIR", "data_cache"))
@@ -21,7 +21,8 @@ DATA_DIR = Path(os.environ.get("DOMAINBED_DATA_DIR", "data_cache"))
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="the datasets, their environments, licences and sources")
+    listed = actions.add_parser("list", help="the datasets, their environments, licences and sources")
+    machine.add_plugin_argument(listed)
     named = {
         name: actions.add_parser(name, help=text, description=text)
         for name, text in (
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for parser in named.values():
         parser.add_argument("name", help=PREPARED if parser is named["prepare"] else "see `domainbed-sage data list`")
         parser.add_argument("--data_dir", type=Path, default=DATA_DIR, help="folder of the datasets (%(default)s)")
+        machine.add_plugin_argument(parser)
     for parser in (named["download"], named["prepare"]):
         parser.add_argument("--subset", default="", help="keep other counts, and name the data so in every record")
     named["download"].add_argument("--from", dest="own", type=Path, nargs="+", help="your archives, or your folder")
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     named["check"].add_argument("--manifest", type=Path, help="another lab's manifest, in place of the dataset's own")
     named["check"].add_argument("--images", action="store_true", help="decode every image as well")
     named["check"].add_argument(
-        "--leave_out", action="store_true", help=f"list corrupt images in {corrupt.FILE}, which runs can leave out"
+        "--leave_out", action="store_true", help="list corrupt images in CORRUPT.txt, which runs can leave out"
     )
     named["cache"].add_argument("--image_size", type=int, default=224, help="side of the model's images (%(default)s)")
     named["manifest"].add_argument("--output", type=Path, help="file to write, in place of one with the dataset")
@@ -55,7 +57,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     emojis.add_argument("--packages", type=Path, help="folder with the four packages, if npm is not to fetch them")
     terra.add_argument("--images", type=Path, help="folder or archive of the original images")
     terra.add_argument("--annotations", type=Path, help="annotation file, or folder or archive of annotation files")
-    net.add_argument("--duplicates", default=domainnet.LIST_URL, help="list of files to remove: file, or address")
+    net.add_argument("--duplicates", help="list of files to remove: file, or address (default: DomainBed's)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -64,10 +66,13 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the dataset is not known, cannot be had, or is not what it should be.
     """
+    machine.load_plugins(args)
     if args.action == "list":
         print("\n".join(describe(spec) for spec in datasets.values()))
         return 0
     if args.action == "prepare" and args.name.lower() == "emojistyles":
+        from domainbed_sage.data import emoji
+
         print(emoji.prepare(args.data_dir, args.size, packages=args.packages))
         return 0
     spec = find(args.name)
@@ -92,13 +97,15 @@ def describe(spec: DatasetSpec) -> str:
     return "\n  ".join(lines)
 
 
-def summary(dataset: MultiDomainDataset, where: Path) -> str:
+def summary(dataset: "MultiDomainDataset", where: Path) -> str:
     """One line on a dataset that came into its place."""
     variant = f", population {dataset.variant}" if dataset.variant else ""
     return f"{dataset.name}: {sum(map(len, dataset.environments))} images in {where}{variant}"
 
 
 def _download(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    from domainbed_sage.data.acquire.obtain import obtain
+
     sources: tuple[Source, ...] = (Own(tuple(args.own)),) if args.own else spec.sources
     if args.source and not args.own:
         sources = tuple(source for source in spec.sources if source.key == args.source)
@@ -111,10 +118,16 @@ def _download(spec: DatasetSpec, args: argparse.Namespace) -> str:
 
 
 def _check(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    from domainbed_sage.data.acquire import check
+
     return check.check(spec, args.data_dir, args.manifest, images=args.images, leave_out=args.leave_out)
 
 
 def _cache(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    from domainbed_sage.data import resized
+    from domainbed_sage.data.acquire import disk
+    from domainbed_sage.data.decode import decoder
+
     side = decoder("resized", args.image_size).side
     root = args.data_dir / spec.folder
     size = resized.store(root, spec.load(args.data_dir), side)
@@ -123,10 +136,14 @@ def _cache(spec: DatasetSpec, args: argparse.Namespace) -> str:
 
 
 def _manifest(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    from domainbed_sage.data.acquire import check
+
     return check.write_manifest(spec, args.data_dir, args.output)
 
 
 def _prepare(spec: DatasetSpec, args: argparse.Namespace) -> str:
+    from domainbed_sage.data.acquire.obtain import rebuild_terra
+
     if spec.name == "TerraIncognita":
         if not (args.images and args.annotations):
             raise UserError(
@@ -139,8 +156,10 @@ def _prepare(spec: DatasetSpec, args: argparse.Namespace) -> str:
     raise UserError(f"{spec.name!r} cannot be prepared. Known: {PREPARED}.")
 
 
-def _remove_duplicates(spec: DatasetSpec, data_dir: Path, listed: str) -> str:
-    root = data_dir / spec.folder
+def _remove_duplicates(spec: DatasetSpec, data_dir: Path, given: str | None) -> str:
+    from domainbed_sage.data.acquire import domainnet, download
+
+    root, listed = data_dir / spec.folder, given or domainnet.LIST_URL
     with tempfile.TemporaryDirectory() as folder:
         path = Path(listed)
         if "://" in listed:

@@ -4,13 +4,15 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from domainbed_sage.cli import machine
-from domainbed_sage.config import RunConfig
-from domainbed_sage.sweeps.cluster import ledger, site, slurm, submit
+from domainbed_sage.sweeps.cluster import ledger, site, slurm
 from domainbed_sage.sweeps.cluster.gpus import visible
-from domainbed_sage.sweeps.local import Outcome, run_missing
-from domainbed_sage.training import train
+
+if TYPE_CHECKING:
+    from domainbed_sage.config import RunConfig
+    from domainbed_sage.sweeps.local import Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,7 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     site.add_arguments(parser)
 
 
-def launch(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace) -> Outcome | None:
+def launch(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace) -> "Outcome | None":
     """Start the missing runs; the outcome, unless they were only submitted.
 
     Raises:
@@ -42,6 +44,9 @@ def launch(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Na
     if args.cluster == "slurm":
         _submit(name, runs, folder, args, failed_too=False)
         return None
+    from domainbed_sage.sweeps.local import Outcome, run_missing
+    from domainbed_sage.training import train
+
     settings = site.from_arguments(args)
     where = replace(machine.from_arguments(args, folder), save_every_s=settings.save_every_s)
     settings.require_space(folder, "Launching")
@@ -55,7 +60,7 @@ def launch(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Na
     return run_missing(runs, where, settings.runs_per_gpu if settings.runs_per_gpu > 1 else None, devices=on_gpus)
 
 
-def retry(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace) -> None:
+def retry(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace) -> None:
     """Submit missing and failed runs.
 
     Raises:
@@ -77,7 +82,11 @@ def cancel(folder: Path) -> None:
     print(f"Cancelled {len(queue)} jobs, {running} of them running. `sweep launch` continues from their checkpoints.")
 
 
-def _submit(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace, *, failed_too: bool) -> None:
+def _submit(
+    name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace, *, failed_too: bool
+) -> None:
+    from domainbed_sage.sweeps.cluster import submit
+
     settings = site.from_arguments(args)
     where = replace(
         machine.from_arguments(args, folder), save_every_s=settings.save_every_s, look_every_s=settings.look_every_s

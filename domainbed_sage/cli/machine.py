@@ -2,13 +2,15 @@
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from domainbed_sage.config import Machine
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.core.plugins import load_plugin
+from domainbed_sage.core.plugins import load_installed, load_plugin
+
+if TYPE_CHECKING:
+    from domainbed_sage.config import Machine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,27 +24,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--callback", action="append", default=[], help="listener of a plugin; repeatable")
     parser.add_argument("--keep_checkpoint", action="store_true", help="keep the last checkpoints of a finished run")
+    add_plugin_argument(parser)
+
+
+def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--plugin``, for commands that train nothing."""
     parser.add_argument(
-        "--plugin", type=Path, action="append", default=[], help="Python file that registers an algorithm; repeatable"
+        "--plugin",
+        type=Path,
+        action="append",
+        default=[],
+        help="Python file that registers algorithms, datasets or models; repeatable",
     )
 
 
 def load_plugins(args: argparse.Namespace) -> None:
-    """Load the plugins named on the command line.
+    """Load the plugins of installed packages, and those named on the command line.
 
     Raises:
         UserError: one fails.
     """
+    load_installed()
     for plugin in args.plugin:
         load_plugin(plugin)
 
 
-def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool = False) -> Machine:
+def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool = False) -> "Machine":
     """Load the plugins and describe the machine.
 
     Raises:
         UserError: a plugin fails, or the device does not exist.
     """
+    from domainbed_sage.config import Machine
+
     load_plugins(args)
     data_dir = args.data_dir or (Path(os.environ["DOMAINBED_DATA_DIR"]) if "DOMAINBED_DATA_DIR" in os.environ else None)
     machine = Machine(
@@ -57,8 +71,8 @@ def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool
     return machine if args.device is None else _on(machine, args.device)
 
 
-def _on(machine: Machine, name: str) -> Machine:
-    from dataclasses import replace
+def _on(machine: "Machine", name: str) -> "Machine":
+    import torch
 
     try:
         device = torch.device(name)

@@ -4,16 +4,11 @@ import argparse
 import time
 from collections.abc import Sequence
 from statistics import median
+from typing import TYPE_CHECKING
 
-import torch
-
-from domainbed_sage.algorithms import Algorithm, Problem, algorithms
-from domainbed_sage.config import RunConfig
-from domainbed_sage.data.batch import DomainBatch
-from domainbed_sage.data.specs import datasets
-from domainbed_sage.models import models
-from domainbed_sage.models.optimizers import optimizers
-from domainbed_sage.sweeps.estimate import StepTime, plan
+if TYPE_CHECKING:
+    from domainbed_sage.config import RunConfig
+    from domainbed_sage.sweeps.estimate import StepTime
 
 REPEATS = 3
 
@@ -26,8 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--measure", action="store_true", help="measure a pass of the first run's model on this machine")
 
 
-def show(runs: Sequence[RunConfig], args: argparse.Namespace) -> None:
+def show(runs: "Sequence[RunConfig]", args: argparse.Namespace) -> None:
     """Print runs, passes, images, FLOPs, memory and, where a pass time is known, hours of one device."""
+    from domainbed_sage.sweeps.estimate import StepTime, plan
+
     taken = measure(runs[0], args.pass_rows) if args.measure else None
     if args.pass_time:
         taken = StepTime(args.pass_time, args.pass_rows)
@@ -55,8 +52,17 @@ def show(runs: Sequence[RunConfig], args: argparse.Namespace) -> None:
         print("For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), or --measure.")
 
 
-def measure(run: RunConfig, rows: int) -> StepTime:
+def measure(run: "RunConfig", rows: int) -> "StepTime":
     """Time ERM's step with the run's model on random images, on this machine."""
+    import torch
+
+    from domainbed_sage.algorithms import Algorithm, Problem, algorithms
+    from domainbed_sage.data.batch import DomainBatch
+    from domainbed_sage.data.specs import datasets
+    from domainbed_sage.models import models
+    from domainbed_sage.models.optimizers import optimizers
+    from domainbed_sage.sweeps.estimate import StepTime
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = models[run.model]
     classes = [f"class {i}" for i in range(datasets[run.dataset].num_classes)]

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps.cluster.survey import STATES, RunState, Survey, survey
 
 LOOK_AGAIN_S = 30
@@ -47,7 +47,7 @@ def add_log_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--lines", type=int, default=30, help="last lines of each file (default: %(default)s)")
 
 
-def show(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace) -> None:
+def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
     """Print where the sweep stands, once or again and again."""
     while True:
         found = survey(runs, folder, patient=True)
@@ -67,7 +67,7 @@ def as_json(found: Survey) -> str:
     return json.dumps({**facts, "runs": runs})
 
 
-def render(name: str, folder: Path, found: Survey, runs: Sequence[RunConfig], *, colour: bool = False) -> str:
+def render(name: str, folder: Path, found: Survey, runs: Sequence[PlannedRun], *, colour: bool = False) -> str:
     """A bar for each dataset and algorithm, when it may end, why jobs wait, and the failures by cause."""
     groups: defaultdict[tuple[str, str], list[RunState]] = defaultdict(list)
     for run in found.runs:
@@ -83,7 +83,7 @@ def render(name: str, folder: Path, found: Survey, runs: Sequence[RunConfig], *,
     return "\n".join([*lines, *_failures(found.runs)])
 
 
-def logs(runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace) -> None:
+def logs(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
     """Print the last lines of what a run, and its job, have written.
 
     Raises:
@@ -119,7 +119,7 @@ def _painted(text: str, state: str, colour: bool) -> str:
     return f"\x1b[{COLOURS[state]}m{text}\x1b[0m" if colour and text else text
 
 
-def _remarks(found: Survey, runs: Sequence[RunConfig]) -> list[str]:
+def _remarks(found: Survey, runs: Sequence[PlannedRun]) -> list[str]:
     remarks = []
     if left := time_left(found, runs):
         remarks.append(f"About {left / 3600:.1f} hours left at the pace of the runs that run now.")
@@ -132,7 +132,7 @@ def _remarks(found: Survey, runs: Sequence[RunConfig]) -> list[str]:
     return remarks
 
 
-def time_left(found: Survey, runs: Sequence[RunConfig]) -> float | None:
+def time_left(found: Survey, runs: Sequence[PlannedRun]) -> float | None:
     """Seconds until all is done, if as many runs at a time go on at the pace of the active ones; None if none is."""
     steps = {run.folder_name: run.steps for run in runs}
     active = [run for run in found.runs if run.state == "running" and run.progress.get("seconds_per_step")]

@@ -1,24 +1,29 @@
-"""`domainbed-sage sweep` and `domainbed-sage demo`: from a sweep file to results."""
+"""`domainbed-sage sweep`: from a sweep file to results.
+
+`list`, `status`, `logs` and `cancel` read the runs from the results folder, where the sweep was planned before, and
+then need no PyTorch; see `sweeps.planning`.
+"""
 
 import argparse
-import json
 import shutil
 import sys
-import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from domainbed_sage.cli import launch, machine, plan, status, table
-from domainbed_sage.config import RunConfig
+from domainbed_sage.cli import launch, machine, plan, status
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.core.files import write_atomically
-from domainbed_sage.core.resources import shipped
-from domainbed_sage.models import models
-from domainbed_sage.sweeps.local import Outcome, run_missing
-from domainbed_sage.sweeps.sweep import Sweep, read_sweep
+from domainbed_sage.results.planned import PlannedRun
+from domainbed_sage.sweeps import planning
 
-PLAN = "plan.json"
+if TYPE_CHECKING:
+    from domainbed_sage.config import RunConfig
+    from domainbed_sage.sweeps.local import Outcome
+
+    Runs = list[RunConfig]
+
+LOOKING = ("list", "status", "logs", "cancel")  # actions that train nothing and need not check the runs again
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text, declare in (
         ("list", "every run, and whether it is done", None),
         ("plan", "runs, images, passes, hours", plan.add_arguments),
-        ("run", "execute the missing runs on this machine", _add_run_arguments),
+        ("run", "execute the missing runs on this machine", add_run_arguments),
         ("launch", "submit the missing runs to a cluster", launch.add_arguments),
         ("status", "where the sweep stands", status.add_arguments),
         ("cancel", "take its jobs out of the queue", None),
@@ -38,9 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("file", type=Path, help="sweep file, e.g. sweeps/demo.yaml")
         action.add_argument("--output_dir", type=Path, help="results folder; by default results/<name of the sweep>")
         if name not in ("run", "launch", "retry"):
-            action.add_argument("--plugin", type=Path, action="append", default=[], help=argparse.SUPPRESS)
+            machine.add_plugin_argument(action)
         if declare is not None:
             declare(action)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `run`."""
+    parser.add_argument("--jobs", type=int, help="runs at the same time; by default one per two cores, at least two")
+    machine.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -49,63 +60,73 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: mistakes in the file, or what the action finds.
     """
-    machine.load_plugins(args)
-    sweep = read_sweep(args.file)
-    folder = args.output_dir or Path("results") / sweep.name
-    runs = sweep.runs()
-    if not runs:
-        raise UserError("The sweep has no runs: its datasets or algorithms are empty.")
+    if args.action in LOOKING:
+        return _look(args)
+    name, runs, folder = _read(args)
     actions: dict[str, Any] = {
-        "list": lambda: _list(runs, folder),
         "plan": lambda: plan.show(runs, args),
         "run": lambda: _run(runs, folder, args),
-        "launch": lambda: _launch(sweep, runs, folder, args),
-        "retry": lambda: _retry(sweep, runs, folder, args),
-        "status": lambda: status.show(sweep.name, runs, folder, args),
-        "cancel": lambda: launch.cancel(folder),
+        "launch": lambda: _launch(name, runs, folder, args),
+        "retry": lambda: launch.retry(name, runs, folder, args),
+    }
+    if args.action != "plan":
+        require_weights(runs)
+    keep_plan(args, name, runs, folder)
+    return actions[args.action]() or 0
+
+
+def _look(args: argparse.Namespace) -> int:
+    glanced = planning.glance(args.file, args.plugin)
+    folder = args.output_dir or Path("results") / (glanced.name if glanced else "")
+    runs = planning.kept(glanced, folder) if glanced else None
+    if glanced is not None and runs is not None:
+        name = glanced.name
+    else:
+        name, configs, folder = _read(args)
+        runs = tuple(planning.entry(run) for run in configs)
+        if folder.is_dir():
+            keep_plan(args, name, configs, folder)
+    if not folder.is_dir():
+        print(f"There is no results folder {folder} yet.", file=sys.stderr)
+    actions: dict[str, Any] = {
+        "list": lambda: _list(runs, folder),
+        "status": lambda: status.show(name, runs, folder, args),
         "logs": lambda: status.logs(runs, folder, args),
+        "cancel": lambda: launch.cancel(folder),
     }
     return actions[args.action]() or 0
 
 
-class Demo:
-    """`domainbed-sage demo`: the demo sweep, its tables, and where they are."""
+def _read(args: argparse.Namespace) -> tuple[str, "Runs", Path]:
+    """Name, runs and results folder of the sweep."""
+    machine.load_plugins(args)
+    from domainbed_sage.sweeps.sweep import read_sweep
 
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Declare the options of `demo`."""
-        parser.add_argument("--output_dir", type=Path, help="results folder; by default results/demo")
-        _add_run_arguments(parser)
-
-    @staticmethod
-    def main(args: argparse.Namespace) -> int:
-        """Run the demo sweep and print its table.
-
-        Raises:
-            UserError: see `sweep`.
-        """
-        began = time.monotonic()
-        args.action, args.file = "run", shipped("sweeps/demo.yaml")
-        sweep = read_sweep(args.file)
-        folder = args.output_dir or Path("results") / sweep.name
-        print(f"{len(sweep.runs())} runs: {', '.join(sweep.algorithms)} on EmojiStyles, each style held out in turn.")
-        failed = main(args)
-        if not failed:
-            table.show(folder)
-            print(f"\nThe demo took {(time.monotonic() - began) / 60:.1f} minutes. In {folder} there are:")
-            print("  table.md, table.tex, table.csv   the table")
-            print("  table.png                        its picture")
-            print("  curves.png                       training curves")
-            print("  <run>/results.jsonl              the records, in DomainBed's format")
-        return failed
+    sweep = read_sweep(args.file)
+    runs = sweep.runs()
+    if not runs:
+        raise UserError("The sweep has no runs: its datasets or algorithms are empty.")
+    return sweep.name, runs, args.output_dir or Path("results") / sweep.name
 
 
-def require_weights(runs: list[RunConfig]) -> None:
+def keep_plan(args: argparse.Namespace, name: str, runs: "Runs", folder: Path) -> None:
+    """Keep the plan of a sweep in its results folder; looking at somebody else's results does not need to."""
+    sweep = planning.glance(args.file, args.plugin) or planning.SweepFile(args.file, name, "")
+    try:
+        planning.keep(sweep, runs, folder)
+    except UserError:
+        if args.action not in (*LOOKING, "plan"):
+            raise
+
+
+def require_weights(runs: "Runs") -> None:
     """Make sure, before anything starts, that the weight files of all runs are here.
 
     Raises:
         UserError: one is missing; says which command gets it.
     """
+    from domainbed_sage.models import models
+
     checked: list[tuple[str, dict[str, Any]]] = []
     for run in runs:
         model = (run.model, run.of(models[run.model].build))
@@ -114,25 +135,19 @@ def require_weights(runs: list[RunConfig]) -> None:
             checked.append(model)
 
 
-def write_plan(runs: list[RunConfig], folder: Path) -> None:
-    """Note in the results folder which results the sweep plans, so that `table` can name the missing ones."""
-    keys = [[r.dataset, r.algorithm, list(r.test_envs), r.trial_seed] for r in runs]
-    write_atomically(folder / PLAN, json.dumps(keys))
-
-
-def summary(outcome: Outcome, total: int, folder: Path) -> str:
+def summary(outcome: "Outcome", total: int, folder: Path) -> str:
     """What became of the runs, and what to do next."""
     lines = [f"{outcome.done + outcome.before} of {total} runs are done ({outcome.done} now) in {folder}."]
     if outcome.failed:
         lines += [f"{len(outcome.failed)} failed:"]
         lines += [f"  {name}\n    {reason}".rstrip() for name, reason in outcome.failed.items()]
-        lines += ["Mend the cause and start the same command again: only the missing runs are executed."]
+        lines += ["Fix the cause and start the same command again: only the missing runs are executed."]
     if outcome.interrupted:
         lines += ["Interrupted: active runs saved a checkpoint. Start the same command again to continue."]
     return "\n".join(lines)
 
 
-def remove_incomplete(runs: list[RunConfig], folder: Path) -> int:
+def remove_incomplete(runs: "Runs", folder: Path) -> int:
     """Delete the folders of runs that began and did not end; their number. DomainBed's `delete_incomplete`."""
     begun = [path for run in runs if (path := folder / run.folder_name).is_dir() and not (path / "done").exists()]
     for path in begun:
@@ -140,37 +155,24 @@ def remove_incomplete(runs: list[RunConfig], folder: Path) -> int:
     return len(begun)
 
 
-def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=int, help="runs at the same time; by default one per two cores, at least two")
-    machine.add_arguments(parser)
+def _run(runs: "Runs", folder: Path, args: argparse.Namespace) -> int:
+    from domainbed_sage.sweeps.local import run_missing
 
-
-def _run(runs: list[RunConfig], folder: Path, args: argparse.Namespace) -> int:
     where = machine.from_arguments(args, folder)
-    require_weights(runs)
-    write_plan(runs, folder)
-    outcome = run_missing(runs, where, args.jobs)
+    return _reported(run_missing(runs, where, args.jobs), runs, folder)
+
+
+def _launch(name: str, runs: "Runs", folder: Path, args: argparse.Namespace) -> int:
+    outcome = launch.launch(name, runs, folder, args)
+    return 0 if outcome is None else _reported(outcome, runs, folder)
+
+
+def _reported(outcome: "Outcome", runs: "Runs", folder: Path) -> int:
     print(summary(outcome, len(runs), folder), file=sys.stderr)
     return 130 if outcome.interrupted else int(bool(outcome.failed))
 
 
-def _launch(sweep: Sweep, runs: list[RunConfig], folder: Path, args: argparse.Namespace) -> int:
-    require_weights(runs)
-    write_plan(runs, folder)
-    outcome = launch.launch(sweep.name, runs, folder, args)
-    if outcome is None:
-        return 0
-    print(summary(outcome, len(runs), folder), file=sys.stderr)
-    return 130 if outcome.interrupted else int(bool(outcome.failed))
-
-
-def _retry(sweep: Sweep, runs: list[RunConfig], folder: Path, args: argparse.Namespace) -> None:
-    require_weights(runs)
-    write_plan(runs, folder)
-    launch.retry(sweep.name, runs, folder, args)
-
-
-def _list(runs: list[RunConfig], folder: Path) -> None:
+def _list(runs: Sequence[PlannedRun], folder: Path) -> None:
     states = Counter[str]()
     width = max(len(run.folder_name) for run in runs)
     for run in runs:

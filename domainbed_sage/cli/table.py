@@ -1,17 +1,19 @@
 """`domainbed-sage table`: from a folder of runs to tables and pictures."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from domainbed_sage.data.specs import datasets
-from domainbed_sage.results import paper, render, tables
-from domainbed_sage.results.folder import load_records
-from domainbed_sage.results.selection import METHODS
+from domainbed_sage.core.files import write_atomically
+from domainbed_sage.results import planned
 
-_DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, and write them as Markdown, LaTeX, CSV and
-PNG. Runs that are not finished, missing runs and foreign entries are named below the tables."""
+if TYPE_CHECKING:
+    from domainbed_sage.results import tables
+
+SELECTIONS = ("training-domain", "leave-one-domain-out", "oracle")  # names in `results.selection.METHODS`
+_DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, and write them as Markdown, LaTeX and
+CSV. Runs that are not finished, missing runs and foreign entries are named below the tables."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,12 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, metavar="RESULTS_DIR", help="the folder that holds the run directories")
     parser.add_argument(
         "--selection",
-        choices=(*METHODS, "all"),
+        choices=(*SELECTIONS, "all"),
         default="training-domain",
         help="how checkpoints and hyperparameters are chosen (default: %(default)s)",
     )
     parser.add_argument("--paper", action="store_true", help="also compare with Table 1 of the SAGE paper")
     parser.add_argument("--include-unfinished", action="store_true", help="also use runs that are not finished")
+    parser.add_argument("--pictures", action="store_true", help="also draw the table and the training curves, as PNG")
     parser.add_argument("--latex", action="store_true", help="print LaTeX instead of plain text")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the files here (default: RESULTS_DIR)")
 
@@ -36,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the folder holds no runs, or contradictory ones.
     """
-    methods = list(METHODS) if args.selection == "all" else [args.selection]
+    methods = list(SELECTIONS) if args.selection == "all" else [args.selection]
     written = show(
         args.results,
         methods,
@@ -44,6 +47,7 @@ def main(args: argparse.Namespace) -> int:
         with_paper=args.paper,
         include_unfinished=args.include_unfinished,
         as_latex=args.latex,
+        pictures=args.pictures,
     )
     print("Wrote " + ", ".join(map(str, written)))
     return 0
@@ -57,48 +61,55 @@ def show(
     with_paper: bool = False,
     include_unfinished: bool = False,
     as_latex: bool = False,
+    pictures: bool = False,
 ) -> list[Path]:
-    """Print the tables of a results folder, write them and their pictures, and return what was written.
+    """Print the tables of a results folder, write them, and return what was written.
 
     Args:
         results: the folder of the run directories.
-        methods: names in `METHODS`.
+        methods: names in `SELECTIONS`.
         out: where to write; by default `results`.
         with_paper: also compare with the printed Table 1.
         include_unfinished: also use runs that are not finished.
         as_latex: print LaTeX instead of plain text.
+        pictures: also draw each table, and the training curves.
 
     Raises:
         UserError: the folder holds no runs, or contradictory ones.
     """
+    from domainbed_sage.results import paper, render, tables
+    from domainbed_sage.results.folder import load_records
+
     loaded = load_records(results, include_unfinished=include_unfinished)
     folder, written = out or results, []
     for method in methods:
         suffix = f"-{method}" if len(methods) > 1 else ""
         table = tables.build(loaded.records, method, expected=_planned(results), notes=loaded.notes())
         print((render.latex if as_latex else render.text)(table))
-        written += render.write_all(table, folder, stem=f"table{suffix}", chance=_chance())
+        written += render.write_all(table, folder, stem=f"table{suffix}")
+        if pictures:
+            from domainbed_sage.results import picture
+
+            written.append(write_atomically(folder / f"table{suffix}.png", picture.dots(table, _chance())))
         if with_paper:
             comparison = paper.compare(table)
             print((paper.latex if as_latex else paper.text)(comparison))
             written += paper.write_all(comparison, folder, stem=f"paper{suffix}")
-    if any(run.single for run in loaded.records):
-        written.append(render.curves(loaded.records, folder))
+    if pictures and any(run.single for run in loaded.records):
+        names = tables.environment_names(loaded.records, (), None)
+        written.append(write_atomically(folder / "curves.png", picture.curves(loaded.records, names)))
     return written
 
 
-def _planned(results: Path) -> list[tables.Key] | None:
-    """What the sweep plans, from the `plan.json` that it left in its results folder; `None` without one."""
-    plan = results / "plan.json"
-    if not plan.exists():
-        return None
-    return [
-        (dataset, algorithm, envs[0], trial)
-        for dataset, algorithm, envs, trial in json.loads(plan.read_text())
-        if len(envs) == 1
-    ]
+def _planned(results: Path) -> "list[tables.Key] | None":
+    """What all sweeps of this results folder plan, from its `plan.json`; `None` without one."""
+    plans = planned.read(results)
+    runs = [run for plan in plans.values() for run in plan.runs if len(run.test_envs) == 1]
+    return [(run.dataset, run.label, run.test_envs[0], run.trial_seed) for run in runs] if plans else None
 
 
 def _chance() -> dict[str, float]:
     """Accuracy of guessing a class, percent, of each dataset."""
+    from domainbed_sage.data.specs import datasets
+
     return {name: 100 / spec.num_classes for name, spec in datasets.items()}

@@ -7,9 +7,6 @@ import threading
 from pathlib import Path
 
 from domainbed_sage.cli import machine
-from domainbed_sage.config import make_config
-from domainbed_sage.core.hparams import parse_json
-from domainbed_sage.training import train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +41,10 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: see `make_config` and `train.run`.
     """
+    from domainbed_sage.config import make_config
+    from domainbed_sage.core.hparams import parse_json
+    from domainbed_sage.training import train
+
     where = machine.from_arguments(args, args.output_dir, progress=True)
     names = (
         *("dataset", "algorithm", "model", "optimizer", "hparams_seed", "trial_seed", "seed", "steps"),

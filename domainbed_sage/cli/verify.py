@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from domainbed_sage.training.verify import TOLERANCE, replay, report
+from domainbed_sage.cli import machine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,9 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Replay recorded trajectories with our algorithms in float64 and print, per method, the largest relative "
         "deviation over all steps: of the weights after each step that starts from the recorded weights, of the loss, "
         "of SAGE's agreement S, and of the weights along a free-running trajectory. "
-        f"Exit status 1 when a step deviates by more than {TOLERANCE:g}."
+        "Exit status 1 when a step deviates by more than 1e-09."
     )
     parser.add_argument("goldens", type=Path, metavar="GOLDENS.npz", help="recording; its .json lies beside it")
+    machine.add_plugin_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -23,6 +24,9 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the file is not a recording.
     """
+    from domainbed_sage.training.verify import replay, report
+
+    machine.load_plugins(args)
     text, ok = report(replay(args.goldens))
     print(text)
     return 0 if ok else 1

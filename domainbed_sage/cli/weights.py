@@ -3,22 +3,10 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from domainbed_sage.models import clip, timm_backbone
-from domainbed_sage.models.checkpoints import SUFFIXES, check_tensors, read, sha256_of
-from domainbed_sage.models.weights import (
-    FOLDER_VARIABLE,
-    TIMM,
-    clip_names,
-    download,
-    find,
-    published,
-    published_sha256,
-    stored_file,
-    weights_dir,
-)
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--weights_dir",
             type=Path,
-            help=f"folder of the files; default: {FOLDER_VARIABLE}, else in the user's cache",
+            help="folder of the files; default: DOMAINBED_WEIGHTS_DIR, else in the user's cache",
         )
 
 
@@ -46,6 +34,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: unknown names, missing or damaged files, no internet.
     """
+    from domainbed_sage.models.weights import FOLDER_VARIABLE, download, weights_dir
+
     if args.action == "list":
         return _list(weights_dir(args.weights_dir))
     if args.action == "download":
@@ -57,6 +47,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _list(folder: Path) -> int:
+    from domainbed_sage.models.checkpoints import SUFFIXES
+    from domainbed_sage.models.weights import clip_names, published, published_sha256, stored_file
+
     print(f"folder: {folder}")
     for name in clip_names():
         activation = "quickgelu" if published(name).get("quick_gelu") else "gelu"
@@ -70,6 +63,10 @@ def _list(folder: Path) -> int:
 
 def _report(name: str, folder: Path | None) -> list[str]:
     """Check a stored or given file and describe it."""
+    from domainbed_sage.models import clip, timm_backbone
+    from domainbed_sage.models.checkpoints import check_tensors, read, sha256_of
+    from domainbed_sage.models.weights import TIMM, find
+
     path = find(name, folder)
     state = read(path)
     lines = [f"{path}", f"sha256 {sha256_of(path)}"]
@@ -87,7 +84,7 @@ def _report(name: str, folder: Path | None) -> list[str]:
     ]
 
 
-def _count(tensors: Mapping[str, Tensor]) -> str:
+def _count(tensors: "Mapping[str, Tensor]") -> str:
     values = sum(t.numel() for t in tensors.values())
     matrices = sum(t.ndim >= 2 for t in tensors.values())
     return f"{values:,} values, {len(tensors)} tensors, {matrices} of them matrices"

@@ -1,15 +1,13 @@
 """Write tables as Markdown, LaTeX, CSV and plain text."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from domainbed_sage.core.files import write_atomically
-from domainbed_sage.results import picture
-from domainbed_sage.results.records import RunRecord
-from domainbed_sage.results.tables import Grid, Table, environment_names
+from domainbed_sage.results.tables import Grid, Table
 
 WIDTH = 80  # columns of a terminal
 PREAMBLE = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}\n"
@@ -155,28 +153,7 @@ def caption(table: Table, grid: Grid) -> str:
     )
 
 
-def write_all(
-    table: Table, folder: Path, *, stem: str = "table", chance: Mapping[str, float] | None = None
-) -> list[Path]:
-    """Write `stem`.md, .tex, .csv and .png into `folder`, each complete or not at all.
-
-    Args:
-        table: what to write.
-        folder: made where it does not exist.
-        stem: file name without its ending.
-        chance: accuracy of guessing on each dataset, percent, drawn as a line in the picture.
-    """
+def write_all(table: Table, folder: Path, *, stem: str = "table") -> list[Path]:
+    """Write `stem`.md, .tex and .csv into `folder`, made if it does not exist; each complete or not at all."""
     texts = {".md": markdown(table), ".tex": latex(table), ".csv": csv(table)}
-    paths = [write_atomically(folder / f"{stem}{ending}", content) for ending, content in texts.items()]
-    return [*paths, write_atomically(folder / f"{stem}.png", picture.dots(table, chance))]
-
-
-def curves(records: Sequence[RunRecord], folder: Path, *, labels: Mapping[str, Sequence[str]] | None = None) -> Path:
-    """Draw training curves, see `picture.curves`, into `folder`/curves.png.
-
-    Args:
-        records: the runs.
-        folder: made where it does not exist.
-        labels: environment names of each dataset whose records do not name them.
-    """
-    return write_atomically(folder / "curves.png", picture.curves(records, environment_names(records, (), labels)))
+    return [write_atomically(folder / f"{stem}{ending}", content) for ending, content in texts.items()]

@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
-from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.sweeps.cluster import ledger, slurm
@@ -29,6 +28,22 @@ INDEX = "index.json"
 SILENT_S = 120  # locks are not seen from every node; notes of the progress are
 State: TypeAlias = Literal["done", "running", "queued", "failed", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing")
+
+
+class Run(Protocol):
+    """What the survey needs to know of a run: a `RunConfig`, or a `PlannedRun`."""
+
+    @property
+    def folder_name(self) -> str:
+        """Name of its folder."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of its dataset."""
+
+    @property
+    def algorithm(self) -> str:
+        """Name of its algorithm."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class Survey:
         return Counter(run.state for run in self.runs)
 
 
-def survey(runs: Sequence[RunConfig], results: Path, *, patient: bool = False) -> Survey:
+def survey(runs: Sequence[Run], results: Path, *, patient: bool = False) -> Survey:
     """Look at the runs' folders and at the queue.
 
     Args:
@@ -110,7 +125,7 @@ def survey(runs: Sequence[RunConfig], results: Path, *, patient: bool = False) -
     return Survey(tuple(states), len(queue), waiting, trouble)
 
 
-def finished(runs: Iterable[RunConfig], results: Path) -> set[str]:
+def finished(runs: Iterable[Run], results: Path) -> set[str]:
     """Names of the folders of the finished runs."""
     if not results.is_dir():
         return set()
@@ -176,7 +191,7 @@ class _Look:
         except OSError:
             return False
 
-    def at(self, run: RunConfig) -> RunState:
+    def at(self, run: Run) -> RunState:
         """Where a run stands that is not done."""
         name = run.folder_name
         job, array, alone = self.last.get(name, ("", None, True))

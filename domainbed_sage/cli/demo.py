@@ -1,0 +1,39 @@
+"""`domainbed-sage demo`: the demo sweep, its tables, and where they are."""
+
+import argparse
+import time
+from pathlib import Path
+
+from domainbed_sage.cli import sweep
+from domainbed_sage.core.resources import shipped
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `demo`."""
+    parser.add_argument("--output_dir", type=Path, help="results folder; by default results/demo")
+    sweep.add_run_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the demo sweep and print its table.
+
+    Raises:
+        UserError: see `sweep`.
+    """
+    from domainbed_sage.cli import table
+    from domainbed_sage.sweeps.sweep import read_sweep
+
+    began = time.monotonic()
+    args.action, args.file = "run", shipped("sweeps/demo.yaml")
+    demo = read_sweep(args.file)
+    folder = args.output_dir or Path("results") / demo.name
+    print(f"{len(demo.runs())} runs: {', '.join(demo.algorithms)} on EmojiStyles, each style held out in turn.")
+    failed = sweep.main(args)
+    if not failed:
+        table.show(folder, pictures=True)
+        print(f"\nThe demo took {(time.monotonic() - began) / 60:.1f} minutes. In {folder} there are:")
+        print("  table.md, table.tex, table.csv   the table")
+        print("  table.png                        its picture")
+        print("  curves.png                       training curves")
+        print("  <run>/results.jsonl              the records, in DomainBed's format")
+    return failed
