@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from types import ModuleType
 
 import domainbed_sage
@@ -52,6 +53,9 @@ def make_parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
 
 def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse, call ``args.main(args)``, and turn the user's errors into messages without a stack trace."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show θ or █ shows ? instead
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = parser.parse_args(argv)
     try:

@@ -1,15 +1,18 @@
-"""`domainbed-sage sweep status` and `logs`: where a sweep stands, in 80 columns."""
+"""`domainbed-sage sweep status` and `logs`: where a sweep stands, as wide as the terminal."""
 
 import argparse
 import json
 import re
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results.planned import PlannedRun
@@ -19,7 +22,7 @@ LOOK_AGAIN_S = 30
 HEADS = ("done", "run", "queue", "fail", "miss")
 BAR = 20
 SIGNS = {"done": "█", "running": "▓", "queued": "▒", "failed": "x", "missing": "·"}
-COLOURS = {"done": 32, "running": 36, "queued": 33, "failed": 31, "missing": 90}
+STYLES = {"done": "green", "running": "cyan", "queued": "yellow", "failed": "red", "missing": "bright_black"}
 TAIL = 3
 MOST_CAUSES = 6
 ADVICE = (  # in order: the first whose pattern is found
@@ -30,7 +33,7 @@ ADVICE = (  # in order: the first whose pattern is found
     (r"CANCELLED|NODE_FAIL|PREEMPTED|lost", "launch again: it continues from its checkpoint"),
     (r"weights (download|check)|--data_dir", "get what the message names, then `sweep retry --failed`"),
 )
-OTHERWISE = "read its log (`sweep logs`), mend the cause, then `sweep retry --failed`"
+OTHERWISE = "read its log (`sweep logs`), fix the cause, then `sweep retry --failed`"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +52,15 @@ def add_log_arguments(parser: argparse.ArgumentParser) -> None:
 
 def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
     """Print where the sweep stands, once or again and again."""
+    console = Console(highlight=False, soft_wrap=args.json)
     while True:
         found = survey(runs, folder, patient=True)
-        text = as_json(found) if args.json else render(name, folder, found, runs, colour=sys.stdout.isatty())
-        clear = "\x1b[H\x1b[2J" if args.watch and sys.stdout.isatty() else ""
-        print(clear + text, flush=True)
+        if args.watch and console.is_terminal:
+            console.clear()
+        if args.json:
+            print(as_json(found), flush=True)
+        else:
+            console.print(render(name, folder, found, runs))
         if not args.watch:
             return
         time.sleep(args.watch)
@@ -67,20 +74,26 @@ def as_json(found: Survey) -> str:
     return json.dumps({**facts, "runs": runs})
 
 
-def render(name: str, folder: Path, found: Survey, runs: Sequence[PlannedRun], *, colour: bool = False) -> str:
+def render(name: str, folder: Path, found: Survey, runs: Sequence[PlannedRun]) -> RenderableType:
     """A bar for each dataset and algorithm, when it may end, why jobs wait, and the failures by cause."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
+    table.add_column("dataset", no_wrap=True)
+    table.add_column("algorithm", no_wrap=True)
+    table.add_column("", min_width=BAR, no_wrap=True)
+    for head in HEADS:
+        table.add_column(head, justify="right", min_width=5, no_wrap=True)
     groups: defaultdict[tuple[str, str], list[RunState]] = defaultdict(list)
     for run in found.runs:
         groups[run.dataset, run.algorithm].append(run)
-    lines = [f"{name}: {len(found.runs)} runs in {folder}", _row("dataset", "algorithm", " " * BAR, HEADS)]
     shown = ""
     for (dataset, algorithm), members in groups.items():
-        lines.append(_group(dataset if dataset != shown else "", algorithm, members, colour))
+        _add_row(table, dataset if dataset != shown else "", algorithm, members)
         shown = dataset
-    lines.append(_group("all", "", found.runs, colour))
-    lines.append("  ".join(f"{_painted(SIGNS[state], state, colour)} {state}" for state in STATES))
-    lines += _remarks(found, runs)
-    return "\n".join([*lines, *_failures(found.runs)])
+    _add_row(table, "all", "", found.runs)
+    title = Text(f"{name}: {len(found.runs)} runs in {folder}")
+    legend = Text("  ").join(Text.assemble((SIGNS[state], STYLES[state]), f" {state}") for state in STATES)
+    rest = [*_remarks(found, runs), *_failures(found.runs)]
+    return Group(title, table, legend, *map(Text, rest))
 
 
 def logs(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
@@ -103,20 +116,12 @@ def logs(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> 
         print(f"\n==> {path} <==\n" + "\n".join(_tail(path, args.lines) or ["(nothing)"]))
 
 
-def _group(dataset: str, algorithm: str, runs: Sequence[RunState], colour: bool) -> str:
+def _add_row(table: Table, dataset: str, algorithm: str, runs: Sequence[RunState]) -> None:
     counts = Counter(run.state for run in runs)
     ends = [round(BAR * sum(counts[state] for state in STATES[: i + 1]) / len(runs)) for i in range(len(STATES))]
     starts = [0, *ends[:-1]]
-    bar = "".join(_painted(SIGNS[s] * (b - a), s, colour) for s, a, b in zip(STATES, starts, ends, strict=True))
-    return _row(dataset, algorithm, bar, [str(counts[state] or "") for state in STATES])
-
-
-def _row(dataset: str, algorithm: str, bar: str, columns: Iterable[str]) -> str:
-    return f"{dataset[:17]:<17} {algorithm[:10]:<10} {bar} " + "".join(f"{text[:5]:>6}" for text in columns).rstrip()
-
-
-def _painted(text: str, state: str, colour: bool) -> str:
-    return f"\x1b[{COLOURS[state]}m{text}\x1b[0m" if colour and text else text
+    bar = Text.assemble(*((SIGNS[s] * (b - a), STYLES[s]) for s, a, b in zip(STATES, starts, ends, strict=True)))
+    table.add_row(Text(dataset), Text(algorithm), bar, *(str(counts[state] or "") for state in STATES))
 
 
 def _remarks(found: Survey, runs: Sequence[PlannedRun]) -> list[str]:

@@ -1,6 +1,7 @@
 """A command that answers at once: what it may not import, whatever it is asked."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -138,6 +139,15 @@ def test_another_sweep_file_is_planned_anew(results, tmp_path):
     assert "torch" in imported
     assert "2 runs: 2 missing" in said
     assert ask("sweep", "list", file, "--output_dir", results / "out")[2] == []
+
+
+def test_a_terminal_that_cannot_show_a_sign_shows_another(results):
+    words = ["sweep", "status", results / "s.yaml", "--output_dir", results / "out"]
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "domainbed_sage", *words], capture_output=True, env=environ, check=True
+    )
+    assert b"EmojiStyles ERM       ???" in done.stdout
 
 
 def test_completion_knows_every_option():

@@ -1,5 +1,6 @@
 """Where a sweep stands, from its folders and a queue that is made up, and how that is shown in 80 columns."""
 
+import io
 import json
 import os
 import re
@@ -8,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from helpers import hold_lock, wait_for
+from rich.console import Console
 
 from domainbed_sage.cli import status
-from domainbed_sage.cli.status import advice, render, time_left
+from domainbed_sage.cli.status import advice, time_left
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
@@ -205,6 +207,21 @@ def test_damaged_ledger_says_what_to_do(runs, tmp_path):
 
 
 # What is shown
+
+
+def render(*what, width=80):
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console.print(status.render(*what))
+    return console.file.getvalue()
+
+
+def test_names_use_the_width_that_there_is(tmp_path):
+    label = "SAGE_without_noise_and_with_a_very_long_label"
+    found = Survey((RunState("r", "TerraIncognita", label, "done"),))
+    assert label in render("s", tmp_path, found, [], width=120)
+    narrow = render("s", tmp_path, found, [], width=80).splitlines()
+    assert max(map(len, narrow[1:])) <= 80
+    assert any("SAGE_without" in line and "…" in line for line in narrow)
 
 
 def many():
