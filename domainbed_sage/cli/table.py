@@ -1,12 +1,12 @@
 """`domainbed-sage table`: from a folder of runs to tables and pictures."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.results import paper, render, tables
+from domainbed_sage.results.expected import planned
 from domainbed_sage.results.folder import load_records
 from domainbed_sage.results.selection import METHODS
 
@@ -75,7 +75,7 @@ def show(
     folder, written = out or results, []
     for method in methods:
         suffix = f"-{method}" if len(methods) > 1 else ""
-        table = tables.build(loaded.records, method, expected=_planned(results), notes=loaded.notes())
+        table = tables.build(loaded.records, method, expected=planned(results), notes=loaded.notes())
         print((render.latex if as_latex else render.text)(table))
         written += render.write_all(table, folder, stem=f"table{suffix}", chance=_chance())
         if with_paper:
@@ -85,18 +85,6 @@ def show(
     if any(run.single for run in loaded.records):
         written.append(render.curves(loaded.records, folder))
     return written
-
-
-def _planned(results: Path) -> list[tables.Key] | None:
-    """What the sweep plans, from the `plan.json` that it left in its results folder; `None` without one."""
-    plan = results / "plan.json"
-    if not plan.exists():
-        return None
-    return [
-        (dataset, algorithm, envs[0], trial)
-        for dataset, algorithm, envs, trial in json.loads(plan.read_text())
-        if len(envs) == 1
-    ]
 
 
 def _chance() -> dict[str, float]:

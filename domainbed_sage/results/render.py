@@ -8,8 +8,9 @@ import pandas as pd
 
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.results import picture
+from domainbed_sage.results.expected import environment_names
 from domainbed_sage.results.records import RunRecord
-from domainbed_sage.results.tables import Grid, Table, environment_names
+from domainbed_sage.results.tables import Grid, Table
 
 WIDTH = 80  # columns of a terminal
 PREAMBLE = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}\n"
