@@ -3,13 +3,8 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from domainbed_sage.core.files import write_atomically
-from domainbed_sage.results import planned
-
-if TYPE_CHECKING:
-    from domainbed_sage.results import tables
 
 SELECTIONS = ("training-domain", "leave-one-domain-out", "oracle")  # names in `results.selection.METHODS`
 _DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, and write them as Markdown, LaTeX and
@@ -78,13 +73,14 @@ def show(
         UserError: the folder holds no runs, or contradictory ones.
     """
     from domainbed_sage.results import paper, render, tables
+    from domainbed_sage.results.expected import environment_names, planned_keys
     from domainbed_sage.results.folder import load_records
 
     loaded = load_records(results, include_unfinished=include_unfinished)
     folder, written = out or results, []
     for method in methods:
         suffix = f"-{method}" if len(methods) > 1 else ""
-        table = tables.build(loaded.records, method, expected=_planned(results), notes=loaded.notes())
+        table = tables.build(loaded.records, method, expected=planned_keys(results), notes=loaded.notes())
         print((render.latex if as_latex else render.text)(table))
         written += render.write_all(table, folder, stem=f"table{suffix}")
         if pictures:
@@ -96,16 +92,9 @@ def show(
             print((paper.latex if as_latex else paper.text)(comparison))
             written += paper.write_all(comparison, folder, stem=f"paper{suffix}")
     if pictures and any(run.single for run in loaded.records):
-        names = tables.environment_names(loaded.records, (), None)
+        names = environment_names(loaded.records, (), None)
         written.append(write_atomically(folder / "curves.png", picture.curves(loaded.records, names)))
     return written
-
-
-def _planned(results: Path) -> "list[tables.Key] | None":
-    """What all sweeps of this results folder plan, from its `plan.json`; `None` without one."""
-    plans = planned.read(results)
-    runs = [run for plan in plans.values() for run in plan.runs if len(run.test_envs) == 1]
-    return [(run.dataset, run.label, run.test_envs[0], run.trial_seed) for run in runs] if plans else None
 
 
 def _chance() -> dict[str, float]:

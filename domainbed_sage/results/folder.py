@@ -2,23 +2,22 @@
 
 import multiprocessing
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import record_cache
 from domainbed_sage.results.record_cache import Cached, Stamp
-from domainbed_sage.results.records import RESULTS, RunRecord, read_run, run_record
+from domainbed_sage.results.records import RESULTS, RunRecord, interned, parse_run, run_record, warn_of_torn_line
 
 PARALLEL_FROM = 1000  # runs
 CHUNK = 100
 _KNOWN_FILES = re.compile(
-    r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|index\.json|records\.npz|jobs|"
-    r"launch\.lock"
+    r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|index\.json|records\.(parquet|npz)|"
+    r"jobs|launch\.lock"
 )
 
 
@@ -41,16 +40,24 @@ class Loaded:
     unfinished_included: bool = False
 
     def notes(self) -> list[str]:
-        """Sentences for the footer of a table: the populations, which entries were left out, and why.
+        """Sentences for the footer of a table: the populations, which entries were left out, and why."""
+        return [*populations(self.records), *self.left_out()]
+
+    def left_out(self) -> list[str]:
+        """Which entries are not in `records`, or are although they are not finished, one sentence each kind.
 
         Tables written earlier, and the sweep's plan, are not worth a mention.
         """
         verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
         foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]
-        variants = sorted({(run.dataset, run.variant) for run in self.records if run.variant})
-        populations = [f"{dataset}: population {variant}." for dataset, variant in variants]
         stated = [(verb, self.unfinished), ("Without any evaluation", self.empty), ("Not runs", foreign)]
-        return populations + [f"{what}: {_some(names)}." for what, names in stated if names]
+        return [f"{what}: {_some(names)}." for what, names in stated if names]
+
+
+def populations(runs: Iterable[RunRecord]) -> list[str]:
+    """A sentence for each dataset that has several populations of images: which one the runs are on."""
+    variants = sorted({(run.dataset, run.variant) for run in runs if run.variant})
+    return [f"{dataset}: population {variant}." for dataset, variant in variants]
 
 
 def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
@@ -70,17 +77,38 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
         reader.look_at(entry)
     loaded = reader.loaded()
     _check_found(folder, loaded)
-    _check_distinct(folder, loaded.records)
-    _check_one_population(folder, loaded.records)
+    check_agreement(loaded.records, folder)
     return loaded
+
+
+def check_agreement(runs: Sequence[RunRecord], folder: Path = Path()) -> None:
+    """Check that runs can stand in one table.
+
+    Args:
+        runs: the runs.
+        folder: where they lie, for the message.
+
+    Raises:
+        UserError: two are the same run, or two on one dataset ran on different populations of images.
+    """
+    _check_distinct(folder, runs)
+    _check_one_population(folder, runs)
+
+
+class _Read(NamedTuple):
+    """What reading a run's folder gave: its record, or why there is none, and a remark on a torn last line."""
+
+    record: RunRecord | None
+    kind: str = ""
+    torn: str = ""
 
 
 class _Reader:
     def __init__(self, folder: Path, include_unfinished: bool) -> None:
         self.folder, self.include_unfinished = folder, include_unfinished
-        self.before = record_cache.read(folder)
+        self.cached = record_cache.read(folder)
         self.stamps: dict[str, Stamp] = {}  # of finished runs
-        self.found: dict[str, RunRecord | None] = {}  # in the order of their names; None until it is read
+        self.found: dict[str, _Read | None] = {}  # in the order of their names; None until it is read
         self.unfinished: list[str] = []
         self.foreign: list[str] = []
         self.empty: list[str] = []
@@ -88,55 +116,55 @@ class _Reader:
     def look_at(self, entry: Path) -> None:
         """Note what an entry of the folder is; a run that is in the cache is not opened."""
         try:
-            stat = (entry / RESULTS).stat()
+            stamp = record_cache.stamp(entry)
         except (FileNotFoundError, NotADirectoryError):
             self.foreign.append(entry.name)
             return
-        stamp, known = (stat.st_size, stat.st_mtime_ns), self.before.get(entry.name)
-        current = known is not None and known.stamp == stamp
-        if current or (entry / "done").exists():
+        if stamp is not None:
             self.stamps[entry.name] = stamp
-            self.found[entry.name] = known.record if known and current else None
-        else:
-            self.unfinished.append(entry.name)
-            if self.include_unfinished:
-                self.found[entry.name] = None
+            known = self.cached.get(entry.name)
+            current = known is not None and known.stamp == stamp
+            self.found[entry.name] = _Read(known.record, torn=known.torn) if known and current else None
+            return
+        self.unfinished.append(entry.name)
+        if self.include_unfinished:
+            self.found[entry.name] = None
 
     def loaded(self) -> Loaded:
         """Read what is not in the cache, and keep it there for the next time."""
-        unread = [self.folder / name for name, record in self.found.items() if record is None]
-        for entry, record in zip(unread, _read_all(unread), strict=True):
-            if isinstance(record, RunRecord):
-                self.found[entry.name] = record
-            else:
-                (self.empty if record == "empty" else self.foreign).append(entry.name)
-                del self.found[entry.name]
-        if unread:
-            finished = {
-                n: Cached(self.stamps[n], r) for n, r in self.found.items() if r is not None and n in self.stamps
-            }
+        unread = [self.folder / name for name, found in self.found.items() if found is None]
+        self.found |= {entry.name: found for entry, found in zip(unread, _read_all(unread), strict=True)}
+        records: dict[str, RunRecord] = {}
+        finished: dict[str, Cached] = {}
+        for name, record, kind, torn in ((name, *found) for name, found in self.found.items() if found):
+            warn_of_torn_line(self.folder / name / RESULTS, torn)
+            if record is None:
+                (self.empty if kind == "empty" else self.foreign).append(name)
+                continue
+            records[name] = record
+            if name in self.stamps:
+                finished[name] = Cached(self.stamps[name], record, torn)
+        if any(entry.name in finished for entry in unread):
             record_cache.write(self.folder, finished)
-        records = tuple(record for record in self.found.values() if record is not None)
         unfinished, foreign, empty = (tuple(sorted(names)) for names in (self.unfinished, self.foreign, self.empty))
-        return Loaded(records, unfinished, foreign, empty, self.include_unfinished)
+        return Loaded(tuple(records.values()), unfinished, foreign, empty, self.include_unfinished)
 
 
-def _read_all(entries: Sequence[Path]) -> Iterator[RunRecord | str]:
+def _read_all(entries: Sequence[Path]) -> Iterator[_Read]:
     """The runs in these folders, in order; many of them are read by all processors."""
     if len(entries) < PARALLEL_FROM:
         yield from map(_read, entries)
         return
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
-        for record in pool.map(_read, entries, chunksize=CHUNK):
-            yield replace(record, hparams=sys.intern(record.hparams)) if isinstance(record, RunRecord) else record
+        for found in pool.map(_read, entries, chunksize=CHUNK):
+            yield found._replace(record=found.record and interned(found.record))
 
 
-def _read(entry: Path) -> RunRecord | str:
-    """A run, or the word "empty" or "foreign"."""
-    lines = read_run(entry / RESULTS)
+def _read(entry: Path) -> _Read:
+    lines, torn = parse_run(entry / RESULTS)
     if not lines:
-        return "empty"
-    return run_record(entry, lines) if "args" in lines[0] else "foreign"
+        return _Read(None, "empty", torn)
+    return _Read(run_record(entry, lines), torn=torn) if "args" in lines[0] else _Read(None, "foreign", torn)
 
 
 def _check_found(folder: Path, loaded: Loaded) -> None:
@@ -159,7 +187,7 @@ def _check_distinct(folder: Path, runs: Iterable[RunRecord]) -> None:
     """DomainBed would average or choose among two copies of a run without a word."""
     seen: dict[tuple[Any, ...], RunRecord] = {}
     for run in runs:
-        key = (run.dataset, run.algorithm, run.test_envs, run.trial_seed, run.hparams_seed, run.hparams)
+        key = (run.dataset, run.label, run.algorithm, run.test_envs, run.trial_seed, run.hparams_seed, run.hparams)
         other = seen.setdefault(key, run)
         if other is not run:
             raise UserError(

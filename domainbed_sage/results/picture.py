@@ -2,18 +2,18 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.tables import AVERAGE, Cell, Grid, Table
+
+if TYPE_CHECKING:  # imported where a picture is drawn: that takes as long as everything else that a table needs
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _DOT, _BEST, _FAINT, _INK = "#33658a", "#c8553d", "#8a8a8a", "#333333"
 _COLOURS = (_DOT, _BEST, "#4f9d69", "#8d6a9f", "#d99a2b", "#3d3d3d", "#5fb3c4", "#b5656b", "#8a8a3c", "#999999")
@@ -47,6 +47,9 @@ def dots(table: Table, chance: Mapping[str, float] | None = None) -> bytes:
         table: what to draw.
         chance: accuracy of guessing on each dataset, percent: a dashed line, or a note where it is far off.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     grids = (*table.grids, table.averages) if len(table.grids) > 1 else table.grids
     columns = max(grid.cells.shape[1] for grid in grids)
     height = 0.95 + 0.3 * len(table.averages.cells)
@@ -81,7 +84,7 @@ def _key(grids: Sequence[Grid]) -> str:
     return "   ".join(marks)
 
 
-def _column(panel: Axes, name: str, cells: Sequence[Cell], chance: float | None) -> None:
+def _column(panel: "Axes", name: str, cells: Sequence[Cell], chance: float | None) -> None:
     highest = max((round(cell.mean, 1) for cell in cells if cell.complete), default=None)
     for at, cell in enumerate(cells):
         if np.isnan(cell.mean):
@@ -101,7 +104,7 @@ def _column(panel: Axes, name: str, cells: Sequence[Cell], chance: float | None)
         panel.set_facecolor("#f5f5f2")
 
 
-def _frame(panel: Axes, cells: Sequence[Cell], chance: float | None) -> None:
+def _frame(panel: "Axes", cells: Sequence[Cell], chance: float | None) -> None:
     """Limits that leave room for error bars and labels; first algorithm on top."""
     ranges = [(cell.mean, float(np.nan_to_num(cell.err))) for cell in cells if not np.isnan(cell.mean)]
     low = min((mean - err for mean, err in ranges), default=0.0)
@@ -122,7 +125,7 @@ def _frame(panel: Axes, cells: Sequence[Cell], chance: float | None) -> None:
         panel.set_xticks([])
 
 
-def _beside(panel: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], **how: Any) -> None:
+def _beside(panel: "Axes", text: str, at: tuple[float, float], shift: tuple[float, float], **how: Any) -> None:
     """Write `text` at a place, moved by `shift` points."""
     panel.annotate(text, at, shift, textcoords="offset points", **how)
 
@@ -138,8 +141,12 @@ def curves(records: Sequence[RunRecord], names: Mapping[str, Sequence[str]]) -> 
         records: the runs; those that hold out two environments are not drawn.
         names: environment names of each dataset.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
     points = _points([run for run in records if run.single])
-    algorithms = sorted({run.algorithm for run in records}, key=lambda name: (name != "ERM", name.casefold()))
+    algorithms = sorted({run.label for run in records}, key=lambda name: (name != "ERM", name.casefold()))
     looks: dict[str, dict[str, Any]] = {
         name: {"color": _COLOURS[at % len(_COLOURS)], "marker": _MARKS[at // len(_COLOURS) % len(_MARKS)]}
         for at, name in enumerate(algorithms)
@@ -172,7 +179,7 @@ def _points(runs: Sequence[RunRecord]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "dataset": np.repeat([run.dataset for run in runs], lengths),
-            "algorithm": np.repeat([run.algorithm for run in runs], lengths),
+            "algorithm": np.repeat([run.label for run in runs], lengths),
             "env": np.repeat(envs, lengths),
             "step": np.concatenate([run.steps for run in runs]),
             **dict(curves),
@@ -205,7 +212,7 @@ def _dataset_curves(
     rows[1][0].set_ylabel("training loss")
 
 
-def _line(panel: Axes, by_step: Any, look: Mapping[str, Any]) -> None:
+def _line(panel: "Axes", by_step: Any, look: Mapping[str, Any]) -> None:
     mean = by_step.mean().dropna()
     if mean.empty:
         return
@@ -215,7 +222,7 @@ def _line(panel: Axes, by_step: Any, look: Mapping[str, Any]) -> None:
         panel.fill_between(mean.index, low, high, color=look["color"], alpha=0.12, lw=0)
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -4,8 +4,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ IntArray = npt.NDArray[np.int64]
 RESULTS = "results.jsonl"
 _ACCURACY = re.compile(r"env(\d+)_(?:in|out)_acc")
 _ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
+TEXTS = (
+    *("dataset", "algorithm", "label", "hparams", "variant"),
+    *("model", "optimizer", "precision", "device", "versions"),
+)  # fields of a `RunRecord` that many runs share
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +33,12 @@ class RunRecord:
 
     Attributes:
         name: name of the run directory.
+        dataset: name of the data set.
+        algorithm: name of the algorithm.
+        label: its row of the table; the algorithm where the record has no label of its own.
         test_envs: held-out environments, ascending indices.
+        trial_seed: number of the trial.
+        hparams_seed: 0 = default hyperparameters, otherwise random ones.
         hparams: the hyperparameters as canonical JSON; equal strings mean equal hyperparameters.
         environments: environment names by index; empty where the record does not tell (DomainBed's).
         steps: [T], ascending.
@@ -37,11 +46,18 @@ class RunRecord:
         out_acc: [T, n], the same on the smaller (validation) split.
         loss: [T], mean training loss since the evaluation before; NaN where not recorded.
         variant: the population of images it ran on, where the data set has several, e.g. ``24330``.
+        model: name of the model; like all that follow, empty where the record does not tell (DomainBed's).
+        optimizer: name of the base optimizer.
+        precision: arithmetic of the forward and backward passes.
+        device: what it ran on, e.g. ``cpu``; ``a | b`` if it was continued on another device.
+        versions: versions of what decides its numbers, and the commit of the checkout, as a canonical JSON object; a
+            value is ``a | b`` if the run was continued with another version.
     """
 
     name: str
     dataset: str
     algorithm: str
+    label: str
     test_envs: tuple[int, ...]
     trial_seed: int
     hparams_seed: int
@@ -52,6 +68,11 @@ class RunRecord:
     out_acc: FloatArray
     loss: FloatArray
     variant: str = ""
+    model: str = ""
+    optimizer: str = ""
+    precision: str = ""
+    device: str = ""
+    versions: str = ""
 
     @property
     def n_envs(self) -> int:
@@ -72,6 +93,16 @@ def read_run(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: another line is not a JSON object; names the file and the line.
     """
+    records, torn = parse_run(path)
+    warn_of_torn_line(path, torn)
+    return records
+
+
+def parse_run(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The records of a results file, and what the log should say of a torn last line: nothing if it is whole.
+
+    Raises: as `read_run`.
+    """
     lines = [(number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
     records = []
     for number, line in lines:
@@ -82,13 +113,19 @@ def read_run(path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             records.append(record)
         elif number == lines[-1][0]:
-            _log.warning("%s: dropped the torn last line %d: %r", path, number, line[:60])
+            return records, f"dropped the torn last line {number}: {line[:60]!r}"
         else:
             raise UserError(
                 f"{path}, line {number}, is not a JSON object: {line[:60]!r}. Only the last line of a results file may "
                 "be incomplete. Delete the run directory and run it again, or restore the file from a copy."
             )
-    return records
+    return records, ""
+
+
+def warn_of_torn_line(path: Path, torn: str) -> None:
+    """Log what `parse_run` found torn in a results file, if anything."""
+    if torn:
+        _log.warning("%s: %s", path, torn)
 
 
 def run_record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
@@ -114,21 +151,58 @@ def run_record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
             f"{folder / RESULTS} holds out environments {list(test_envs)} but has accuracies for {n_envs} "
             "environments. Each record needs env0_in_acc, env0_out_acc, env1_in_acc, ... of at least two environments."
         )
-    return RunRecord(
+    record = RunRecord(
         name=folder.name,
-        dataset=sys.intern(dataset),
-        algorithm=sys.intern(algorithm),
+        dataset=dataset,
+        algorithm=algorithm,
+        label=_text(args, "label") or algorithm,
         test_envs=test_envs,
         trial_seed=trial_seed,
         hparams_seed=hparams_seed,
-        hparams=sys.intern(json.dumps(first.get("hparams", args.get("hparams")), sort_keys=True)),
-        environments=tuple(sys.intern(str(name)) for name in first.get("environments", ())),
+        hparams=json.dumps(first.get("hparams", args.get("hparams")), sort_keys=True),
+        environments=tuple(str(name) for name in first.get("environments", ())),
         steps=_steps(folder, lines),
         in_acc=_numbers(folder, lines, [f"env{i}_in_acc" for i in range(n_envs)]),
         out_acc=_numbers(folder, lines, [f"env{i}_out_acc" for i in range(n_envs)]),
         loss=_numbers(folder, lines, ["loss"])[:, 0],
         variant=str(first.get("data", {}).get("variant", "")),
+        model=_text(args, "model"),
+        optimizer=_text(args, "optimizer"),
+        precision=_text(args, "precision"),
+        device=_changing(_text(line, "device") for line in lines),
+        versions=_versions(lines),
     )
+    return interned(record)
+
+
+def interned(record: RunRecord) -> RunRecord:
+    """The same record; equal texts of many records are one object in memory."""
+    texts: dict[str, Any] = {name: sys.intern(getattr(record, name)) for name in TEXTS}
+    return replace(record, **texts, environments=tuple(map(sys.intern, record.environments)))
+
+
+def _text(facts: Mapping[str, Any], key: str) -> str:
+    """A fact that a record may lack, or have as null."""
+    value = facts.get(key)
+    return "" if value is None else str(value)
+
+
+def _changing(values: Iterable[str]) -> str:
+    """The distinct values of what is mostly constant."""
+    return " | ".join(dict.fromkeys(filter(None, values)))
+
+
+def _versions(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Canonical JSON of each line's `versions` and `commit`, in one; empty if no line has any."""
+    stated: list[Mapping[str, Any]] = []
+    for line in lines:
+        versions = line.get("versions")
+        facts = {**(versions if isinstance(versions, Mapping) else {}), "commit": line.get("commit")}
+        if not stated or facts != stated[-1]:
+            stated.append(facts)
+    names = sorted(set().union(*stated))
+    merged = {name: text for name in names if (text := _changing(_text(facts, name) for facts in stated))}
+    return json.dumps(merged) if merged else ""
 
 
 def _identity(folder: Path, number: int, line: Mapping[str, Any]) -> tuple[str, str, tuple[int, ...], int, int]:

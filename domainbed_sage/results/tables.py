@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.results import html
+from domainbed_sage.results.expected import Key, environment_names, every_combination
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.selection import METHODS, Method
 
-Key = tuple[str, str, int, int]  # dataset, algorithm, held-out environment, trial seed
 AVERAGE = "Avg"
 _IDENTITY = ("dataset", "algorithm", "env", "env_name", "trial_seed")
 _COLUMNS = (*_IDENTITY, "test_acc", "val_acc", "step", "hparams_seed", "settings")
@@ -56,14 +57,15 @@ class Cell:
         return f"{self.mean:.1f}{spread}{mark}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Grid:
     """One printed table.
 
     Attributes:
         title: the dataset, or "Averages".
         trials: the trial seeds it is over.
-        cells: a `Cell` for each algorithm (index) and environment or dataset (columns), and the column "Avg".
+        cells: a `Cell` for each algorithm (index; by its label) and environment or dataset (columns), and the column
+            "Avg".
     """
 
     title: str
@@ -79,14 +81,21 @@ class Grid:
         """The cells as printed."""
         return self.cells.map(lambda cell: cell.text(sign, short))
 
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.strings().to_string()}"
 
-@dataclass(frozen=True, eq=False)
+    def _repr_html_(self) -> str:
+        return html.grid(self)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """All tables of one model selection method.
+    """All tables of one model selection method; a notebook shows them.
 
     Attributes:
-        results: one row per selected number: dataset, algorithm, env (index), env_name, trial_seed, test_acc and
-            val_acc in [0, 1], step, hparams_seed, settings (how many hyperparameter settings were compared).
+        results: one row per selected number: dataset, algorithm (its label), env (index), env_name, trial_seed,
+            test_acc and val_acc in [0, 1], step, hparams_seed, settings (how many hyperparameter settings were
+            compared).
         grids: one per dataset.
         averages: datasets as columns.
         missing: expected results that are not there.
@@ -99,6 +108,30 @@ class Table:
     averages: Grid
     missing: tuple[Key, ...]
     footer: tuple[str, ...]
+
+    def to_text(self) -> str:
+        """For a terminal, about 80 columns wide."""
+        from domainbed_sage.results import render  # which imports this file
+
+        return render.text(self)
+
+    def to_markdown(self) -> str:
+        """Pipe tables under headings."""
+        from domainbed_sage.results import render
+
+        return render.markdown(self)
+
+    def to_latex(self) -> str:
+        """`table` environments with booktabs."""
+        from domainbed_sage.results import render
+
+        return render.latex(self)
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str:
+        return html.table(self)
 
 
 def build(
@@ -134,7 +167,7 @@ def build(
     results = _select(records, METHODS[method], names)
     keys = zip(*(results[column] for column in ("dataset", "algorithm", "env", "trial_seed")), strict=True)
     found: dict[Key, float] = dict(zip(keys, results["test_acc"], strict=True))
-    plan = _every_combination(records, names) if plan is None else plan
+    plan = every_combination(records, names) if plan is None else plan
     layout = _Layout(found, (*plan, *found), names)
     grids = tuple(layout.grid(dataset) for dataset in layout.datasets)
     missing = tuple(key for key in plan if key not in found)
@@ -207,7 +240,7 @@ def _select(records: Iterable[RunRecord], method: Method, names: Mapping[str, Se
     groups: defaultdict[Key, list[RunRecord]] = defaultdict(list)
     for run in records:
         for env in run.test_envs:
-            groups[run.dataset, run.algorithm, env, run.trial_seed].append(run)
+            groups[run.dataset, run.label, env, run.trial_seed].append(run)
     rows: list[tuple[Any, ...]] = []
     for (dataset, algorithm, env, trial), runs in sorted(groups.items()):
         chosen = method.select(runs)
@@ -218,57 +251,11 @@ def _select(records: Iterable[RunRecord], method: Method, names: Mapping[str, Se
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
-def _every_combination(records: Sequence[RunRecord], names: Mapping[str, Sequence[str]]) -> list[Key]:
-    """All algorithms x environments x trial seeds of each dataset; ERM, the usual baseline, first."""
-    algorithms = sorted({run.algorithm for run in records}, key=lambda name: (name != "ERM", name.casefold()))
-    trials = {dataset: sorted({run.trial_seed for run in records if run.dataset == dataset}) for dataset in names}
-    return [
-        (dataset, algorithm, env, trial)
-        for dataset in names
-        for algorithm in algorithms
-        for env in range(len(names[dataset]))
-        for trial in trials[dataset]
-    ]
-
-
-def environment_names(
-    records: Sequence[RunRecord], plan: Iterable[Key], labels: Mapping[str, Sequence[str]] | None
-) -> dict[str, tuple[str, ...]]:
-    """Environment names of each dataset: the records', else the labels, else env0, env1, ...
-
-    The datasets come in the order of the plan, then of the labels, then by name. Arguments as in `build`.
-    """
-    if labels is None:
-        from domainbed_sage.data.specs import environment_labels
-
-        labels = environment_labels()
-    planned: dict[str, int] = {}
-    for dataset, _, env, _ in plan:
-        planned[dataset] = max(planned.get(dataset, 0), env + 1)
-    first: dict[str, RunRecord] = {}
-    for run in sorted(records, key=lambda run: not run.environments):
-        other = first.setdefault(run.dataset, run)
-        if run.n_envs != other.n_envs or (run.environments or other.environments) != other.environments:
-            raise UserError(
-                f"Runs {other.name} and {run.name} are both on {run.dataset}, but one has {other.n_envs} environments "
-                f"{list(other.environments)} and the other {run.n_envs} {list(run.environments)}. Move the runs of one "
-                "of the two data sets to another folder."
-            )
-    names = {}
-    for dataset in dict.fromkeys([*planned, *(d for d in labels if d in first), *sorted(first)]):
-        run_names = first[dataset].environments if dataset in first else ()
-        label = tuple(labels.get(dataset, ()))
-        n_envs = first[dataset].n_envs if dataset in first else max(planned[dataset], len(label))
-        fitting = [known for known in (run_names, label) if len(known) == n_envs]
-        names[dataset] = fitting[0] if fitting else tuple(f"env{env}" for env in range(n_envs))
-    return names
-
-
 def _explain(
     missing: Iterable[Key], records: Iterable[RunRecord], method: Method, names: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """Say in words what is missing, one sentence per algorithm and dataset, and whether runs are there."""
-    there = {(run.dataset, run.algorithm, run.test_envs[0], run.trial_seed) for run in records if run.single}
+    there = {(run.dataset, run.label, run.test_envs[0], run.trial_seed) for run in records if run.single}
     gaps: defaultdict[tuple[str, str, bool], defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for key in missing:
         dataset, algorithm, env, trial = key

@@ -1,8 +1,10 @@
 """The cache of records: the same runs as a first reading, and nothing that is no longer true."""
 
 import json
+import logging
 import os
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -22,12 +24,15 @@ def write(folder, name, *, env=0, algorithm="ERM", steps=(0, 300), accuracy=0.5,
     path = folder / name
     path.mkdir(parents=True, exist_ok=True)
     args = {"dataset": "PACS", "algorithm": algorithm, "test_envs": [env], "trial_seed": 0, "hparams_seed": 0}
+    args |= {"label": f"{algorithm} of {name}", "model": "small_cnn", "optimizer": "adam", "precision": "tf32"}
     lines = [
         {
             "args": args,
             "hparams": {"lr": 1e-5, "name": name},
             "environments": list(environments),
-            "data": {"variant": ""},
+            "data": {"variant": "24788"},
+            "versions": {"torch": "2.14"},
+            "device": f"cuda:{step > 0:d}",
             "step": step,
             "loss": step / 7,
             **{f"env{e}_{half}_acc": accuracy + e / 10 for e in range(len(environments)) for half in ("in", "out")},
@@ -53,13 +58,13 @@ def folder(tmp_path):
 @pytest.fixture
 def parsed(monkeypatch):
     """Names of the runs whose text was parsed."""
-    names, read = [], results_folder.read_run
-    monkeypatch.setattr(results_folder, "read_run", lambda path: names.append(path.parent.name) or read(path))
+    names, parse = [], results_folder.parse_run
+    monkeypatch.setattr(results_folder, "parse_run", lambda path: names.append(path.parent.name) or parse(path))
     return names
 
 
 def same(ours, theirs):
-    for name in ours.__dataclass_fields__ if hasattr(ours, "__dataclass_fields__") else ():
+    for name in ours.__dataclass_fields__:
         a, b = getattr(ours, name), getattr(theirs, name)
         if isinstance(a, np.ndarray):
             np.testing.assert_array_equal(a, b)
@@ -94,6 +99,38 @@ def test_only_what_changed_is_read_again(folder, parsed):
     assert parsed == []
 
 
+def test_a_run_without_its_marker_is_unfinished_whatever_the_cache_says(folder, parsed):
+    load_records(folder)
+    (folder / "one" / "done").unlink()
+    parsed.clear()
+    loaded = load_records(folder)
+    assert [r.name for r in loaded.records] == ["three", "two"]
+    assert loaded.unfinished == ("one", "open")
+    assert parsed == []
+    assert len(load_records(folder, include_unfinished=True).records) == 4
+    assert sorted(parsed) == ["one", "open"]
+
+
+def test_a_marker_that_was_written_again_counts_as_another_run(folder, parsed):
+    load_records(folder)
+    parsed.clear()
+    done = folder / "two" / "done"
+    os.utime(done, ns=(1, done.stat().st_mtime_ns + 1))
+    assert len(load_records(folder).records) == 3
+    assert parsed == ["two"]
+
+
+def test_torn_last_line_is_reported_at_every_reading(folder, parsed, caplog):
+    path = folder / "two" / "results.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"step": 900, "env')
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert len(load_records(folder).records) == 3
+        assert caplog.messages == [f'{path}: dropped the torn last line 4: b\'{{"step": 900, "env\'']
+    assert parsed.count("two") == 1
+
+
 def test_removed_runs_are_gone(folder):
     load_records(folder)
     shutil.rmtree(folder / "one")
@@ -107,19 +144,33 @@ def test_unfinished_runs_are_read_each_time(folder, parsed):
     assert len(load_records(folder).records) == 3
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b"", lambda b: b[:200] + b"?" + b[201:]])
-def test_damaged_cache_costs_one_reading(folder, parsed, damage):
+DAMAGES = {
+    "cut": lambda b: b[:-100],
+    "empty": lambda b: b"",
+    "of another kind": lambda b: b[:-4] + b"PAR3",
+    "turned bits": lambda b: b[:1000] + bytes(byte ^ 1 for byte in b[1000:1100]) + b[1100:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_cache_costs_one_reading(folder, parsed, caplog, damage):
     load_records(folder)
     path = folder / record_cache.FILE
-    path.write_bytes(damage(path.read_bytes()))
+    before = path.read_bytes()
+    path.write_bytes(DAMAGES[damage](before))
+    assert path.read_bytes() != before
     parsed.clear()
-    assert len(load_records(folder).records) == 3
+    for _ in range(2):
+        assert {r.in_acc[0, 0] for r in load_records(folder).records if r.name != "two"} == {0.5}
     assert sorted(parsed) == ["one", "three", "two"]
+    (message,) = caplog.messages
+    assert message.startswith(f"{path} is damaged (")
+    assert message.endswith("; reading every run anew.")
 
 
 def test_cache_of_another_version(folder, parsed, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(record_cache, "VERSION", 0)
+        patch.setattr(record_cache, "VERSION", "0")
         load_records(folder)
     parsed.clear()
     load_records(folder)
@@ -135,6 +186,27 @@ def test_mistakes_are_found_in_cached_runs_too(folder):
         load_records(folder)
 
 
+def test_a_folder_that_cannot_be_written_to_keeps_none(folder, monkeypatch):
+    @contextmanager
+    def refused(path):
+        raise UserError(f"Cannot write {path}: Permission denied.")
+        yield
+
+    monkeypatch.setattr(record_cache, "atomic", refused)
+    for _ in range(2):
+        assert len(load_records(folder).records) == 3
+    assert not (folder / record_cache.FILE).exists()
+
+
+def test_equal_texts_are_kept_once(folder):
+    load_records(folder)
+    for _ in range(2):
+        one, two = (r for r in load_records(folder).records if r.name in ("one", "two"))
+        for name in ("dataset", "algorithm", "model", "versions", "environments"):
+            assert getattr(one, name) is getattr(two, name)
+        shutil.rmtree(folder / "three", ignore_errors=True)
+
+
 def test_few_runs_are_not_worth_a_file(folder, monkeypatch):
     monkeypatch.setattr(record_cache, "WORTH", 4)
     load_records(folder)
@@ -148,6 +220,7 @@ def test_many_runs_are_read_by_several_processes(folder, monkeypatch):
     together = load_records(folder, include_unfinished=True)
     for ours, theirs in zip(together.records, alone.records, strict=True):
         same(ours, theirs)
+    assert len({id(r.dataset) for r in together.records}) == 1
     (folder / "two" / "results.jsonl").write_text("{\n{}\n")
     with pytest.raises(UserError, match=r"two/results.jsonl, line 1, is not a JSON object"):
         load_records(folder)

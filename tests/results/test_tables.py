@@ -11,7 +11,7 @@ from reference import domainbed_selection, sweep_folder
 
 from domainbed_sage.cli import table as table_command
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results import picture, render, tables
+from domainbed_sage.results import expected, picture, render, tables
 from domainbed_sage.results.folder import load_records
 from domainbed_sage.results.selection import METHODS
 from domainbed_sage.results.tables import Cell
@@ -111,7 +111,7 @@ def test_environment_names(tmp_path):
     sweep_folder.write_flat(tmp_path, [0.5] * 2, dataset="Emoji")
     lines = sweep_folder.records([[0.5] * 2], [[0.5] * 2], dataset="Emoji", algorithm="SAGE", environments=["x", "y"])
     sweep_folder.write(tmp_path, lines)
-    names = tables.environment_names(load_records(tmp_path).records, (), None)
+    names = expected.environment_names(load_records(tmp_path).records, (), None)
     assert names == {"PACS": ("A", "C", "P", "S"), "Emoji": ("x", "y")}
     lines = sweep_folder.records([[0.5] * 3], [[0.5] * 3], dataset="Emoji", algorithm="SAM")
     sweep_folder.write(tmp_path, lines, name="larger")
@@ -213,7 +213,7 @@ def test_pictures_are_the_same_each_time(gappy):
     result, records = table(gappy), load_records(gappy).records
     for draw in (
         lambda: picture.dots(result, chance={"PACS": 33.3}),
-        lambda: picture.curves(records, tables.environment_names(records, (), {})),
+        lambda: picture.curves(records, expected.environment_names(records, (), {})),
     ):
         drawn = draw()
         assert drawn.startswith(PNG)

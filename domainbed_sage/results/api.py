@@ -1,0 +1,180 @@
+"""What a notebook needs: the results of a folder as a frame, the benchmark's table of them, and paired comparisons."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from domainbed_sage.results import compare as comparisons
+from domainbed_sage.results import tables
+from domainbed_sage.results.compare import Comparison
+from domainbed_sage.results.expected import Key, environment_names, every_combination, planned_keys
+from domainbed_sage.results.folder import check_agreement, load_records, populations
+from domainbed_sage.results.frame import to_frame, to_records
+from domainbed_sage.results.records import RunRecord
+from domainbed_sage.results.tables import Table
+
+
+def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.DataFrame:
+    """Read every run of a results folder into one tidy frame.
+
+    One row for each run, evaluation, environment and split:
+
+    ==================  ===========================================================================================
+    dataset, algorithm  their names
+    label               row of the run in tables; the algorithm, unless its entry in the sweep has a label of its own
+    environment         name of the environment that was evaluated
+    held_out            whether it is held out in this run; otherwise it is a source domain
+    split               ``in`` (the larger) or ``out`` (the validation split)
+    step                training steps at this evaluation
+    accuracy            in [0, 1]; NaN where it was not evaluated
+    loss                mean training loss since the evaluation before
+    trial               number of the trial
+    hparams_seed        0: default hyperparameters, otherwise random ones
+    hparams             all hyperparameters as JSON; equal texts mean equal hyperparameters
+    model, optimizer    their names; empty where the records do not tell, as DomainBed's do not
+    run                 name of the run's folder
+    env, n_envs         index of the environment, and the dataset's number of environments
+    variant             the population of images, where a dataset has several
+    precision, device   arithmetic, and what it ran on
+    versions            versions of the software, as a JSON object
+    ==================  ===========================================================================================
+
+    Texts are categories, so that a frame of many runs stays small. Runs that were read before come from a cache in the
+    folder, as long as they have not changed.
+
+    Args:
+        folder: results folder of a sweep, DomainBed's or ours.
+        include_unfinished: also read runs that are not finished.
+
+    Raises:
+        UserError: no such folder, no run in it, an unreadable record, or runs that contradict one another.
+
+    Example: accuracy on each held-out environment of one dataset, at the last step, mean over trials.
+
+        >>> frame = load_results("results/demo")
+        >>> last = frame[(frame["dataset"] == "PACS") & (frame["step"] == frame["step"].max())]
+        >>> rows = last[last["held_out"] & (last["split"] == "in")]
+        >>> rows.groupby(["label", "environment"], observed=True)["accuracy"].mean().unstack().round(2)
+        environment     A     C     P     S
+        label
+        ERM          0.50  0.60  0.70  0.80
+        SAGE         0.52  0.62  0.72  0.82
+    """
+    folder = Path(folder)
+    loaded = load_records(folder, include_unfinished=include_unfinished)
+    plan = planned_keys(folder)
+    names = environment_names(loaded.records, plan or (), None)
+    expected = every_combination(loaded.records, names) if plan is None else plan
+    there = {_key(run) for run in loaded.records if run.single}
+    frame = to_frame(loaded.records, names, list(dict.fromkeys(key[1] for key in expected)))
+    frame.attrs["missing"] = [list(key) for key in dict.fromkeys(expected) if key not in there]
+    frame.attrs["left_out"] = loaded.left_out()
+    return frame
+
+
+def table(
+    results: pd.DataFrame | Path | str, selection: str = "training-domain", *, include_unfinished: bool = False
+) -> Table:
+    """Select checkpoints and hyperparameters, and make the benchmark's tables.
+
+    The frame may be a part of one that `load_results` gave: some of its datasets, labels, trials, or the evaluations up
+    to a step. What was missing when it was loaded stays missing for the datasets and labels that are still in it.
+
+    Args:
+        results: a frame of `load_results`, or a results folder.
+        selection: model selection method: ``training-domain``, ``leave-one-domain-out`` or ``oracle``.
+        include_unfinished: also use the runs of a folder that are not finished.
+
+    Returns:
+        The tables: a notebook shows them; `.averages` has a row for each label and a column for each dataset,
+        `.grids` the table of each dataset, and `.to_text()`, `.to_markdown()` and `.to_latex()` write them.
+
+    Raises:
+        UserError: unknown method, or as `load_results`.
+
+    Example:
+
+        >>> frame = load_results("results/demo")
+        >>> table(frame[frame["dataset"] != "VLCS"]).averages
+        Averages
+                           PACS    OfficeHome   Avg
+        Algorithm
+        ERM        65.1 +/- 0.2  65.1 +/- 0.2  65.1
+        SAGE       67.0 +/- 0.1  68.9 +/- 0.2  67.9
+    """
+    if not isinstance(results, pd.DataFrame):
+        folder = Path(results)
+        loaded = load_records(folder, include_unfinished=include_unfinished)
+        return tables.build(loaded.records, selection, expected=planned_keys(folder), notes=loaded.notes())
+    runs = to_records(results)
+    check_agreement(runs)
+    notes = [*populations(runs), *results.attrs.get("left_out", ())]
+    return tables.build(runs, selection, expected=_expected(results, runs), notes=notes)
+
+
+def compare(
+    results: pd.DataFrame | Path | str,
+    reference: str = "ERM",
+    methods: Sequence[str] = ("SAGE",),
+    selection: str = "training-domain",
+) -> Comparison:
+    """Compare methods with a reference, paired by dataset, held-out environment and trial.
+
+    Two questions are answered apart: whether a method is better on *these* datasets, beyond the chance of seeds and
+    splits; and whether it would be better on other *datasets like these*. See `Comparison` for both tests.
+
+    Args:
+        results: a frame of `load_results`, or a part of it, or a results folder; finished runs alone count.
+        reference: label of the row to compare with.
+        methods: labels of the rows to compare. Declare them before you look at the results: p-values are adjusted for
+            the number of methods that stand here.
+        selection: model selection method, see `table`.
+
+    Returns:
+        The comparison: print it, or take its `.frame`.
+
+    Raises:
+        UserError: a method or the reference is not in the results, or as `table`.
+
+    Example:
+
+        >>> comparison = compare("results/demo", reference="ERM", methods=["SAGE"])
+        >>> print(comparison)
+        Method Difference           These datasets      Datasets like these Pairs  W/T/L
+          SAGE      +2.83 [+2.17, +3.48] p < 0.001 [+0.48, +5.17] p = 0.035    36 12/0/0
+        Difference to ERM in points of held-out accuracy; model selection: training-
+          domain validation set. 95% confidence intervals of each method alone; p
+          adjusted for 1 method (Holm). W/T/L: wins, ties, losses over held-out
+          environments.
+        >>> float(comparison.frame.loc["SAGE", "difference"].round(3))
+        2.825
+    """
+    return comparisons.compare(table(results, selection), reference, methods)
+
+
+def _key(run: RunRecord) -> Key:
+    return run.dataset, run.label, run.test_envs[0], run.trial_seed
+
+
+def _expected(frame: pd.DataFrame, runs: Sequence[RunRecord]) -> list[Key] | None:
+    """The results that a frame has runs for, and those that were missing when it was loaded, in its order.
+
+    None if the frame does not know any more what was missing, for example after it was joined with another.
+    """
+    if "missing" not in frame.attrs:
+        return None
+    present = [_key(run) for run in runs if run.single]
+    datasets, labels = (_order(frame[name]) for name in ("dataset", "label"))
+    missing: Iterable[Key] = (tuple(key) for key in frame.attrs["missing"])
+    keys = {*present, *(key for key in missing if key[0] in datasets and key[1] in labels)}
+    return sorted(keys, key=lambda key: (datasets[key[0]], labels[key[1]], *key[2:]))
+
+
+def _order(column: "pd.Series[str]") -> Mapping[str, int]:
+    """The values of a column, in the order of its categories if it has any."""
+    values = column.unique()
+    ordered = (
+        [value for value in values.categories if value in set(values)] if hasattr(values, "categories") else values
+    )
+    return {str(value): at for at, value in enumerate(ordered)}
