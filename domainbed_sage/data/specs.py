@@ -73,6 +73,9 @@ class _Checked:
     load: Callable[[Path | None], MultiDomainDataset]
 
     def __call__(self, data_dir: Path | None) -> MultiDomainDataset:
+        name, folder = self.spec.name, self.spec.folder
+        if data_dir is None and folder and not Path(folder).is_absolute():
+            raise UserError(f"{name} is read from disk: give the folder that holds {folder}/ with --data_dir.")
         dataset = self.load(data_dir)
         agreement.check(self.spec, dataset)
         return dataset
@@ -136,8 +139,6 @@ def _embedded(load: Callable[[], MultiDomainDataset], data_dir: Path | None) -> 
 
 
 def _on_disk(name: str, folder: str, expected: Expected, data_dir: Path | None) -> MultiDomainDataset:
-    if data_dir is None and not Path(folder).is_absolute():
-        raise UserError(f"{name} is read from disk: give the folder that holds {folder}/ with --data_dir.")
     return read_folders((data_dir or Path()) / folder, name, expected=expected)
 
 

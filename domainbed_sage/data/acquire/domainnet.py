@@ -71,11 +71,14 @@ def read_list(listed: Path, environments: Sequence[str]) -> list[PurePosixPath]:
     """The paths of a list of duplicates, each once.
 
     Raises:
-        UserError: the file is missing or empty, or a line is no path inside an environment.
+        UserError: the file is missing, empty or not in UTF-8, or a line is no path inside an environment.
     """
     if not listed.is_file():
         raise UserError(f"{listed} should be a list of duplicates. There is no such file.")
-    lines = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in listed.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{listed} should be a list of duplicates in UTF-8 ({error}). Fetch it again.") from None
     paths = list(dict.fromkeys(PurePosixPath(line) for line in lines))
     raise_all(
         [
