@@ -19,7 +19,7 @@ BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF files,
 UNKNOWN_WHITE = {
     "I": "whole numbers, signed or of 32 bits",
     "F": "floating-point numbers",
-    "LAB": "colours in CIE L*a*b*",
+    "LAB": "L*a*b* colours",
 }
 MARGIN = 1.5  # side of a reduced image to the model's: a crop of 70 % of the area at 3:4 still shrinks
 
@@ -100,8 +100,8 @@ def _high_bytes(image: Image.Image) -> Image.Image:
 
 def _refused(image: Image.Image, kind: str) -> Undecodable:
     return Undecodable(
-        f"{getattr(image, 'filename', 'The image')} has pixels that are {kind}, and how bright they are meant is not "
-        f"known. Convert the images of this kind to 8 or 16 bits, all by the same rule. Nothing is guessed."
+        f"{getattr(image, 'filename', 'The image')} has pixels that are {kind}, and no rule is known that brings "
+        f"them to 8 bits. Convert the images of this kind yourself, all by the same rule. Nothing is guessed."
     )
 
 

@@ -49,17 +49,29 @@ class Contents:
 
 def scan(root: Path, environments: Sequence[str]) -> dict[str, Contents]:
     """Look through those of the environment folders that exist, without decoding an image."""
-    classes = {e: _class_folders(root / e) for e in environments if (root / e).is_dir()}
-    trees = tuple(os.path.realpath(folder) + os.sep for folders in classes.values() for folder in folders)
     seen = _above(root)
-    return {e: _contents(root / e, folders, trees, seen) for e, folders in classes.items()}
+    found = {e: Contents() for e in environments if (root / e).is_dir()}
+    for e, contents in found.items():
+        contents.mistakes += _wrong(root / e, seen)
+    tops: list[tuple[Path, Contents]] = []
+    for e, contents in found.items():  # all class folders before what links to them
+        for folder in [] if contents.mistakes else _class_folders(root / e):
+            if mistakes := _wrong(folder, seen):
+                contents.mistakes += mistakes
+            else:
+                tops.append((folder, contents))
+    trees = tuple(os.path.realpath(folder) + os.sep for folder, _ in tops)
+    for folder, contents in tops:
+        _look_through(folder, trees, seen, contents)
+    return found
 
 
 def images(root: Path, environments: Sequence[str]) -> Iterator[str]:
     """Every image that is read, as ``environment/class/file``, sorted within its folder; no folder comes twice."""
     seen = _above(root)
-    for class_folder in (folder for e in environments if (root / e).is_dir() for folder in _class_folders(root / e)):
-        for folder, files in _walk(class_folder, seen, []):
+    tops = [folder for e in environments if (root / e).is_dir() for folder in _class_folders(root / e)]
+    for top in [top for top in tops if not _again(top, seen)]:
+        for folder, files in _walk(top, seen, []):
             place = folder.relative_to(root).as_posix()
             yield from (f"{place}/{name}" for name in sorted(entry.name for entry in files) if is_image(name))
 
@@ -99,63 +111,64 @@ def _class_folders(environment: Path) -> list[Path]:
     return sorted(path for path in environment.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _contents(environment: Path, class_folders: Sequence[Path], trees: tuple[str, ...], seen: Seen) -> Contents:
-    found = Contents()
-    if not _is_new(environment, seen, found.mistakes):
-        return found
-    found.mistakes += [
-        f"{folder} has a name that is no UTF-8, and goes into records and prompts; rename it"
-        for folder in (environment, *class_folders)
-        if UNKNOWN_BYTES.search(as_text(folder.name))
-    ]
-    for class_folder in class_folders:
-        count = 0
-        folders = list(_walk(class_folder, seen, found.mistakes))
-        for folder, files in folders:
-            below = folder.relative_to(environment).parts
-            hidden = any(part.startswith(".") for part in below)
-            system = next((part for part in below if part in OF_SYSTEMS), "")
-            for entry in files:
-                if not is_image(entry.name):
-                    _pass_over(entry, found)
-                elif mistake := _mistake(entry, hidden, system, trees):
-                    found.mistakes.append(f"{folder / entry.name} {mistake}")
-                else:
-                    count += 1
-        if folders and not count:
-            found.mistakes.append(f"class folder {class_folder} holds no image")
-        found.images[class_folder.name] = count
-    return found
+def _wrong(folder: Path, seen: Seen) -> list[str]:
+    """What is wrong with the folder of an environment or a class itself."""
+    mistakes = [mistake] if (mistake := _again(folder, seen)) else []
+    if UNKNOWN_BYTES.search(as_text(folder.name)):
+        mistakes.append(f"{folder} has a name that is no UTF-8, and goes into records and prompts; rename it")
+    return mistakes
+
+
+def _again(folder: Path, seen: Seen) -> str:
+    """A mistake, if another path led to this folder before."""
+    state = folder.stat()
+    first = seen.setdefault((state.st_dev, state.st_ino), folder)
+    if first is folder:
+        return ""
+    inside = folder.parent.resolve()
+    what = "leads back to" if folder.resolve() in (inside, *inside.parents) else "is the same folder as"
+    advice = "remove this link" if folder.is_symlink() else "remove one of the two"
+    return f"{folder} {what} {first}, so that images would be read more than once; {advice}"
+
+
+def _look_through(top: Path, trees: tuple[str, ...], seen: Seen, found: Contents) -> None:
+    """Count the images of one class folder, and file everything else in it."""
+    count = 0
+    for folder, files in _walk(top, seen, found.mistakes):
+        below = folder.relative_to(top).parts
+        hidden = any(part.startswith(".") for part in below)
+        system = next((part for part in below if part in OF_SYSTEMS), "")
+        for entry in files:
+            if not is_image(entry.name):
+                _pass_over(entry, found)
+            elif mistake := _mistake(entry, hidden, system, trees):
+                found.mistakes.append(f"{folder / entry.name} {mistake}")
+            else:
+                count += 1
+    if not count:
+        found.mistakes.append(f"class folder {top} holds no image")
+    found.images[top.name] = count
 
 
 def _walk(top: Path, seen: Seen, mistakes: list[str]) -> Iterator[tuple[Path, list[Entry]]]:
-    """Every folder at and below `top`, with what is no folder in it; links are followed, but nowhere twice."""
+    """A folder and all those below it, with what is no folder in them; links are followed, but nowhere twice."""
     waiting = [(top, 0)]
     while waiting:
         folder, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            mistakes.append(f"{top} holds folders within folders, more than {MAX_DEPTH} deep; move them away")
-            return
-        if not _is_new(folder, seen, mistakes):
-            continue
         folders: list[Entry] = []
         files: list[Entry] = []
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
                 (folders if _is_folder(entry) else files).append(entry)
-        waiting += [(folder / entry.name, depth + 1) for entry in folders]
         yield folder, files
-
-
-def _is_new(folder: Path, seen: Seen, mistakes: list[str]) -> bool:
-    state = folder.stat()
-    first = seen.setdefault((state.st_dev, state.st_ino), folder)
-    if first is folder:
-        return True
-    inside = folder.parent.resolve()
-    what = "leads back to" if folder.resolve() in (inside, *inside.parents) else "is the same folder as"
-    mistakes.append(f"{folder} {what} {first}, so that images would be read more than once; remove one of the two")
-    return False
+        if folders and depth == MAX_DEPTH:
+            mistakes.append(f"{folder} holds more folders, {MAX_DEPTH} within each other; move them away")
+            return
+        for below in (folder / entry.name for entry in folders):
+            if mistake := _again(below, seen):
+                mistakes.append(mistake)
+            else:
+                waiting.append((below, depth + 1))
 
 
 def _is_folder(entry: Entry) -> bool:
