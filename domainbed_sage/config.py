@@ -207,16 +207,16 @@ def environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mista
 
 
 def _readings(names: Sequence[str], text: str) -> list[int]:
-    """The environments that a text may mean, as indices; one by its name comes first."""
+    """Indices of the environments that a text may mean: by its name first, then by its index."""
     kind, _, rest = text.partition(":")
-    if text not in names and kind in ("name", "index"):
-        by_name = [i for i, name in enumerate(names) if kind == "name" and name == rest]
-        return by_name or [int(rest)] * (kind == "index" and rest.isdecimal() and int(rest) < len(names))
-    same = [i for i, name in enumerate(names) if name == text]
-    if text.isdecimal():
-        same += [i for i, name in enumerate(names) if name.isdecimal() and int(name) == int(text)]
-        same += [int(text)] * (int(text) < len(names))
-    return list(dict.fromkeys(same))
+    by_name = {name: i for i, name in enumerate(names)}
+    by_index = {str(i): i for i in range(len(names))}
+    if text not in by_name and kind in ("name", "index"):
+        chosen = by_name if kind == "name" else by_index
+        return [chosen[rest]] if rest in chosen else []
+    number = str(int(text)) if text.isdecimal() else text
+    same = [i for name, i in by_name.items() if name == text or (name.isdecimal() and str(int(name)) == number)]
+    return list(dict.fromkeys([*same, *([by_index[number]] if number in by_index else [])]))
 
 
 def _value_mistakes(

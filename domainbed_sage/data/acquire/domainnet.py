@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from domainbed_sage.core.errors import UserError, raise_all
 from domainbed_sage.core.files import digest
 from domainbed_sage.data import prepared
+from domainbed_sage.data.acquire import disk
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.layout import Expected, OtherCounts, population
@@ -36,8 +37,9 @@ def remove_duplicates(root: Path, listed: Path, expected: Expected) -> str:
     paths = read_list(listed, environments)
     present = [path for path in paths if (root / path).is_file()]
     _check_rest(root, dataset, present, expected)
-    for path in present:
-        (root / path).unlink()
+    with disk.explained(root, "Start the same command again: it goes on."):
+        for path in present:
+            (root / path).unlink()
     per_environment = Counter(path.parts[0] for path in paths)
     sha256 = digest(listed)
     prepared.update(
