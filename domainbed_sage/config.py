@@ -198,7 +198,7 @@ def environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mista
             mistakes.append(f"{spec.name} has no environment {env!r}. Known: {names}.")
         else:
             readings = " or ".join(f"name:{spec.environments[i]} (index:{i})" for i in found)
-            mistakes.append(f"{env!r} in test_envs may mean two environments of {spec.name}. Say {readings}.")
+            mistakes.append(f"{env!r} in test_envs may mean more than one environment of {spec.name}. Say {readings}.")
     if len(set(indices)) != len(indices) or not test_envs:
         mistakes.append(f"test_envs should name each held-out environment once. Found {list(test_envs)}.")
     if len(set(indices)) == len(spec.environments):

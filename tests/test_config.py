@@ -139,7 +139,7 @@ def test_a_number_means_one_environment_or_none(called, kind):
     for number, by_name, by_index in ((1, "1", "2"), (2, "2", "3")):
         (found,) = mistakes(dataset="Numbers", test_envs=[kind(number)])
         assert found == (
-            f"{kind(number)!r} in test_envs may mean two environments of Numbers. "
+            f"{kind(number)!r} in test_envs may mean more than one environment of Numbers. "
             f"Say name:{by_name} (index:{number - 1}) or name:{by_index} (index:{number})."
         )
     called("0", "1", "2")

@@ -108,7 +108,7 @@ def test_environments_whose_names_are_numbers(tmp_path, monkeypatch):
     assert [run.seed for run in found] == [seed_hash("Numbers", "ERM", [i], 0, 0) for i in range(4)]
     for given in ("name:7", "index:3", "7", "'7'", "3", "'3'"):
         if given.strip("'") == "3":
-            assert "may mean two environments of Numbers" in message(tmp_path, f"{text}test_envs: [[{given}]]")
+            assert "may mean more than one environment of Numbers" in message(tmp_path, f"{text}test_envs: [[{given}]]")
         else:
             assert runs(tmp_path, f"{text}test_envs: [[{given}]]") == found[3:], given
     assert len(runs(tmp_path, f"{text}test_envs: pairs")) == 10

@@ -115,7 +115,7 @@ def _members(archive: Path, target: Path) -> Iterator[_Member]:
     elif opener is None and head.startswith(ZIP):
         raise _damaged(archive, "it begins like a zip archive and does not go on like one")
     else:
-        yield from _tar_members(archive, opener, target)
+        yield from _tar_members(archive, opener, target, known=opener is not None or _is_tar_header(head))
 
 
 def _is_tar_header(head: bytes) -> bool:
@@ -151,13 +151,13 @@ class _TarStream:
         return self.last
 
 
-def _tar_members(path: Path, opener: Callable[..., Any] | None, target: Path) -> Iterator[_Member]:
+def _tar_members(path: Path, opener: Callable[..., Any] | None, target: Path, *, known: bool) -> Iterator[_Member]:
     def content(info: tarfile.TarInfo) -> IO[bytes] | None:
         return archive.extractfile(tarfile.data_filter(info, str(target)))
 
     with (opener or open)(path, "rb") as file:
         stream = _TarStream(file, path)
-        archive = _open_tar(stream, path, compressed=opener is not None)
+        archive = _open_tar(stream, path, known=known)
         for info in archive:
             if info.size < 0:
                 raise _damaged(path, f"{info.name} has a negative length")
@@ -172,11 +172,11 @@ def _tar_members(path: Path, opener: Callable[..., Any] | None, target: Path) ->
             pass  # only at its end does a compressed stream reveal a wrong checksum
 
 
-def _open_tar(stream: _TarStream, path: Path, *, compressed: bool) -> tarfile.TarFile:
+def _open_tar(stream: _TarStream, path: Path, *, known: bool) -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:")
     except tarfile.ReadError:
-        if compressed:
+        if known:
             raise _damaged(path, "it begins like an archive and does not go on like one") from None
         raise UserError(
             f"{path} should be a tar or zip archive. Found a file that begins with {stream.last[:16]!r}. An archive of "
@@ -224,20 +224,24 @@ def _write_all(archive: Path, members: Iterable[_Member], target: Path, limit_by
                 f"{member.name!r}), far more than the dataset. Nothing of it was kept. Get the dataset from another "
                 f"source."
             )
-        if place in files and not member.is_folder:
-            raise _forbidden(archive, member, "is there twice")
-        if not files.isdisjoint([place, *place.parents]) or (not member.is_folder and (target / place).is_dir()):
-            raise _forbidden(archive, member, "is both a file and a folder")
         try:
-            if member.is_folder:
-                (target / place).mkdir(parents=True, exist_ok=True)
-            else:
-                files.add(place)
-                _write(archive, member, target / place)
+            _put(archive, member, place, target, files)
         except OSError as error:
             if error.errno not in REFUSED_NAMES:
                 raise
             raise _forbidden(archive, member, f"has a name that the disk does not take ({error.strerror})") from None
+
+
+def _put(archive: Path, member: _Member, place: PurePosixPath, target: Path, files: set[PurePosixPath]) -> None:
+    if place in files and not member.is_folder:
+        raise _forbidden(archive, member, "is there twice")
+    if not files.isdisjoint([place, *place.parents]) or (not member.is_folder and (target / place).is_dir()):
+        raise _forbidden(archive, member, "is both a file and a folder")
+    if member.is_folder:
+        (target / place).mkdir(parents=True, exist_ok=True)
+    else:
+        files.add(place)
+        _write(archive, member, target / place)
 
 
 def _write(archive: Path, member: _Member, path: Path) -> None:
