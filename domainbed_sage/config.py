@@ -144,7 +144,7 @@ def make_config(
     steps = spec.steps if steps is None else steps
     checkpoint_freq = spec.checkpoint_freq if checkpoint_freq is None else checkpoint_freq
     mistakes += _value_mistakes(steps, checkpoint_freq, **fields)
-    envs = _environment_indices(spec, test_envs, mistakes)
+    envs = environment_indices(spec, test_envs, mistakes)
     resolved: dict[str, Any] = {}
     try:
         resolved = resolve(
@@ -181,21 +181,42 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
     return config
 
 
-def _environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mistakes: list[str]) -> list[int]:
+def environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mistakes: list[str]) -> list[int]:
+    """Indices of the held-out environments, each given by its name or its index; adds what is wrong to `mistakes`.
+
+    Text and numbers mean the same, on the command line and in sweep files: a name wins over an index. Digits that are
+    the name of one environment and the index of another are refused, because nobody can see which of the two was
+    meant; ``name:2`` and ``index:2`` say it. Environments ``01`` and ``1`` are both called 1 here: YAML drops the 0.
+    """
     names = ", ".join(f"{i} = {name}" for i, name in enumerate(spec.environments))
     indices = []
     for env in test_envs:
-        if isinstance(env, str) and env in spec.environments:
-            indices.append(spec.environments.index(env))
-        elif str(env).isdecimal() and int(env) < len(spec.environments):
-            indices.append(int(env))
-        else:
+        found = _readings(spec.environments, str(env))
+        if len(found) == 1:
+            indices += found
+        elif not found:
             mistakes.append(f"{spec.name} has no environment {env!r}. Known: {names}.")
+        else:
+            readings = " or ".join(f"name:{spec.environments[i]} (index:{i})" for i in found)
+            mistakes.append(f"{env!r} in test_envs may mean more than one environment of {spec.name}. Say {readings}.")
     if len(set(indices)) != len(indices) or not test_envs:
         mistakes.append(f"test_envs should name each held-out environment once. Found {list(test_envs)}.")
     if len(set(indices)) == len(spec.environments):
         mistakes.append(f"test_envs {list(test_envs)} leave no environment of {spec.name} to train on. Known: {names}.")
     return indices
+
+
+def _readings(names: Sequence[str], text: str) -> list[int]:
+    """Indices of the environments that a text may mean: by its name first, then by its index."""
+    kind, _, rest = text.partition(":")
+    by_name = {name: i for i, name in enumerate(names)}
+    by_index = {str(i): i for i in range(len(names))}
+    if text not in by_name and kind in ("name", "index"):
+        chosen = by_name if kind == "name" else by_index
+        return [chosen[rest]] if rest in chosen else []
+    number = str(int(text)) if text.isdecimal() else text
+    same = [i for name, i in by_name.items() if name == text or (name.isdecimal() and str(int(name)) == number)]
+    return list(dict.fromkeys([*same, *([by_index[number]] if number in by_index else [])]))
 
 
 def _value_mistakes(

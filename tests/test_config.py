@@ -1,6 +1,7 @@
 """What a run is: its identity, its defaults, and every mistake in its description at once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from helpers import small_config
 
 from domainbed_sage.config import Machine, RunConfig, make_config, read_config
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.data.specs import datasets
 
 OTHER = {
     "dataset": "EmojiStylesDisjoint",
@@ -104,6 +106,64 @@ def test_environments_by_index_or_name(given):
     assert config.test_envs == (2,)
     assert config.source_envs == (0, 1, 3)
     assert config == small_config(test_envs=[2])
+
+
+# Environments whose names are numbers
+
+
+@pytest.fixture
+def called():
+    """Register a dataset with these environments, for a while."""
+    things = dict(datasets._things)
+
+    def register(*names):
+        datasets._things.pop("Numbers", None)
+        spec = replace(datasets["EmojiStyles"], name="Numbers", environments=names, counts=())
+        datasets.register("Numbers")(spec)
+
+    yield register
+    datasets._things.clear()
+    datasets._things.update(things)
+
+
+def held_out(*envs):
+    return make_config(dataset="Numbers", algorithm="ERM", test_envs=envs).test_envs
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_a_number_means_one_environment_or_none(called, kind):
+    """However it is written: on the command line all are texts, in a sweep file some are numbers."""
+    called("1", "2", "3")
+    assert held_out(kind(0)) == (0,)  # an index only
+    assert held_out(kind(3)) == (2,)  # a name only
+    for number, by_name, by_index in ((1, "1", "2"), (2, "2", "3")):
+        (found,) = mistakes(dataset="Numbers", test_envs=[kind(number)])
+        assert found == (
+            f"{kind(number)!r} in test_envs may mean more than one environment of Numbers. "
+            f"Say name:{by_name} (index:{number - 1}) or name:{by_index} (index:{number})."
+        )
+    called("0", "1", "2")
+    assert held_out(kind(1)) == (1,)  # both, and the same one
+
+
+def test_names_and_indices_that_say_what_they_are(called):
+    called("1", "2", "index:7", "name:0")
+    assert held_out("name:1", "name:2") == (0, 1)
+    assert held_out("index:0", "index:3") == (0, 3)
+    assert held_out("index:7") == (2,)  # an environment's whole name wins
+    assert held_out("name:0") == (3,)
+    for wrong in ("name:3", "index:4", "index:-1", "index:", "name:", "index:1.0", "number:1", "name:name:0x"):
+        (found,) = mistakes(dataset="Numbers", test_envs=[wrong])
+        assert found.startswith(f"Numbers has no environment {wrong!r}. Known: 0 = 1, 1 = 2, 2 = index:7, 3 = name:0")
+
+
+def test_yaml_drops_leading_zeros(called):
+    """A sweep file's 01 is the number 1, which is as good as the name 01."""
+    called("01", "02", "07")
+    (found,) = mistakes(dataset="Numbers", test_envs=[1])
+    assert found.endswith("Say name:01 (index:0) or name:02 (index:1).")
+    assert held_out(7) == held_out("7") == held_out("07") == (2,)
+    assert held_out("name:01") == (0,)
 
 
 # Mistakes

@@ -15,9 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.core.files import write_atomically
-from domainbed_sage.data.decode import Decoder
+from domainbed_sage.core.files import explained, write_atomically
+from domainbed_sage.data.decode import Decoder, Undecodable
 from domainbed_sage.data.environment import MultiDomainDataset
+from domainbed_sage.data.scan import as_text
 from domainbed_sage.data.splits import Split
 
 FILE = "CORRUPT.txt"
@@ -27,13 +28,17 @@ Corrupt: TypeAlias = Literal["error", "leave_out"]
 
 
 def find(root: Path, paths: Sequence[str]) -> list[str]:
-    """Decode every image in full, and return those of `paths` (``environment/class/file``) that fail."""
+    """Decode every image in full, and return those of `paths` (``environment/class/file``) that fail.
+
+    Raises:
+        UserError: a file cannot be read, e.g. for its permissions: that is no fault of the image.
+    """
     decode = Decoder()
 
     def fails(path: str) -> bool:
         try:
             decode(root / path)
-        except UserError:
+        except Undecodable:
             return True
         return False
 
@@ -43,17 +48,25 @@ def find(root: Path, paths: Sequence[str]) -> list[str]:
 
 
 def write(root: Path, paths: Sequence[str]) -> None:
-    """List the corrupt images in the dataset's folder; without any, there is no list."""
+    """List the corrupt images in the dataset's folder, in the bytes of their names; without any, there is no list.
+
+    Raises:
+        UserError: the folder cannot be written to, or a name has a line break in it.
+    """
+    if odd := [path for path in paths if set("\r\n") & set(path)]:
+        raise UserError(f"{FILE} has one name on each line. Rename {str(root / odd[0])!r}, which has a line break.")
     if paths:
-        write_atomically(root / FILE, "".join(f"{path}\n" for path in paths))
-    else:
-        (root / FILE).unlink(missing_ok=True)
+        write_atomically(root / FILE, b"".join(os.fsencode(path) + b"\n" for path in paths))
+    elif (root / FILE).exists():  # where there is none, nothing is to be written, which a read-only disk would refuse
+        with explained(root / FILE):
+            (root / FILE).unlink()
 
 
 def read(root: Path) -> tuple[str, ...]:
     """The listed images; none without a list."""
     path = root / FILE
-    return tuple(line for line in path.read_text().splitlines() if line.strip()) if path.is_file() else ()
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return tuple(os.fsdecode(line) for line in lines if line.strip())
 
 
 def shown(paths: Sequence[str]) -> str:
@@ -83,7 +96,7 @@ def apply(
         Split(*(half[~np.isin(half, gone)] for half in (split.in_, split.out)))
         for split, gone in zip(splits, indices, strict=True)
     ]
-    note = f"{len(listed)} corrupt images left out: {', '.join(listed)}"
+    note = f"{len(listed)} corrupt images left out: {', '.join(map(as_text, listed))}"
     return replace(dataset, notes=(*dataset.notes, note)), kept
 
 

@@ -73,7 +73,7 @@ EMOJI_STYLES = Recipe(
         "openmoji": IconPackage("openmoji@1.2.29", "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5"),
         "twemoji": IconPackage("twemoji@1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"),
     },
-    classes=json.loads((SHIPPED / "classes.json").read_text()),
+    classes=json.loads((SHIPPED / "classes.json").read_bytes()),
     small_classes=_SMALL,
     small=SHIPPED / "small.npz",
 )
@@ -290,9 +290,9 @@ def _npm_pack(recipe: Recipe, folder: Path) -> Path:
             f"The drawings of {LARGE} are npm packages (7 MB together), and npm was not found. Install Node.js "
             f"(https://nodejs.org), of which npm is a part, and try again. {advice}"
         )
-    done = subprocess.run([npm, "pack", "--fetch-retries=1", *specs], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([npm, "pack", "--fetch-retries=1", *specs], cwd=folder, capture_output=True)
     if done.returncode:
-        words = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines()[-20:])
+        words = "\n".join(f"  {line}" for line in done.stderr.decode(errors="replace").strip().splitlines()[-20:])
         raise UserError(
             f"npm could not download the drawings of {LARGE} (exit status {done.returncode}). Its last words:\n"
             f"{words}\nCheck the network connection and try again. {advice}"

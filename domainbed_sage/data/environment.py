@@ -65,6 +65,7 @@ class MultiDomainDataset:
             TerraIncognita, ``subset: …`` of a part that its maker declared. Belongs in every record and table.
         notes: what else a reader of the results must know of the data, e.g. that duplicates were removed.
         corrupt: images listed as impossible to decode, ``environment/class/file``.
+        readable: names of the classes for prompts, where `classes` are codes; empty: `classes` themselves.
     """
 
     name: str
@@ -73,3 +74,9 @@ class MultiDomainDataset:
     variant: str = ""
     notes: tuple[str, ...] = ()
     corrupt: tuple[str, ...] = ()
+    readable: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What a model is told that the classes are called."""
+        return self.readable or self.classes

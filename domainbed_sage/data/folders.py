@@ -1,18 +1,23 @@
 """Datasets on disk in DomainBed's layout: `<root>/<environment>/<class>/<image>`."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from domainbed_sage.core.errors import UserError, raise_all
-from domainbed_sage.data import corrupt, prepared, resized
+from domainbed_sage.data import classnames, corrupt, prepared, resized
 from domainbed_sage.data.decode import DecodedCache, Decoder
 from domainbed_sage.data.environment import Environment, MultiDomainDataset
-from domainbed_sage.data.layout import Expected, folder_mistakes, population
+from domainbed_sage.data.layout import Expected, folder_mistakes, population, published
+from domainbed_sage.data.scan import as_text, scan, two_forms
+
+log = logging.getLogger(__name__)
 
 
 class FolderEnvironment(Environment):
@@ -61,27 +66,45 @@ def read_folders(
 
     Raises:
         UserError: the folder is missing, an environment is missing or stray, the classes differ between environments
-            (DomainBed would silently shift labels), or the numbers of images are of no known population; lists every
-            mistake.
+            (DomainBed would silently shift labels), folders or images are reached twice through links, images would be
+            passed over for their names, or the numbers of images are of no known population; lists every mistake.
     """
     if not root.is_dir():
         raise UserError(f"{name} should lie in {root}, which does not exist. Check --data_dir.")
     expected = expected or Expected(None if environments is None else tuple(environments), num_classes)
+    try:
+        return _read(root, name, expected, DecodedCache(cache_gb))
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or root} cannot be read ({error.strerror or error}). Mend the disk or its permissions."
+        ) from None
+
+
+def _read(root: Path, name: str, expected: Expected, cache: DecodedCache) -> MultiDomainDataset:
     names, mistakes = folder_mistakes(root, name, expected)
+    found = scan(root, names)
+    mistakes += [mistake for contents in found.values() for mistake in contents.mistakes]
+    mistakes += two_forms([*names, *(path.name for path in root.iterdir())])
+    mistakes += two_forms([*expected.classes, *(c for contents in found.values() for c in contents.images)])
+    counts = {e: contents.images for e, contents in found.items()}
+    if mistakes or published(counts, expected) is None:  # else all is there that DomainBed reads
+        mistakes += _unread([path for contents in found.values() for path in contents.unread])
     raise_all(mistakes, f"the folders of {name}")
-    cache = DecodedCache(cache_gb)
-    envs = tuple(FolderEnvironment(root / e, cache) for e in names)
-    raise_all([line for env in envs for line in _hidden_images(env)], f"the files of {name}")
-    counts = {env.name: dict(zip(env.classes, np.bincount(env.labels).tolist(), strict=True)) for env in envs}
+    if others := [str(path) for contents in found.values() for path in contents.others]:
+        log.warning("Files of %s that are no images are passed over: %s", name, corrupt.shown(others))
     variant = population(root, name, counts, expected)
-    return MultiDomainDataset(
-        name, tuple(envs[0].classes), envs, variant, prepared.notes(root), corrupt=corrupt.read(root)
-    )
+    envs = tuple(FolderEnvironment(root / e, cache) for e in names)
+    classes = tuple(as_text(c) for c in envs[0].classes)
+    readable, note = classnames.read(root, classes)
+    notes = (*prepared.notes(root), *note)
+    return MultiDomainDataset(name, classes, envs, variant, notes, corrupt.read(root), readable)
 
 
-def _hidden_images(environment: FolderEnvironment) -> list[str]:
+def _unread(paths: Sequence[Path]) -> list[str]:
+    if not paths:
+        return []
     return [
-        f"{environment.root / key} is hidden, and DomainBed would read it as an image; remove it"
-        for key in environment.keys
-        if any(part.startswith(".") for part in Path(key).parts)
+        f"{len(paths)} images would be passed over, as in DomainBed, because their names do not end in "
+        f"{', '.join(IMG_EXTENSIONS)}: {corrupt.shown([str(path) for path in paths])}; rename JPEGs (.jfif too) to "
+        f".jpg, convert others to .png, or move them away"
     ]

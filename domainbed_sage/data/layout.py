@@ -5,12 +5,11 @@ directory moves the environments, and a missing class folder silently shifts the
 that name the path.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, raise_all
 from domainbed_sage.data import prepared
 
 
@@ -56,16 +55,6 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS)
 
 
-def images(root: Path, environments: Sequence[str]) -> Iterator[str]:
-    """Every image that would be read, as ``environment/class/file``, sorted within its folder."""
-    for environment in environments:
-        for folder, folders, names in os.walk(root / environment, followlinks=True):
-            folders.sort()
-            place = Path(folder).relative_to(root)
-            if len(place.parts) > 1:
-                yield from ((place / name).as_posix() for name in sorted(names) if is_image(name))
-
-
 def folder_mistakes(root: Path, name: str, expected: Expected) -> tuple[list[str], list[str]]:
     """The environments to read, and what is wrong with the folders of the dataset `name` in `root`."""
     found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
@@ -79,16 +68,27 @@ def folder_mistakes(root: Path, name: str, expected: Expected) -> tuple[list[str
         mistakes.append(f"{root} holds no environment folder")
     classes = _classes(root, [e for e in environments if e in visible], mistakes)
     mistakes += _class_mistakes(root, name, classes, expected)
-    mistakes += [
-        f"class folder {root / e / c} holds no image"
-        for e in classes
-        for c in sorted(classes[e])
-        if not any(is_image(p.name) and not p.name.startswith(".") for p in (root / e / c).rglob("*"))
-    ]
     union = set().union(*classes.values())
     if expected.num_classes is not None and union and len(union) != expected.num_classes:
         mistakes.append(f"{expected.num_classes} classes are expected, found {len(union)}: {', '.join(sorted(union))}")
     return environments, mistakes
+
+
+def as_found(root: Path, name: str) -> Expected:
+    """What the folder of the dataset `name` holds now, as what is expected of it from now on.
+
+    Raises:
+        UserError: the folder is not there, or its folders have mistakes.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"{name} should lie in {root}, which does not exist. Give an absolute path, set DOMAINBED_DATA_DIR, or say "
+            f"what the folder will hold: environments and num_classes."
+        )
+    environments, mistakes = folder_mistakes(root, name, Expected())
+    raise_all(mistakes, f"the folders of {name}")
+    classes = tuple(sorted(path.name for path in (root / environments[0]).iterdir() if path.is_dir()))
+    return Expected(tuple(environments), len(classes), classes)
 
 
 def _classes(root: Path, environments: Sequence[str], mistakes: list[str]) -> dict[str, set[str]]:
@@ -140,27 +140,34 @@ def population(root: Path, name: str, counts: Counts, expected: Expected) -> str
     """
     if (part := prepared.subset(root)) is not None:
         return f"subset: {part}"
-    totals = tuple(sum(classes.values()) for classes in counts.values())
-    wrong_classes = [
-        f"class folder {root / e / c} holds {counts[e].get(c, 0)} images, expected {n}"
-        for e, per_class in expected.class_counts.items()
-        for c, n in per_class.items()
-        if counts[e].get(c, 0) != n
-    ]
-    for variant, wanted in expected.populations.items():
-        if totals == wanted and not wrong_classes:
-            return variant
-    if not expected.populations:
-        return ""
+    if (variant := published(counts, expected)) is not None or not expected.populations:
+        return variant or ""
     raise OtherCounts(
-        _unlike(root, name, counts, expected, wrong_classes),
+        _unlike(root, name, counts, expected),
         f"Get it again with `domainbed-sage data download {name}`, or compare it file by file with another lab's "
         f"manifest: `domainbed-sage data check {name} --manifest FILE`. If it is a part on purpose, say which in "
         f"{root / prepared.SUBSET}: every record and table will then name it.",
     )
 
 
-def _unlike(root: Path, name: str, counts: Counts, expected: Expected, wrong_classes: Sequence[str]) -> str:
+def published(counts: Counts, expected: Expected) -> str | None:
+    """The published population that has these numbers of images; `None` if none has."""
+    totals = tuple(sum(classes.values()) for classes in counts.values())
+    fitting = (variant for variant, wanted in expected.populations.items() if totals == wanted)
+    return None if any(_wrong_classes(counts, expected)) else next(fitting, None)
+
+
+def _wrong_classes(counts: Counts, expected: Expected) -> Iterator[tuple[str, str, int]]:
+    """Environment, class and published number of each class of which the numbers differ."""
+    for e, per_class in expected.class_counts.items():
+        yield from ((e, c, n) for c, n in per_class.items() if counts[e].get(c, 0) != n)
+
+
+def _unlike(root: Path, name: str, counts: Counts, expected: Expected) -> str:
+    wrong_classes = [
+        f"class folder {root / e / c} holds {counts[e].get(c, 0)} images, expected {n}"
+        for e, c, n in _wrong_classes(counts, expected)
+    ]
     lines = [
         f"environment folder {root / e} holds {sum(classes.values())} images, expected "
         f"{' or '.join(map(str, dict.fromkeys(wanted)))}"

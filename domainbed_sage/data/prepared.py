@@ -14,6 +14,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
 
 PREPARED, SUBSET = "PREPARED.json", "SUBSET.txt"
+ESCAPE = "backslashreplace"  # bytes of a file's name that are no UTF-8, as JSON escapes them
 
 
 def read(root: Path) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def read(root: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         notes_ok = isinstance(facts, dict) and all(isinstance(note, str) for note in facts.get("notes", []))
     except ValueError:
         notes_ok = False
@@ -48,19 +49,22 @@ def update(root: Path, new_notes: Sequence[str], **facts: Any) -> None:
     known = read(root)
     every_note = list(dict.fromkeys([*known.get("notes", []), *new_notes]))
     text = json.dumps(known | facts | {"notes": every_note}, indent=1, sort_keys=True, ensure_ascii=False)
-    write_atomically(root / PREPARED, text + "\n")
+    write_atomically(root / PREPARED, f"{text}\n".encode("utf-8", ESCAPE))
 
 
 def subset(root: Path) -> str | None:
     """The text of ``SUBSET.txt`` on one line; `None` without the file.
 
     Raises:
-        UserError: the file is empty.
+        UserError: the file is empty, or not in UTF-8.
     """
     path = root / SUBSET
     if not path.is_file():
         return None
-    text = " ".join(path.read_text().split())
+    try:
+        text = " ".join(path.read_text(encoding="utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} should be a text in UTF-8 ({error}). Save it as UTF-8.") from None
     if not text:
         raise UserError(f"{path} should say which part of the dataset this is, in a few words. It is empty.")
     return text
@@ -68,4 +72,4 @@ def subset(root: Path) -> str | None:
 
 def declare_subset(root: Path, text: str) -> None:
     """Write ``SUBSET.txt``."""
-    write_atomically(root / SUBSET, text.strip() + "\n")
+    write_atomically(root / SUBSET, f"{text.strip()}\n".encode("utf-8", ESCAPE))

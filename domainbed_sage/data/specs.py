@@ -1,6 +1,7 @@
 """The datasets, one row each. What reads them is imported when they are read: names and counts need no PyTorch."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.registry import Registry
-from domainbed_sage.data import sources
+from domainbed_sage.data import agreement, layout, sources
 from domainbed_sage.data.layout import Expected
 from domainbed_sage.data.sources import Source
 
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is known of a dataset before it is read.
+    """What is known of a dataset before it is read, and must agree with it when it is, see `agreement`.
 
     Attributes:
         name: as given to ``--dataset``.
         environments: labels of the environments, in order, as DomainBed's tables print them.
         num_classes: number of classes.
-        load: reads it, given ``--data_dir`` (which the embedded datasets do not need).
+        load: reads it, given ``--data_dir`` (which the embedded datasets do not need), and checks that it agrees.
         steps: training steps when none are given; DomainBed's N_STEPS.
         checkpoint_freq: steps between evaluations when none are given; DomainBed's CHECKPOINT_FREQ.
         model: model when none is named.
@@ -54,6 +55,32 @@ class DatasetSpec:
     citation: str = ""
     sources: tuple[Source, ...] = ()
 
+    def __post_init__(self) -> None:
+        names, folders = self.environments, self.expected.environments or self.environments
+        if len(set(names)) != len(names) or len(folders) != len(names):
+            raise UserError(
+                f"Dataset {self.name} should name each environment once, and its folders in the same order where they "
+                f"have other names. Found {', '.join(names)} with the folders {', '.join(folders)}."
+            )
+        load = self.load.load if isinstance(self.load, _Checked) else self.load  # of a copy with other fields
+        object.__setattr__(self, "load", _Checked(self, load))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class _Checked:
+    """Reads a dataset and compares it with its specification: whoever reads any dataset comes through here."""
+
+    spec: DatasetSpec
+    load: Callable[[Path | None], "MultiDomainDataset"]
+
+    def __call__(self, data_dir: Path | None) -> "MultiDomainDataset":
+        name, folder = self.spec.name, self.spec.folder
+        if data_dir is None and folder and not Path(folder).is_absolute():
+            raise UserError(f"{name} is read from disk: give the folder that holds {folder}/ with --data_dir.")
+        dataset = self.load(data_dir)
+        agreement.check(self.spec, dataset)
+        return dataset
+
 
 STYLES = ("fluent_hc", "noto", "openmoji", "twemoji")
 
@@ -77,6 +104,36 @@ def find(name: str) -> DatasetSpec:
     return datasets[name]
 
 
+def folder_dataset(
+    name: str, folder: str | Path, environments: Sequence[str] = (), num_classes: int = 0, **facts: Any
+) -> DatasetSpec:
+    """Register a dataset of one's own that lies in DomainBed's layout, ``<folder>/<environment>/<class>/<image>``.
+
+    One line in a plugin; the first form asks the folder, at once, for the names of environments and classes::
+
+        folder_dataset("Cams", "/data/Cams")
+        folder_dataset("Cams", "Cams", ("hall", "street"), 5)  # in --data_dir, wherever that will be
+
+    Args:
+        name: as given to ``--dataset``.
+        folder: the dataset's folder, in ``--data_dir`` unless it is an absolute path. A relative one without
+            environments is looked for in the folder that DOMAINBED_DATA_DIR names, else in ``data_cache``.
+        environments: the environment folders, in the order that numbers them.
+        num_classes: number of class folders in each; needed with `environments`.
+        facts: other fields of `DatasetSpec`, e.g. ``steps`` or ``model``.
+
+    Raises:
+        UserError: the name is taken, or the folder is not there or has mistakes.
+    """
+    expected = Expected(tuple(environments), num_classes)
+    if not environments:
+        expected = layout.as_found(Path(os.environ.get("DOMAINBED_DATA_DIR", "data_cache")) / folder, name)
+    load = partial(_on_disk, name, str(folder), expected)
+    row: dict[str, Any] = {"folder": str(folder), "expected": expected} | facts
+    spec = DatasetSpec(name, expected.environments or (), expected.num_classes or 0, load, **row)
+    return datasets.register(name)(spec)
+
+
 def _emoji_styles(data_dir: Path | None) -> "MultiDomainDataset":
     from domainbed_sage.data import emoji
 
@@ -93,9 +150,7 @@ def _emoji_styles_disjoint(data_dir: Path | None) -> "MultiDomainDataset":
 def _on_disk(name: str, folder: str, expected: Expected, data_dir: Path | None) -> "MultiDomainDataset":
     from domainbed_sage.data.folders import read_folders
 
-    if data_dir is None:
-        raise UserError(f"{name} is read from disk: give the folder that holds {folder}/ with --data_dir.")
-    return read_folders(data_dir / folder, name, expected=expected)
+    return read_folders((data_dir or Path()) / folder, name, expected=expected)
 
 
 def _add(spec: DatasetSpec) -> None:

@@ -1,5 +1,8 @@
 """CLIP ViT-B/16 through open_clip: image tower, weights, and a classifier made from the names of the classes."""
 
+import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -24,6 +27,9 @@ IMAGES = {
     "imagenet": ImageSpec(224, IMAGENET_MEAN, IMAGENET_STD),
 }
 PROMPTS_AT_ONCE = 64
+CODE = re.compile(r"(n|c|id|class|label|category)?[\W_]*\d+", re.IGNORECASE)  # 7, n01440764, class_007
+
+log = logging.getLogger(__name__)
 
 
 class L2Normalize(nn.Module):
@@ -114,6 +120,7 @@ def text_features(clip: Any, classes: Sequence[str], template: str) -> Tensor:
     The name of a class is that of its folder with ``_`` as a space; the tokenizer, OpenAI's, does not tell cases apart.
     """
     prompts = [template.replace("{}", name.replace("_", " ")) for name in classes]
+    _warn_of_codes(classes, prompts)
     chunks = open_clip.get_tokenizer(CLIP)(prompts).split(PROMPTS_AT_ONCE)
     return torch.cat([clip.encode_text(tokens, normalize=True) for tokens in chunks])
 
@@ -178,6 +185,17 @@ def clip_vit_b16(
 def _is_published(name: str, path: Path) -> bool:
     expected = published_sha256(name)
     return bool(expected) and sha256_of(path).startswith(expected)
+
+
+def _warn_of_codes(classes: Sequence[str], prompts: Sequence[str]) -> None:
+    """Say that text features of numbers and WordNet ids mean nothing; such a run is a valid one all the same."""
+    codes = [(name, prompt) for name, prompt in zip(classes, prompts, strict=True) if CODE.fullmatch(name)]
+    if codes:
+        log.warning(
+            "%d of %d class names look like codes, and the classifier starts from prompts such as %r. Give readable "
+            "ones in a file CLASSES.json in the dataset's folder, an object from class folders to names: {%s: …}.",
+            *(len(codes), len(classes), codes[0][1], json.dumps(codes[0][0])),
+        )
 
 
 def _check_template(template: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from domainbed_sage.config import Evaluation, RunConfig, make_config
+from domainbed_sage.config import Evaluation, RunConfig, environment_indices, make_config
 from domainbed_sage.core.errors import UserError, raise_all
 from domainbed_sage.core.plugins import load_plugin
 from domainbed_sage.core.seeding import seed_hash
@@ -84,7 +84,7 @@ class Sweep(Schedule):
             schedule = own or Schedule()
             for trial in range(self.trials):
                 for algorithm, hparams in self.algorithms.items():
-                    for test_envs in self._held_out(dataset):
+                    for test_envs, indices in self._held_out(dataset):
                         for hparams_seed in range(self.n_hparams):
                             yield {
                                 "dataset": dataset,
@@ -97,22 +97,23 @@ class Sweep(Schedule):
                                 "hparams": self.hparams | schedule.hparams | (hparams or {}),
                                 "trial_seed": trial,
                                 "hparams_seed": hparams_seed,
-                                "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial),
+                                "seed": seed_hash(dataset, algorithm, indices, hparams_seed, trial),
                                 "holdout_fraction": self.holdout_fraction,
                                 "precision": self.precision,
                                 "evaluation": self.evaluation or ("full" if self.test_envs == "pairs" else "lazy"),
                             }
 
-    def _held_out(self, dataset: str) -> list[list[int | str]]:
-        names = datasets[dataset].environments if dataset in datasets else ("",)
-        if isinstance(self.test_envs, list):  # by index, however they are given: they seed the run
-            return [[names.index(e) if e in names else e for e in envs] for envs in self.test_envs]
-        n = len(names)
-        held_out: list[list[int | str]] = []
+    def _held_out(self, dataset: str) -> list[tuple[list[int | str], list[int]]]:
+        """The held-out environments of each run, as they are given and as indices: these seed the run."""
+        known = dataset in datasets
+        if isinstance(self.test_envs, list):
+            return [(e, environment_indices(datasets[dataset], e, []) if known else []) for e in self.test_envs]
+        n = len(datasets[dataset].environments) if known else 1
+        held_out = []
         for i in range(n):
             held_out.append([i])
             held_out += [[i, j] for j in range(i + 1, n) if self.test_envs == "pairs"]
-        return held_out
+        return [([f"index:{i}" for i in indices], indices) for indices in held_out]
 
 
 def read_sweep(path: Path) -> Sweep:

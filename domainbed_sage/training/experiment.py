@@ -9,12 +9,11 @@ import torch
 
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import corrupt
 from domainbed_sage.data.decode import decoder
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.data.splits import Split, split
+from domainbed_sage.data.splits import Split, check_sizes, split
 from domainbed_sage.data.stream import TrainStream
 from domainbed_sage.data.transforms import DataOptions, Transform, eval_transform, normalize, train_transform
 from domainbed_sage.models import models
@@ -45,7 +44,7 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     dataset, splits = read_data(config, machine, options)
     torch.manual_seed(config.seed)
     build_model = models[config.model].build
-    model = build_model(dataset.classes, **config.of(build_model)).to(machine.device)
+    model = build_model(dataset.class_names, **config.of(build_model)).to(machine.device)
     make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
     cls = algorithms[config.algorithm]
     problem = Problem(model, make_optimizer, len(config.source_envs), config.precision)
@@ -80,7 +79,9 @@ def read_data(config: RunConfig, machine: Machine, options: DataOptions) -> tupl
     splits = [
         split(len(env), i, config.trial_seed, config.holdout_fraction) for i, env in enumerate(dataset.environments)
     ]
-    return corrupt.apply(dataset, splits, options.corrupt)
+    dataset, splits = corrupt.apply(dataset, splits, options.corrupt)
+    check_sizes([env.name for env in dataset.environments], splits, config.test_envs, config.holdout_fraction)
+    return dataset, splits
 
 
 def _set_precision(config: RunConfig) -> None:
@@ -94,8 +95,6 @@ def _set_precision(config: RunConfig) -> None:
 def _check_sizes(dataset: MultiDomainDataset, config: RunConfig, sizes: list[int], batch_size: int) -> None:
     for i in config.source_envs:
         name = dataset.environments[i].name
-        if sizes[i] == 0:
-            raise UserError(f"The in split of environment {name} of {dataset.name} is empty: nothing to train on.")
         if batch_size > sizes[i]:
             log.warning(
                 "batch_size %d is larger than the in split of %s (%d images): rows are drawn with replacement, as in "

@@ -1,12 +1,14 @@
 """DomainBed's splits, to the bit: recorded fingerprints, and DomainBed's code restated."""
 
 import hashlib
+import logging
 
 import numpy as np
 import pytest
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.seeding import generator, seed_hash, step_seed
-from domainbed_sage.data.splits import split
+from domainbed_sage.data.splits import Split, check_sizes, split
 
 # Dataset, environment (index = position within its dataset), images, out and in split (20 %), and for the trials 0, 1
 # and 2 the first 12 hexadecimal digits of the sha256 of the out split's indices, joined by commas.
@@ -120,3 +122,47 @@ def test_streams_of_a_run_are_apart():
     seeds = [step_seed(seed, stream, step) for seed in (0, 1) for stream in ("update", "augment") for step in (0, 1)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+# Halves that are empty
+
+
+def check(sizes, test_envs, fraction=0.2):
+    names = "abcdefgh"[: len(sizes)]
+    check_sizes(names, [split(n, i, 0, fraction) for i, n in enumerate(sizes)], test_envs, fraction)
+
+
+def test_a_source_environment_without_an_out_split_is_named():
+    check([12, 12, 5], [0])
+    with pytest.raises(UserError) as caught:
+        check([12, 1, 4], [0])
+    assert str(caught.value).splitlines() == [
+        "2 mistakes in the sizes of the environments:",
+        "  - b has 1 image, of which holdout_fraction 0.2 puts none into the out split, so that models could not be "
+        "selected; it takes 5 images, or a larger holdout_fraction",
+        "  - c has 4 images, of which holdout_fraction 0.2 puts none into the out split, so that models could not be "
+        "selected; it takes 5 images, or a larger holdout_fraction",
+    ]
+
+
+def test_the_number_that_it_takes_is_the_least():
+    for fraction, least in ((0.2, 5), (0.3, 4), (0.5, 2), (0.01, 100)):
+        check([least, least], [0], fraction)
+        with pytest.raises(UserError, match=f"it takes {least} images, or a larger holdout_fraction"):
+            check([least, least - 1], [0], fraction)
+
+
+def test_a_held_out_environment_without_an_out_split_is_warned_of(caplog):
+    with caplog.at_level(logging.WARNING):
+        check([12, 12, 4], [2])
+    assert caplog.messages == [
+        "Environment c has 4 images, of which holdout_fraction 0.2 puts none into the out split: oracle selection has "
+        "nothing to select by."
+    ]
+
+
+@pytest.mark.parametrize(("test_envs", "purpose"), [([0], "train on"), ([1], "test on")])
+def test_an_in_split_of_which_all_images_are_left_out(test_envs, purpose):
+    splits = [split(10, 0, 0), Split(np.arange(0), np.arange(3))]
+    with pytest.raises(UserError, match=f"b has 3 images, .* puts none into the in split, to {purpose}$"):
+        check_sizes("ab", splits, test_envs, 0.2)

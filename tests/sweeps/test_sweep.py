@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from domainbed_sage.config import make_config
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.seeding import seed_hash
+from domainbed_sage.data.specs import datasets
 from domainbed_sage.sweeps.sweep import Sweep, _Loader, read_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -94,6 +96,22 @@ def test_explicit_environments(tmp_path):
     assert [run.test_envs for run in found] == [(0,), (1, 3)]
     # A name is only another way to write the index, also where it seeds the run.
     assert found[1:] == runs(tmp_path, SMALL + "test_envs: [[noto, twemoji]]\ntrials: 1\n")
+
+
+def test_environments_whose_names_are_numbers(tmp_path, monkeypatch):
+    """Each is held out in turn, under its index; in a list, a number that may mean two of them is refused."""
+    spec = replace(datasets["EmojiStyles"], name="Numbers", environments=("1", "2", "3", "7"))
+    monkeypatch.setitem(datasets._things, "Numbers", spec)
+    text = "name: s\ndatasets: [Numbers]\nalgorithms: [ERM]\ntrials: 1\n"
+    found = runs(tmp_path, text)
+    assert [run.test_envs for run in found] == [(0,), (1,), (2,), (3,)]
+    assert [run.seed for run in found] == [seed_hash("Numbers", "ERM", [i], 0, 0) for i in range(4)]
+    for given in ("name:7", "index:3", "7", "'7'", "3", "'3'"):
+        if given.strip("'") == "3":
+            assert "may mean more than one environment of Numbers" in message(tmp_path, f"{text}test_envs: [[{given}]]")
+        else:
+            assert runs(tmp_path, f"{text}test_envs: [[{given}]]") == found[3:], given
+    assert len(runs(tmp_path, f"{text}test_envs: pairs")) == 10
 
 
 def test_random_hyperparameters(tmp_path):

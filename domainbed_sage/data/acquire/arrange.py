@@ -1,16 +1,19 @@
 """From what a source delivered to a tree in DomainBed's layout, whatever the archive's own folders are called."""
 
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import prepared
+from domainbed_sage.core.errors import UserError, bullets, raise_all
+from domainbed_sage.data import classnames, prepared, scan
 from domainbed_sage.data.acquire import disk, parquet, terra
 from domainbed_sage.data.acquire.archives import unpack
 from domainbed_sage.data.sources import CameraTraps, Rows, Source
 from domainbed_sage.data.specs import DatasetSpec
 
+SAID = (prepared.PREPARED, prepared.SUBSET, classnames.FILE)  # what was said of a folder stays true of its copy
 DEPTH = 4  # folders around the environments, e.g. data/PACS/kfold/art_painting
 
 
@@ -42,11 +45,13 @@ def arrange(source: Source, parts: Sequence[Path], work: Path, tree: Path, spec:
         if not part.is_dir():
             folder = work / f"unpacked{number}"
             unpack(part, folder, limit)
-        place = _locate(folder, names, part)
-        with disk.explained(tree, "Free some space and start the same command again."):
+        with disk.explained(tree, "Free some space and start the same command again."), _readable(part):
+            place = _locate(folder, names, part)
+            if folder is part:
+                _check_links(place, names)
             for environment in sorted(path for path in place.iterdir() if path.is_dir() and path.name in names):
                 _merge(environment, tree / names[environment.name], move=folder is not part)
-            for name in (prepared.PREPARED, prepared.SUBSET):  # what was said of a copy stays true of its copy
+            for name in SAID:
                 if (place / name).is_file():
                     shutil.copyfile(place / name, tree / name)
     return ""
@@ -68,29 +73,58 @@ def _unpacked(archive: Path, folder: Path) -> Path:
 
 
 def _locate(folder: Path, names: Mapping[str, str], origin: Path) -> Path:
-    """The outermost folder that holds environment folders."""
+    """The one folder that holds environment folders."""
+    places: dict[Path, Path] = {}
     level = [folder]
     for _ in range(DEPTH):
-        for place in level:
-            if any((place / name).is_dir() for name in names):
-                return place
-        level = [child for place in level for child in sorted(place.iterdir()) if child.is_dir()]
-    top = ", ".join(sorted(child.name for child in folder.iterdir())[:10]) or "nothing"
-    raise UserError(f"{origin} should hold the folders {', '.join(names)}. Found {top}.")
+        inner = [child for place in level for child in sorted(place.iterdir()) if child.is_dir()]
+        for environment in (child for child in inner if child.name in names):
+            places.setdefault(environment.parent.resolve(), environment.parent)
+        level = [child for child in inner if child.name not in names]
+    if len(places) == 1:
+        return next(iter(places.values()))
+    if not places:
+        top = ", ".join(sorted(child.name for child in folder.iterdir())[:10]) or "nothing"
+        raise UserError(f"{origin} should hold the folders {', '.join(names)}. Found {top}.")
+    own = folder is origin
+    sets = [
+        f"{place if own else place.relative_to(folder)}: {', '.join(name for name in names if (place / name).is_dir())}"
+        for place in places.values()
+    ]
+    raise UserError(
+        f"{origin} should hold the environment folders once. Found several sets of them, and nothing says which is the "
+        f"dataset:\n{bullets(sets)}\n{'Give' if own else 'Unpack it, and give'} the folder that you want with --from."
+    )
+
+
+@contextmanager
+def _readable(part: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.filename and Path(os.fsdecode(error.filename)).is_relative_to(part):
+            raise UserError(f"{error.filename} cannot be read ({error.strerror}). Mend its permissions.") from None
+        raise
+
+
+def _check_links(place: Path, names: Mapping[str, str]) -> None:
+    """Before a folder is copied, in which links may lead around in a circle."""
+    found = scan.scan(place, [name for name in names if (place / name).is_dir()])
+    raise_all([mistake for contents in found.values() for mistake in contents.mistakes], f"the folders in {place}")
 
 
 def _merge(source: Path, target: Path, *, move: bool) -> None:
-    """Move or copy a folder into another, of which several archives may hold parts."""
-    if not target.exists():
-        if move:
-            source.rename(target)
-        else:
-            shutil.copytree(source, target)
+    """Move or copy a folder into another, of which several archives may hold parts; only contents are copied."""
+    if move and not target.exists():
+        source.rename(target)
         return
+    target.mkdir(exist_ok=True)
     for child in sorted(source.iterdir()):
         if child.is_dir():
             _merge(child, target / child.name, move=move)
         elif (target / child.name).exists():
             raise UserError(f"Two archives hold {child.name} of {target.name}. Give only those that belong together.")
-        else:
-            shutil.move(child, target / child.name) if move else shutil.copyfile(child, target / child.name)
+        elif move:
+            child.rename(target / child.name)
+        elif child.is_file():  # other than pipes and links to nothing, which are no images
+            shutil.copyfile(child, target / child.name)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import corrupt, layout
+from domainbed_sage.data import corrupt, scan
 from domainbed_sage.data.acquire import disk, manifest
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.specs import DatasetSpec
@@ -31,7 +31,8 @@ def check(
     path = other or root / manifest.FILE
     lines, mistakes = [], []
     try:
-        lines = _describe(spec.load(data_dir), root)
+        dataset = spec.load(data_dir)
+        lines = [*_describe(dataset, root), *_links(dataset, root)]
     except UserError as error:
         if not root.is_dir():
             raise
@@ -50,7 +51,7 @@ def check(
 
 
 def _decode_all(spec: DatasetSpec, root: Path, leave_out: bool, mistakes: list[str]) -> list[str]:
-    paths = list(layout.images(root, spec.expected.environments or _folders(root)))
+    paths = list(scan.images(root, spec.expected.environments or _folders(root)))
     failed = corrupt.find(root, paths)
     if failed and not leave_out:
         named = corrupt.shown([str(root / path) for path in failed])
@@ -87,6 +88,14 @@ def _describe(dataset: MultiDomainDataset, root: Path) -> list[str]:
         f"{dataset.name}{variant} in {root}: {total} images in {len(dataset.classes)} classes; {counts}",
         *(f"note: {note}" for note in dataset.notes),
     ]
+
+
+def _links(dataset: MultiDomainDataset, root: Path) -> list[str]:
+    pairs = scan.same_files(root, scan.images(root, [env.name for env in dataset.environments]))
+    if not pairs:
+        return []
+    shown = corrupt.shown([f"{path} = {other}" for path, other in pairs])
+    return [f"note: {len(pairs)} images are links to the file of another: {shown}; a split may have one in each half"]
 
 
 def _folders(root: Path) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from domainbed_sage.core.errors import UserError, raise_all
 from domainbed_sage.core.files import digest
 from domainbed_sage.data import prepared
+from domainbed_sage.data.acquire import disk
 from domainbed_sage.data.environment import MultiDomainDataset
 from domainbed_sage.data.folders import read_folders
 from domainbed_sage.data.layout import Expected, OtherCounts, population
@@ -36,8 +37,9 @@ def remove_duplicates(root: Path, listed: Path, expected: Expected) -> str:
     paths = read_list(listed, environments)
     present = [path for path in paths if (root / path).is_file()]
     _check_rest(root, dataset, present, expected)
-    for path in present:
-        (root / path).unlink()
+    with disk.explained(root, "Start the same command again: it goes on."):
+        for path in present:
+            (root / path).unlink()
     per_environment = Counter(path.parts[0] for path in paths)
     sha256 = digest(listed)
     prepared.update(
@@ -71,11 +73,14 @@ def read_list(listed: Path, environments: Sequence[str]) -> list[PurePosixPath]:
     """The paths of a list of duplicates, each once.
 
     Raises:
-        UserError: the file is missing or empty, or a line is no path inside an environment.
+        UserError: the file is missing, empty or not in UTF-8, or a line is no path inside an environment.
     """
     if not listed.is_file():
         raise UserError(f"{listed} should be a list of duplicates. There is no such file.")
-    lines = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in listed.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{listed} should be a list of duplicates in UTF-8 ({error}). Fetch it again.") from None
     paths = list(dict.fromkeys(PurePosixPath(line) for line in lines))
     raise_all(
         [

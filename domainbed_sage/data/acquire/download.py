@@ -104,7 +104,7 @@ class _Part:
         whole = {"Accept-Encoding": "identity"}
         if not (self.size and self._tag.exists()):
             return whole
-        return whole | {"Range": f"bytes={self.size}-", "If-Range": self._tag.read_text()}
+        return whole | {"Range": f"bytes={self.size}-", "If-Range": self._tag.read_text(encoding="utf-8")}
 
     def begin(self, response: httpx2.Response) -> None:
         """Forget what came before, and remember the version that comes now."""
@@ -114,7 +114,7 @@ class _Part:
             tag = response.headers.get("Last-Modified", "")
         self._tag.unlink(missing_ok=True)
         if tag:
-            self._tag.write_text(tag)
+            self._tag.write_text(tag, encoding="utf-8")
 
     def clear(self) -> None:
         self.file.unlink(missing_ok=True)

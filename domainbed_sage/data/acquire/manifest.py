@@ -1,4 +1,7 @@
-"""Manifests: path, size and sha256 of every image of a dataset, so that two labs can compare what they have."""
+"""Manifests: path, size and sha256 of every image of a dataset, so that two labs can compare what they have.
+
+The file holds the bytes of every name as the disk has them, whatever the locale; with UTF-8 names it is a UTF-8 text.
+"""
 
 import csv
 import hashlib
@@ -14,7 +17,7 @@ from tqdm import tqdm
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import digest, write_atomically
-from domainbed_sage.data.layout import images
+from domainbed_sage.data.scan import images
 
 FILE = "MANIFEST.csv"
 HEADER = ["path", "size", "sha256"]
@@ -85,12 +88,12 @@ def render(manifest: Manifest) -> str:
 
 def fingerprint(manifest: Manifest) -> str:
     """The sha256 of the manifest's text: equal for equal data, short enough to quote."""
-    return hashlib.sha256(render(manifest).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(render(manifest))).hexdigest()
 
 
 def write(manifest: Manifest, path: Path) -> None:
     """Write the manifest, whole or not at all."""
-    write_atomically(path, render(manifest))
+    write_atomically(path, os.fsencode(render(manifest)))
 
 
 def read(path: Path) -> Manifest:
@@ -104,12 +107,11 @@ def read(path: Path) -> Manifest:
             f"{path} should be a manifest. There is no such file: `domainbed-sage data manifest` makes one."
         )
     try:
-        with path.open(newline="") as file:
-            header, *rows = csv.reader(file)
+        header, *rows = csv.reader(io.StringIO(os.fsdecode(path.read_bytes()), newline=""))
         if header != HEADER:
             raise ValueError(f"its first line is {header}")
         return {name: Entry(int(size), sha256) for name, size, sha256 in rows}
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{path} should be a manifest with the columns {', '.join(HEADER)}: {error}.") from None
 
 

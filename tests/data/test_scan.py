@@ -1,0 +1,277 @@
+"""Links, files that are passed over, names in odd alphabets: what DomainBed reads twice or not at all is said."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from generated_trees import few, jpeg, plant
+
+from domainbed_sage import cli
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.data import corrupt, scan
+from domainbed_sage.data.acquire import manifest
+from domainbed_sage.data.folders import read_folders
+from domainbed_sage.data.layout import Expected
+from domainbed_sage.data.specs import datasets
+
+LATIN = os.fsdecode(b"b\xfcro.jpg")  # a name that is no UTF-8
+ENVIRONMENTS = ("art", "photo", "sketch")
+
+
+@pytest.fixture
+def root(tmp_path):
+    counts = {e: {"cat": 3, "dog": 3} for e in ENVIRONMENTS}
+    return plant(tmp_path / "own", counts, same=False)
+
+
+def fails(root, *words, mistakes=1):
+    with pytest.raises(UserError) as caught:
+        read_folders(root, "Own")
+    text = str(caught.value)
+    assert text.startswith(f"{mistakes} mistake{'s' * (mistakes > 1)} in the folders of Own:\n"), text
+    assert [word for word in map(str, words) if word not in text] == [], text
+
+
+def sizes(root):
+    return [len(env) for env in read_folders(root, "Own").environments]
+
+
+# Folders and files that are reached twice
+
+
+@pytest.mark.parametrize("to", [".", "..", "../..", "../../..", "/"])
+def test_a_link_that_leads_back(root, to):
+    """One such link made 41 copies of every image, in both halves of the split."""
+    loop = root / "photo" / "dog" / "loop"
+    loop.symlink_to(to, target_is_directory=True)
+    fails(root, f"{loop} leads back to ", "so that images would be read more than once; remove this link")
+
+
+def test_two_links_that_lead_to_each_other(root):
+    (root / "photo" / "dog" / "a").symlink_to(root / "photo" / "cat")
+    (root / "photo" / "cat" / "b").symlink_to(root / "photo" / "dog")
+    words = (
+        f"{root}/photo/{a} is the same folder as {root}/photo/{b}," for a, b in (("dog/a", "cat"), ("cat/b", "dog"))
+    )
+    fails(root, *words, "remove this link", mistakes=2)
+
+
+def test_links_to_oneself_are_no_folders_and_no_images(root):
+    (root / "photo" / "dog" / "self").symlink_to("self")
+    (root / "photo" / "dog" / "self.jpg").symlink_to("self.jpg")
+    fails(root, f"{root}/photo/dog/self.jpg is a link that leads to no file; restore it, or remove it")
+
+
+@pytest.mark.parametrize("twin", ["photo/dog/again", "photo/cow", "sketch/dog/more"])
+def test_the_same_folder_twice(root, twin):
+    (root / twin).symlink_to(root / "art" / "dog")
+    with pytest.raises(UserError, match=rf"own/{twin} is the same folder as \S+/art/dog, so that images"):
+        read_folders(root, "Own")
+
+
+def test_an_environment_under_two_names(root):
+    (root / "zzz").symlink_to("art")
+    fails(root, f"{root}/zzz is the same folder as {root}/art")
+
+
+def test_an_image_that_is_a_link_to_another(root):
+    (root / "photo" / "dog" / "again.jpg").symlink_to("../../art/cat/pic_00000.jpg")
+    fails(root, f"{root}/photo/dog/again.jpg is a link to {root}/art/cat/pic_00000.jpg, so that this image")
+
+
+def test_links_that_are_right(root, tmp_path):
+    """Of folders and of images, to elsewhere and by another name, also twice: stores keep equal contents once."""
+    elsewhere = plant(tmp_path / "elsewhere", {"store": {"dog": 2}}, same=False)
+    (root / "photo" / "dog" / "part").symlink_to(elsewhere / "store" / "dog")
+    for name in ("one.jpg", "two.jpg"):
+        (root / "sketch" / "cat" / name).symlink_to(elsewhere / "beside.jpg")
+    (elsewhere / "beside.jpg").write_bytes(jpeg(1))
+    os.link(root / "art" / "cat" / "pic_00000.jpg", root / "art" / "cat" / "hard.jpg")
+    beside = root / "art" / "pic.jpg"  # not in a class folder, and so no image of the dataset
+    beside.write_bytes(jpeg(2))
+    (root / "art" / "dog" / "linked.jpg").symlink_to(beside)
+    assert sizes(root) == [8, 8, 8]
+    paths = list(scan.images(root, ENVIRONMENTS))
+    assert len(paths) == 24
+    assert scan.same_files(root, paths) == [
+        ("art/cat/pic_00000.jpg", "art/cat/hard.jpg"),
+        ("sketch/cat/two.jpg", "sketch/cat/one.jpg"),
+    ]
+
+
+def test_a_class_whose_images_are_behind_a_link(root, tmp_path):
+    (root / "photo" / "dog").rename(tmp_path / "dogs")
+    (root / "photo" / "dog").mkdir()
+    (root / "photo" / "dog" / "linked").symlink_to(tmp_path / "dogs")
+    assert sizes(root) == [6, 6, 6]
+
+
+def test_images_of_a_loop_are_listed_once(root):
+    (root / "photo" / "dog" / "loop").symlink_to(".")
+    assert len(list(scan.images(root, [*ENVIRONMENTS, "missing"]))) == 18
+
+
+def test_check_counts_links(tmp_path, capsys):
+    plant(tmp_path / "PACS", few(datasets["PACS"]), "a few", same=True)
+    assert cli.main(["data", "check", "PACS", "--data_dir", str(tmp_path)]) == 0
+    assert (
+        "note: 28 images are links to the file of another: art_painting/dog/pic_00001.jpg = art_painting/dog/pic_0"
+        in (capsys.readouterr().out)
+    )
+
+
+def test_folders_within_folders(root):
+    deep = root / "photo" / "dog" / "/".join(["d"] * scan.MAX_DEPTH)
+    deep.mkdir(parents=True)
+    (deep / "a.jpg").write_bytes(jpeg(0))
+    assert sizes(root) == [6, 7, 6]
+    (deep / "e").mkdir()
+    fails(root, f"{deep} holds more folders, 64 within each other; move them away")
+
+
+# What is passed over
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.gif", "a.AVIF", "a.heic", "a", "a.jpg~", "a.orig"])
+def test_images_that_would_be_passed_over(root, name):
+    path = root / "photo" / "dog" / name
+    path.write_bytes(jpeg(0))
+    fails(root, "1 images would be passed over, as in DomainBed, because their names do not end in .jpg, .jpeg,", path)
+
+
+def test_they_are_as_in_domainbed_where_the_published_numbers_are_there(root, tmp_path):
+    (root / "photo" / "dog" / "a.gif").write_bytes(jpeg(0))
+    expected = Expected(ENVIRONMENTS, 2, (), {"all": (6, 6, 6)})
+    assert read_folders(root, "Own", expected=expected).variant == "all"
+    (root / "photo" / "dog" / "pic_00000.jpg").unlink()
+    with pytest.raises(UserError, match=r"^1 mistake in the folders of Own:\n.*photo/dog/a\.gif"):
+        read_folders(root, "Own", expected=expected)
+
+
+def test_other_files_are_told_and_what_systems_leave_is_not(root, caplog):
+    folder = root / "photo" / "dog"
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "Icon\r", ".nfs0001", ".hidden"):
+        (folder / name).write_bytes(b"x")
+    with caplog.at_level(logging.WARNING):
+        assert sizes(root) == [6, 6, 6]
+    assert caplog.messages == []
+    (folder / "labels.csv").write_text("a,b\n")
+    os.mkfifo(folder / "pipe")
+    with caplog.at_level(logging.WARNING):
+        assert sizes(root) == [6, 6, 6]
+    found = sorted([str(folder / "labels.csv"), str(folder / "pipe")], reverse=True)
+    assert caplog.messages == [f"Files of Own that are no images are passed over: {', '.join(found)}"]
+
+
+def test_what_is_called_an_image_and_is_none(root):
+    folder = root / "photo" / "dog"
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "broken.jpg").symlink_to("/nowhere")
+    (folder / "folder.jpg").mkdir()
+    words = (f"{folder}/pipe.jpg is neither a file nor", f"{folder}/broken.jpg is a link that leads to no file")
+    fails(root, *words, mistakes=2)
+
+
+def test_a_folder_named_like_an_image_makes_no_class(root):
+    for path in (root / "photo" / "dog").iterdir():
+        path.unlink()
+    (root / "photo" / "dog" / "folder.jpg").mkdir()
+    fails(root, f"class folder {root}/photo/dog holds no image")
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", ".thumbs"])
+def test_small_copies_that_systems_keep(root, name):
+    folder = root / "photo" / "dog" / name
+    folder.mkdir()
+    (folder / "pic_00000.jpg").write_bytes(jpeg(0))
+    fails(root, f"{folder / 'pic_00000.jpg'} is {'hidden' if name[0] == '.' else 'what a system keeps in ' + name}")
+
+
+def test_a_folder_that_cannot_be_read(root, monkeypatch):
+    closed, real = root / "photo" / "dog", os.scandir
+
+    def scandir(path="."):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=rf"{closed} cannot be read \(Permission denied\)\. Mend the disk or its perm"):
+        read_folders(root, "Own")
+
+
+# Names
+
+
+def test_one_name_in_two_unicode_forms(root):
+    for environment in ENVIRONMENTS:
+        form = "cafe\u0301" if environment == "photo" else "caf\u00e9"
+        (root / environment / "cat").rename(root / environment / form)
+    fails(root, r"'cafe\u0301' and 'caf\xe9' are the same name café in two Unicode forms; rename one", mistakes=3)
+
+
+@pytest.mark.parametrize("place", ["photo", "photo/dog"])
+def test_environments_and_classes_have_names_in_utf8(root, place):
+    (root / place).rename((root / place).with_name(os.fsdecode(b"b\xfcro")))
+    with pytest.raises(UserError, match="has a name that is no UTF-8, and goes into records and prompts; rename it"):
+        read_folders(root, "Own")
+
+
+def test_files_may_have_names_in_any_alphabet(tmp_path, capsys):
+    """Read, checked, listed, stored resized, left out and trained on; nothing is encoded that cannot be."""
+    root = plant(tmp_path / "PACS", few(datasets["PACS"]), "a few", same=False)
+    folder = root / "photo" / "dog"
+    (folder / "pic_00000.jpg").rename(folder / LATIN)
+    for action in ("manifest", "cache", "check"):
+        assert cli.main(["data", action, "PACS", "--data_dir", str(tmp_path)]) == 0, action
+    assert b"photo/dog/b\xfcro.jpg," in (root / "MANIFEST.csv").read_bytes()
+    assert "all 56 files are those of" in capsys.readouterr().out
+    (folder / LATIN).write_bytes(b"")
+    (root / "MANIFEST.csv").unlink()
+    assert cli.main(["data", "check", "PACS", "--data_dir", str(tmp_path), "--leave_out"]) == 0
+    assert (root / corrupt.FILE).read_bytes() == b"photo/dog/b\xfcro.jpg\n"
+    command = "train --dataset PACS --model small_cnn --steps 1 --device cpu --skip_model_save --data_dir"
+    hparams = ["--hparams", '{"width": 8, "batch_size": 2, "corrupt": "leave_out"}', "--holdout_fraction", "0.5"]
+    assert cli.main([*command.split(), str(tmp_path), *hparams, "--output_dir", str(tmp_path / "run")]) == 0
+    assert r"photo/dog/b\udcfcro.jpg" in (tmp_path / "run" / "results.jsonl").read_text()
+
+
+def test_a_list_of_names_with_line_breaks_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"Rename '.*a\\nb\.jpg', which has a line break"):
+        corrupt.write(tmp_path, ["photo/dog/a\nb.jpg"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def facts(root, place):
+    """What is read, and the bytes of what is written."""
+    dataset = read_folders(root, "Own")
+    manifest.write(manifest.build(root, ENVIRONMENTS), place / "manifest")
+    corrupt.write(place, [f"art/{dataset.environments[0].keys[0]}"])
+    written = [(place / name).read_bytes() for name in ("manifest", corrupt.FILE)]
+    return ascii([dataset.classes, dataset.variant, dataset.notes, *written])
+
+
+def test_the_locale_changes_nothing(root, tmp_path):
+    """Not the classes, notes, manifests and lists, where Python takes the names of files for ISO 8859-1."""
+    compiled = ["localedef", "-f", "ISO-8859-1", "-i", "en_US", str(tmp_path / "en_US.ISO-8859-1")]
+    if not shutil.which("localedef") or subprocess.run(compiled, capture_output=True).returncode:
+        pytest.skip("this needs localedef and the definitions of locales")
+    for environment in ENVIRONMENTS:
+        (root / environment / "cat").rename(root / environment / "café")
+        (root / environment / "café" / "pic_00000.jpg").rename(root / environment / "café" / "bär.jpg")
+    (root / "PREPARED.json").write_bytes('{"notes": ["schön"]}'.encode())
+    (root / "SUBSET.txt").write_bytes("größe".encode())
+    program = "import sys, test_scan; from pathlib import Path; print(sys.getfilesystemencoding())"
+    program += "; print(test_scan.facts(*map(Path, sys.argv[1:])))"
+    environ = os.environ | {"LOCPATH": str(tmp_path), "LC_ALL": "en_US.ISO-8859-1", "PYTHONUTF8": "0"}
+    environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", program, root, tmp_path], env=environ, capture_output=True, encoding="utf-8", timeout=300
+    )
+    assert done.stdout.splitlines()[:1] == ["iso8859-1"], done.stderr
+    assert done.stdout.splitlines()[1] == facts(root, tmp_path)
+    assert (tmp_path / corrupt.FILE).read_bytes() == "art/café/bär.jpg\n".encode()
