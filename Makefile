@@ -1,16 +1,21 @@
 # Everything sets itself up: a virtual environment in .venv with a pinned torch, made once and again when
 # pyproject.toml changes. Needs Python 3.11 or newer, with pip and venv.
 PYTHON ?= python3
-TORCH ?= torch==2.14.1 torchvision==0.29.1
+# A file of pip constraints, e.g. .github/constraints-oldest.txt; it then decides on torch as well.
+CONSTRAINTS ?=
+TORCH ?= $(if $(CONSTRAINTS),torch torchvision,torch==2.14.1 torchvision==0.29.1)
 BIN := .venv/bin
-STAMP := .venv/installed-$(shell cksum pyproject.toml Makefile | cksum | cut -d' ' -f1)
+INSTALL = $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+STAMP := .venv/installed-$(shell cksum pyproject.toml Makefile $(CONSTRAINTS) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test test-slurm lint types format clean
+.PHONY: demo test suite test-slurm lint types format clean
 
 demo: $(STAMP)  ## a leave-one-domain-out sweep of six algorithms on real images, about 4 minutes on 2 cores
 	$(BIN)/domainbed-sage demo
 
-test: lint types  ## what CI runs
+test: lint types suite  ## what CI runs
+
+suite: $(STAMP)  ## the tests alone
 	$(BIN)/python -m pytest
 
 # On a real Slurm on this host, which is brought up and taken down (Debian packages, root).
@@ -36,6 +41,6 @@ clean:
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(INSTALL) $(TORCH)
+	$(INSTALL) --editable '.[dev]'
 	@touch $@

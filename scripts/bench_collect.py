@@ -1,11 +1,11 @@
-"""How long a table, and a look at where a sweep stands, take on many runs.
+"""Time a table and the status of a sweep on many runs.
 
     python scripts/bench_collect.py [--runs 100000] [--domainbed CHECKOUT --domainbed_runs 5000] [--json FILE]
 
-Makes a results folder of finished runs in DomainBed's record format (18 evaluations each, provenance included), then
-measures, each in a process of its own: the first table (every record is parsed), the second (from the cache), and the
-status of the sweep, first and second look. With a DomainBed checkout, its own collect_results reads another folder of
-fewer runs, and ours the same folder without a cache; seconds per run are compared.
+Creates a results folder of finished runs in DomainBed's record format (18 evaluations each, with provenance), then
+measures, each in a separate process: the first table (every record is parsed), the second one (from the cache), and two
+consecutive calls of the sweep's status. With a DomainBed checkout, DomainBed's collect_results and our table (without a
+cache) read the same folder of fewer runs, and their times are compared.
 """
 
 import argparse
@@ -39,7 +39,7 @@ print('looking:', time.perf_counter() - began)
 
 
 def sweep_of(runs: int) -> list[RunConfig]:
-    """The first runs of a sweep over PACS with as many hyperparameter settings as that takes."""
+    """The first runs of a sweep over PACS with as many hyperparameter settings as needed."""
     settings = -(-runs // (len(ALGORITHMS) * 4 * 3))
     algorithms = dict.fromkeys(ALGORITHMS)
     sweep = Sweep(name="bench", datasets={"PACS": None}, algorithms=algorithms, n_hparams=settings, trials=3)
@@ -47,7 +47,7 @@ def sweep_of(runs: int) -> list[RunConfig]:
 
 
 def records(config: RunConfig) -> str:
-    """The text of a results file: the keys and lengths of real ones, random accuracies."""
+    """The text of a results file: same keys and sizes as a real one, random accuracies."""
     rng = np.random.default_rng(config.seed)
     args = config.model_dump(mode="json", exclude={"hparams"}) | {"hparams": json.dumps(config.hparams)}
     facts = {
@@ -75,7 +75,7 @@ def make_one(config: RunConfig, folder: Path) -> None:
 
 
 def make(runs: list[RunConfig], folder: Path) -> float:
-    """Write all runs; GB."""
+    """Write all runs and return their size in GB."""
     folder.mkdir(parents=True)
     with ProcessPoolExecutor() as pool:
         list(pool.map(make_one, runs, [folder] * len(runs), chunksize=500))
@@ -83,7 +83,7 @@ def make(runs: list[RunConfig], folder: Path) -> float:
 
 
 def timed(code: str, cwd: Path | None = None) -> dict[str, float | str]:
-    """Seconds, peak memory and output of Python code in a process of its own."""
+    """Seconds, peak memory and output of Python code in a separate process."""
     began = time.perf_counter()
     code += "\nimport resource; print('peak:', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=cwd)
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--domainbed", type=Path, help="a checkout of DomainBed")
     parser.add_argument("--domainbed_runs", type=int, default=5000)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--folder", type=Path, help="where to make the runs (default: a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="where to create the runs (default: the system's temporary folder)")
     args = parser.parse_args()
     figures: dict[str, object] = {"runs": args.runs, "evaluations": EVALUATIONS}
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def against_domainbed(args: argparse.Namespace, root: Path) -> dict[str, object]:
-    """Both collect the same folder, in turn, twice; medians would say no more of so few."""
+    """Both collect the same folder, alternating, twice; so few measurements are compared by their minimum."""
     make(sweep_of(args.domainbed_runs), root / "few")
     theirs = (
         f"import sys; sys.argv = ['collect_results', '--input_dir', {str(root / 'few')!r}]; import runpy; "

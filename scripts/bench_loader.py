@@ -1,12 +1,12 @@
-"""Images per second and processes: our one loader against DomainBed's scheme on the same JPEG tree.
+"""Images per second and worker processes: our loader against DomainBed's scheme on the same JPEG tree.
 
     python scripts/bench_loader.py [--root TREE] [--workers 2] [--steps 40] [--json FILE]
 
-The rival is a transcription of DomainBed's scheme: an endless loader of 8 worker processes for every source
-environment, and one of 8 for every in and out split of every environment, all alive at the same time; full JPEG
-decoding with PIL, its augmentation (random resized crop, flip, jitter, grey), float32 minibatches. Ours: one loader for
-all source environments, uint8 minibatches; "draft" decodes JPEGs at a reduced scale as well. All make the same number
-of rows per step; they alternate, in both orders.
+"domainbed" is a transcription of DomainBed's scheme: an infinite loader with 8 worker processes for every source
+environment, and one with 8 for every in and out split of every environment, all alive at the same time; full JPEG
+decoding with PIL, its augmentation (random resized crop, flip, jitter, grayscale), float32 minibatches. "ours" is one
+loader for all source environments with uint8 minibatches; "draft" also decodes JPEGs at a reduced scale. All produce
+the same number of rows per step; the measurements alternate, in both orders.
 """
 
 import argparse
@@ -37,13 +37,13 @@ ENVIRONMENTS, CLASSES = 4, 7
 
 
 class Endless(Sampler[list[int]]):
-    """Repeats a batch sampler for ever."""
+    """Repeats a batch sampler forever."""
 
     def __init__(self, batches: BatchSampler) -> None:
         self.batches = batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield batches of indices without end."""
+        """Yield batches of indices indefinitely."""
         while True:
             yield from self.batches
 
@@ -61,7 +61,7 @@ def make_tree(root: Path, images: int, size: tuple[int, int]) -> None:
 
 
 def domainbed(root: Path, batch_size: int, steps: int) -> tuple[float, int]:
-    """Seconds for `steps` minibatches, and worker processes, of DomainBed's scheme."""
+    """Seconds for `steps` minibatches, and number of worker processes, of DomainBed's scheme."""
     normalise = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
     crop = [transforms.RandomResizedCrop(224, scale=(0.7, 1.0)), transforms.RandomHorizontalFlip()]
     colour = [transforms.ColorJitter(0.3, 0.3, 0.3, 0.3), transforms.RandomGrayscale()]
@@ -89,7 +89,7 @@ def domainbed(root: Path, batch_size: int, steps: int) -> tuple[float, int]:
 def ours(
     root: Path, batch_size: int, steps: int, workers: int, augment: str, decode: Decode = "full"
 ) -> tuple[float, int]:
-    """Seconds for `steps` minibatches, and worker processes, of our loader."""
+    """Seconds for `steps` minibatches, and number of worker processes, of our loader."""
     dataset = read_folders(root, "bench", cache_gb=0)
     environments = [env.decoded_by(decoder(decode, 224)) for env in dataset.environments]
     inner = [split(len(env), i, 0).in_ for i, env in enumerate(environments)]
@@ -107,9 +107,9 @@ def ours(
 
 
 def main() -> None:
-    """Alternate the two loaders and print images per second, processes, and their ratio."""
+    """Alternate the loaders and print images per second, worker processes, and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, help="tree of environments with classes; by default one is generated")
+    parser.add_argument("--root", type=Path, help="folders environment/class/image (default: generated)")
     parser.add_argument("--images", type=int, default=30, help="generated images per class and environment")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), help="size of the generated images, pixels")
     parser.add_argument("--batch_size", type=int, default=12, help="rows per source environment")

@@ -1,12 +1,13 @@
-"""Accuracy against cost of the ways to compute SAGE's polar factors, on real gradients.
+"""Accuracy and cost of different ways to compute SAGE's polar factors, on real gradients.
 
     python scripts/bench_polar.py [--model clip_vit_b16] [--hparams JSON] [--rounds 3] [--json FILE]
 
-One minibatch of emojis (resized to the model's side) gives the gradient of a model; of every distinct shape among its
-matrices, the middle layer is taken. Per method: FLOPs of the products; median seconds of the ways in turn; the distance
-to the polar factor U Vᵀ of the rank that single precision sees, as a share of its norm; the distance to the method's
-own iteration in double precision, on the matrix itself, likewise; and the smallest, median and largest of the singular
-values that the method makes of those it should bring to 1. "Muon's code" is the plain iteration, in float32 and bf16.
+The gradient of a model is computed on one minibatch of emojis, resized to the model's input size; for every distinct
+shape among its matrices, the middle layer with that shape is used. Reported per method: FLOPs of the matrix products;
+median time, with the methods taking turns; the relative distance (Frobenius norm) to the polar factor U Vᵀ, restricted
+to the rank that is visible in single precision; the relative distance to the same iteration in double precision,
+applied to the matrix itself; and the smallest, median and largest of the resulting singular values that should be 1.
+"Muon's code" is the plain iteration, in float32 and in bf16.
 """
 
 import argparse
@@ -44,7 +45,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def gradients(model_name: str, hparams: dict[str, Any], rows: int, device: str) -> dict[str, Tensor]:
-    """Gradient matrix of the middle layer of every shape, by the layer's name."""
+    """Gradient matrix of the middle layer of each shape, keyed by the layer's name."""
     dataset = datasets["EmojiStyles"].load(None)
     torch.manual_seed(0)
     model = models[model_name].build(dataset.classes, **hparams).to(device)
@@ -86,7 +87,7 @@ def seconds(run: Callable[[], Tensor], device: str) -> float:
 
 
 def rows_of(name: str, G: Tensor, rounds: int, device: str) -> list[dict[str, Any]]:
-    """One row of the table per way, for one gradient."""
+    """One row of the table per method, for one gradient."""
     ways: dict[str, Callable[[], Tensor]] = {way: partial(polar_factor, G, **given) for way, given in WAYS.items()}
     ways["Muon's code"] = lambda: plain_loops.newton_schulz(G)
     ways["Muon's code, bf16"] = lambda: plain_loops.newton_schulz(G.bfloat16()).to(G.dtype)
@@ -113,12 +114,14 @@ def rows_of(name: str, G: Tensor, rounds: int, device: str) -> list[dict[str, An
 
 
 def main() -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write the requested files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="clip_vit_b16", choices=list(models))
-    parser.add_argument("--hparams", type=json.loads, default={"weights": "none"}, help="JSON, of the model")
+    parser.add_argument(
+        "--hparams", type=json.loads, default={"weights": "none"}, help="JSON, the model's hyperparameters"
+    )
     parser.add_argument("--rows", type=int, default=12, help="images in the minibatch")
-    parser.add_argument("--largest", type=int, default=4, help="take only the shapes with the most elements")
+    parser.add_argument("--largest", type=int, default=4, help="use only the shapes with the most elements")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -1,14 +1,14 @@
-"""Time, FLOPs and memory of one training step: every algorithm against ERM and SAM, and against plain PyTorch.
+"""Time, FLOPs and memory of one training step: every algorithm compared with ERM, SAM and plain PyTorch.
 
     python scripts/bench_step.py [--model clip_vit_b16] [--domains 3] [--rows 12] [--rounds 5] [--json FILE]
 
-In one process, on one model and one optimiser, the contestants take turns (in another order every round): the
-registered algorithms, the steps of `plain_loops.py` (SAGE there is Algorithm 1 to the letter), and the parts that make
-SAGE dearer than SAM beside what they stand against. Images and labels are random, the weights too unless --hparams says
-otherwise; neither changes the arithmetic. FLOPs are torch's own count: of matrix products and convolutions, and of
-attention on CUDA (on CPU it does not know it). Peak memory is what the step allocates on top of weights and optimiser
-state, plus those; on CPU without the scratch space of the math libraries. GGA is measured in a step of its search with
---trials candidates (the method has 250).
+The cases run in one process, on one model and one optimizer, and take turns in a different order each round: the
+registered algorithms, the steps of `plain_loops.py` (whose SAGE is Algorithm 1 taken literally), and the components
+that make SAGE more expensive than SAM, each with its plain counterpart. Images and labels are random, and so are the
+weights unless --hparams says otherwise; neither changes the arithmetic. FLOPs are PyTorch's own count: matrix products,
+convolutions and, on CUDA, attention (not counted on CPU). Peak memory is the weights, the optimizer state and what the
+step allocates on top of them; on CPU, scratch space of the math libraries is not included. GGA is measured in a step of
+its search with --trials candidates (250 in the method itself).
 """
 
 import argparse
@@ -38,20 +38,22 @@ from domainbed_sage.geometry.polar import polar_factors
 from domainbed_sage.models import Model, models
 from domainbed_sage.models.optimizers import adam
 
-Contestants = dict[str, Callable[[], object]]
+Cases = dict[str, Callable[[], object]]
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="clip_vit_b16", choices=list(models))
-    parser.add_argument("--hparams", type=json.loads, default={"weights": "none"}, help="JSON, of the model")
+    parser.add_argument(
+        "--hparams", type=json.loads, default={"weights": "none"}, help="JSON, the model's hyperparameters"
+    )
     parser.add_argument("--domains", type=int, default=3, help="K")
-    parser.add_argument("--rows", type=int, default=12, help="images in the minibatch, all domains together")
+    parser.add_argument("--rows", type=int, default=12, help="images in the minibatch, summed over all domains")
     parser.add_argument("--classes", type=int, default=7)
     parser.add_argument("--trials", type=int, default=2, help="candidates of GGA's search step")
-    parser.add_argument("--only", nargs="*", help="contestants, by name (default: all)")
-    parser.add_argument("--layouts", action="store_true", help="with channels-last and compiled passes")
+    parser.add_argument("--only", nargs="*", help="names of the cases to measure (default: all)")
+    parser.add_argument("--layouts", action="store_true", help="also measure channels-last and compiled passes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -60,8 +62,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def contestants(args: argparse.Namespace) -> tuple[Contestants, int]:
-    """Every step to be timed, all on one model and one Adam, and the bytes of weights and optimiser state."""
+def cases(args: argparse.Namespace) -> tuple[Cases, int]:
+    """Every step to be timed, all on one model and one Adam, and the bytes of weights and optimizer state."""
     torch.manual_seed(0)
     model = models[args.model].build([f"class {i}" for i in range(args.classes)], **args.hparams).to(args.device)
     params = [p for p in model.parameters() if p.requires_grad]
@@ -75,7 +77,7 @@ def contestants(args: argparse.Namespace) -> tuple[Contestants, int]:
         made = algorithms[name](problem, **hparams)
         return partial(made.update, batch)
 
-    found: Contestants = {}
+    found: Cases = {}
     for name in algorithms:
         search = {"start": 0, "trials": args.trials} if "trials" in declared(algorithms[name]) else {}
         found[name if not search else f"{name}, {args.trials} trials"] = step(name, **search)
@@ -95,15 +97,15 @@ def contestants(args: argparse.Namespace) -> tuple[Contestants, int]:
     }
     if args.layouts:
         found |= layouts(model, batch, args)
-    erm.update(batch)  # makes the optimiser's state
-    for p, state in fused.state.items():  # one state, two ways to step: PyTorch's default, and the package's
+    erm.update(batch)  # creates the optimizer's state
+    for p, state in fused.state.items():  # one state for both optimizers: PyTorch's default and the package's
         plain.state[p] = state | {"step": torch.zeros(())}
     moments = sum(t.nbytes for state in fused.state.values() for t in state.values())
     return found, moments + sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
 
 
-def layouts(model: Model, batch: DomainBatch, args: argparse.Namespace) -> Contestants:
-    """Forward and backward pass of copies of the model with channels last, and compiled."""
+def layouts(model: Model, batch: DomainBatch, args: argparse.Namespace) -> Cases:
+    """Forward and backward passes of two copies of the model: channels-last and compiled."""
     last, compiled = copy.deepcopy(model).to(memory_format=torch.channels_last), copy.deepcopy(model)
     compiled.forward = torch.compile(compiled.forward)
     wide = batch.map(lambda x: x.to(memory_format=torch.channels_last))
@@ -133,7 +135,7 @@ def timed(run: Callable[[], object], device: str) -> float:
 
 
 def counted(run: Callable[[], object], device: str, held: int) -> dict[str, int]:
-    """FLOPs and peak bytes of one call; it warms up too."""
+    """FLOPs and peak bytes of one call, which also serves as warm-up."""
     counter = FlopCounterMode(display=False)
     if device == "cpu":
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled, counter:
@@ -149,10 +151,10 @@ def counted(run: Callable[[], object], device: str, held: int) -> dict[str, int]
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Counts and times of every contestant, and the ratio of its median to SAM's."""
-    found, held = contestants(args)
+    """FLOPs, memory and times of every case, and the ratio of its median time to SAM's."""
+    found, held = cases(args)
     if unknown := set(args.only or []) - set(found):
-        raise SystemExit(f"error: no contestant is called {sorted(unknown)}. There are {sorted(found)}.")
+        raise SystemExit(f"error: unknown cases {sorted(unknown)}. Known: {sorted(found)}.")
     found = {name: run for name, run in found.items() if not args.only or name in args.only}
     results: dict[str, dict[str, Any]] = {name: counted(run, args.device, held) for name, run in found.items()}
     times: dict[str, list[float]] = {name: [] for name in found}
@@ -168,7 +170,7 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def draw(results: dict[str, dict[str, Any]], title: str, path: Path) -> None:
-    """Bars of the medians in units of SAM's, fastest first, with every round as a dot."""
+    """Draw the medians relative to SAM's as bars, fastest on top, and every round as a dot."""
     reference = "SAM" if "SAM" in results else next(iter(results))
     unit = results[reference]["seconds"]
     names = sorted(results, key=lambda name: -results[name]["seconds"])
@@ -185,7 +187,7 @@ def draw(results: dict[str, dict[str, Any]], title: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write the requested files."""
     args = arguments()
     torch.set_num_threads(args.threads)
     results = measure(args)

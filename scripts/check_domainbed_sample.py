@@ -1,10 +1,10 @@
-"""Check our tables against the sample sweep that DomainBed publishes with its own tables.
+"""Check our tables against the sample sweep and the tables that DomainBed publishes.
 
     python scripts/check_domainbed_sample.py DomainBed/domainbed/misc/test_sweep_data \
         DomainBed/domainbed/misc/test_sweep_results.txt
 
-Prints "equal" and exits with 0 when every number agrees in every digit; otherwise prints the differences and exits
-with 1.
+Prints "equal" and exits with status 0 if every number agrees in every digit; otherwise prints the differences and exits
+with status 1.
 """
 
 import argparse
@@ -20,7 +20,7 @@ Rows = list[list[str]]
 
 
 def parse(text: str) -> dict[str, Rows]:
-    """Tables by heading, rows as lists of cells; reads DomainBed's results.txt and our plain text."""
+    """Tables by heading, rows as lists of cells, from DomainBed's results file or from our plain text."""
     found: dict[str, Rows] = {}
     for block in re.split(r"\n\s*\n", text):
         heading, *lines = block.strip().splitlines() or [""]

@@ -1,4 +1,4 @@
-"""Print and write the tables of a results folder, ours or DomainBed's, under all three model selection methods."""
+"""Print and write the tables of a results folder (of this suite or of DomainBed) for all three selection methods."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from domainbed_sage.results.selection import METHODS
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the tables, and write them beside the runs."""
+    """Print the tables and write them to the results folder."""
     table.show(args.input_dir, list(METHODS), as_latex=args.latex)
     return 0
 

@@ -1,6 +1,6 @@
 """Download the five benchmarks: DomainBed's `python -m domainbed.scripts.download`.
 
-The same as `domainbed-sage data download NAME` for each; those that are there already are left alone.
+The same as `domainbed-sage data download NAME` for each dataset; existing ones are left unchanged.
 """
 
 import argparse
@@ -17,7 +17,7 @@ BENCHMARKS = ("VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Download what is missing; a dataset that cannot be had does not keep the others from coming."""
+    """Download the missing datasets; if one fails, the others are still downloaded."""
     failed = []
     for spec in map(find, args.datasets):
         place = args.data_dir / spec.folder
@@ -34,6 +34,6 @@ def main(args: argparse.Namespace) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True)
-    parser.add_argument("--datasets", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="by default all five")
+    parser.add_argument("--datasets", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="default: all five")
     parser.set_defaults(main=main)
     sys.exit(guarded(parser))

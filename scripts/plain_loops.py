@@ -1,7 +1,7 @@
-"""One training step each of ERM, SAM and SAGE in plain PyTorch: what `bench_step.py` compares the package with.
+"""One training step of ERM, SAM and SAGE each in plain PyTorch: the baseline of `bench_step.py`.
 
-Nothing here is clever. SAGE is Algorithm 1 of the paper line by line: K backward passes over one joint graph, flattened
-gradients, Newton-Schulz matrix by matrix. The tests hold all three equal to the package's algorithms.
+The code is deliberately plain. SAGE is Algorithm 1 of the paper line by line: K backward passes over one joint graph,
+flattened gradients, Newton-Schulz matrix by matrix. The tests check that all three equal the package's algorithms.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from domainbed_sage.data.batch import DomainBatch
 
 
 def erm(model: nn.Module, optimizer: Optimizer, batch: DomainBatch) -> None:
-    """Backward through the loss of all rows, and a step."""
+    """One backward pass through the loss of all rows and one optimizer step."""
     optimizer.zero_grad()
     F.cross_entropy(model(batch.x), batch.y).backward()
     optimizer.step()
 
 
 def sam(model: nn.Module, optimizer: Optimizer, batch: DomainBatch, rho: float = 0.05) -> None:
-    """Climb by ρ along the gradient, backward there, come back, and a step."""
+    """Move by ρ along the gradient, compute the gradient there, restore the weights, and step."""
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer.zero_grad()
     F.cross_entropy(model(batch.x), batch.y).backward()

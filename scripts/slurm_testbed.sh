@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A real Slurm on this one host, for tests: slurmctld, two slurmd with one pretended MIG slice each, munge, accounting.
+# A real Slurm on this single host, for tests: slurmctld, two slurmd with one simulated MIG slice each, munge, accounting.
 #
-#   scripts/slurm_testbed.sh up       install what is missing (Debian, root), start, wait until both nodes are idle
+#   scripts/slurm_testbed.sh up       install missing packages (Debian, root), start, wait until both nodes are idle
 #   scripts/slurm_testbed.sh down     stop everything and remove it
-#   scripts/slurm_testbed.sh env      print what a client needs: export SLURM_CONF=...
+#   scripts/slurm_testbed.sh env      print the environment for clients: export SLURM_CONF=...
 #
-# Everything lies in $SLURM_TESTBED (default: /tmp/domainbed-sage-slurm); nothing is written to /etc.
-# Partitions: `low` (default; its jobs are preempted and queued again) and `high` (preempts `low`).
+# All files are in $SLURM_TESTBED (default: /tmp/domainbed-sage-slurm); nothing is written to /etc.
+# Partitions: `low` (default; its jobs are preempted and requeued) and `high` (preempts `low`).
 set -euo pipefail
 
 ROOT=${SLURM_TESTBED:-/tmp/domainbed-sage-slurm}
@@ -28,7 +28,7 @@ wait_until() { # seconds, what, command...
   local end=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || fail "waited in vain for $what"
+    [ $SECONDS -lt $end ] || fail "timed out waiting for $what"
     sleep 0.2
   done
 }
@@ -49,7 +49,7 @@ configure() {
   chmod 700 "$ROOT/secret"
   head -c 1024 /dev/urandom >"$ROOT/secret/munge.key"
   chmod 400 "$ROOT/secret/munge.key"
-  # cred_expire is the time from a requeue to the restart; below KillWait or 5 s it drains the node.
+  # cred_expire is the time from a requeue to the restart; a value below KillWait or 5 s drains the node.
   cat >"$SLURM_CONF" <<CONF
 ClusterName=bed
 SlurmctldHost=$HOST(127.0.0.1)
@@ -108,7 +108,7 @@ CONF
 PartitionName=low Nodes=ALL Default=YES DefaultTime=10 MaxTime=60 State=UP PriorityTier=10 PreemptMode=REQUEUE GraceTime=20
 PartitionName=high Nodes=ALL DefaultTime=10 MaxTime=60 State=UP PriorityTier=100 PreemptMode=OFF
 CONF
-  # A gres needs one existing device file for each unit; nobody opens it here.
+  # Every unit of a gres needs an existing device file; nothing opens it here.
   echo "NodeName=bed[0-1] Name=gpu Type=$SLICE File=/dev/null" >"$ROOT/gres.conf"
   echo "CgroupAutomount=no" >"$ROOT/cgroup.conf"
   cat >"$ROOT/slurmdbd.conf" <<CONF
@@ -158,14 +158,14 @@ start() {
   wait_until 40 "idle nodes" both_idle
 }
 
-start_node() { # also for tests, which kill a slurmd
+start_node() { # also used by tests that kill a slurmd
   mkdir -p "$ROOT/spool/$1"
   slurmd -N "$1" </dev/null >"$ROOT/log/slurmd-$1-start.log" 2>&1
 }
 
 down() {
   [ -e "$ROOT" ] || return 0
-  grep -qs "^ClusterName=bed" "$SLURM_CONF" || fail "$ROOT is no test bed; not touching it"
+  grep -qs "^ClusterName=bed" "$SLURM_CONF" || fail "$ROOT is not a test bed; leaving it unchanged"
   if timeout 5 scontrol ping >/dev/null 2>&1; then
     scancel --full --user=root 2>/dev/null || true
     for _ in $(seq 40); do [ -z "$(squeue -h)" ] && break || sleep 0.5; done
@@ -185,7 +185,7 @@ case "${1:-}" in
 up)
   [ "$(id -u)" = 0 ] || fail "needs root"
   if [ -f "$ROOT/run/slurmctld.pid" ] && timeout 5 scontrol ping 2>/dev/null | grep -q "is UP"; then
-    say "is up already: export SLURM_CONF=$SLURM_CONF"
+    say "already up: export SLURM_CONF=$SLURM_CONF"
     exit 0
   fi
   install

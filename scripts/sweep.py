@@ -1,7 +1,7 @@
 """Launch a sweep from flags: DomainBed's `python -m domainbed.scripts.sweep`, on this machine.
 
-A sweep file says the same and stays: see `domainbed-sage sweep run`. Runs already done are left alone, and unlike
-DomainBed's, `launch` continues incomplete ones from their checkpoints.
+A sweep file describes the same and can be kept: see `domainbed-sage sweep run`. Finished runs are left unchanged;
+unlike DomainBed's, this `launch` continues incomplete runs from their checkpoints.
 """
 
 import argparse
@@ -49,19 +49,19 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("launch", "delete_incomplete"))
     parser.add_argument("--datasets", nargs="+", required=True)
-    parser.add_argument("--algorithms", nargs="+", help="by default all")
-    parser.add_argument("--model", help="by default the dataset's")
+    parser.add_argument("--algorithms", nargs="+", help="default: all")
+    parser.add_argument("--model", help="default: the dataset's model")
     parser.add_argument("--n_hparams_from", type=int, default=0)
     parser.add_argument("--n_hparams", type=int, default=20)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--n_trials", type=int, default=3)
-    parser.add_argument("--command_launcher", choices=("local",), default="local", help="where the runs run")
+    parser.add_argument("--command_launcher", choices=("local",), default="local", help="where the runs are executed")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--hparams", help="JSON object, for all runs")
+    parser.add_argument("--hparams", help="JSON object of hyperparameters for all runs")
     parser.add_argument("--holdout_fraction", type=float, default=0.2)
-    parser.add_argument("--single_test_envs", action="store_true", help="no pairs of held-out environments")
+    parser.add_argument("--single_test_envs", action="store_true", help="hold out single environments only, no pairs")
     parser.add_argument("--skip_confirmation", action="store_true")
-    parser.add_argument("--jobs", type=int, help="runs at the same time")
+    parser.add_argument("--jobs", type=int, help="number of parallel runs")
     machine.add_arguments(parser)
     parser.set_defaults(main=main)
     sys.exit(guarded(parser))

@@ -1,9 +1,9 @@
-"""Weights & Biases as a plugin: an example of a callback for a tracking service.
+"""Weights & Biases as a plugin: an example callback for a tracking service.
 
     domainbed-sage train --plugin scripts/wandb_callback.py --callback wandb ...
     domainbed-sage sweep run FILE --plugin scripts/wandb_callback.py --callback wandb
 
-Needs the package wandb and its login (or WANDB_MODE=offline). A run keeps its id over restarts.
+Needs the package wandb and a login (or WANDB_MODE=offline). A run keeps its W&B id across restarts.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from domainbed_sage.training.callbacks import Callback, callbacks, curves
 
 @callbacks.register("wandb")
 class WandB(Callback):
-    """One W&B run for each run, in the project ``domainbed-sage``, grouped by dataset and algorithm."""
+    """One W&B run per run, in the project ``domainbed-sage``, grouped by dataset and algorithm."""
 
     def __init__(self) -> None:
         try:
@@ -27,7 +27,7 @@ class WandB(Callback):
         self.wandb: Any = wandb
 
     def on_start(self, config: RunConfig, folder: Path, step: int) -> None:
-        """Open the W&B run of this run's id, or continue it."""
+        """Start the W&B run with this run's id, or resume it."""
         del step
         self.run = self.wandb.init(
             project="domainbed-sage",
@@ -40,10 +40,10 @@ class WandB(Callback):
         )
 
     def on_record(self, record: Mapping[str, Any]) -> None:
-        """Send the numbers of an evaluation."""
+        """Log the metrics of an evaluation."""
         self.run.log(curves(record), step=record["step"])
 
     def on_end(self, *, finished: bool) -> None:
-        """Close the W&B run; one that will be continued is not marked as failed."""
+        """Close the W&B run; an interrupted run that will be continued is not marked as failed."""
         del finished
         self.run.finish()

@@ -1,6 +1,6 @@
 """The published methods, one file each; importing a file registers its method.
 
-To add one: write the file, import it here, and add a row to the golden table in `tests/test_algorithms.py`.
+CONTRIBUTING.md says what adding one takes.
 """
 
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem

@@ -63,9 +63,9 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dty
         method: see above.
         steps: iterations T.
         dtype: of the iterations. ``full`` is that of `G`: within 1e-3 of the norm of the exact iteration in float32
-            (3e-3 with ``polar_express``; `tests/test_polar.py`), usually 1e-4. ``bf16`` and ``fp16`` round X₀ and all
-            products, as Muon's code does; what is rounded away in a large singular direction is lifted in the small
-            ones like a singular value, so the distance grows with the spread of the spectrum:
+            (3e-3 with ``polar_express``; `tests/geometry/test_polar.py`), usually 1e-4. ``bf16`` and ``fp16`` round X₀
+            and all products, as Muon's code does; what is rounded away in a large singular direction is lifted in the
+            small ones like a singular value, so the distance grows with the spread of the spectrum:
             `results/bench/README.md` has it. With TF32 allowed, ``full`` is TF32 on a GPU, and so are its distances.
 
     Source: SAGE, Section 3.1, Eq. 7 and Algorithm 1; Jordan et al., Muon, 2024; Zhang et al., Gram Newton-Schulz, 2026

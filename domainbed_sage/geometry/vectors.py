@@ -16,11 +16,12 @@ def in_own_memory(vector: Vector, params: Vector) -> Vector:
     """The vector with each tensor laid out as its parameter and alone in its memory, so that it can be changed.
 
     Autograd may return one tensor for two parameters, a slice of a larger one, or an expanded one; those are copied, as
-    is what lies in a parameter's memory.
+    is what lies in a parameter's memory. PyTorch 2.9 materializes a missing gradient as a leaf that requires one;
+    the tensors returned do not.
     """
     taken = {p.untyped_storage().data_ptr() for p in params}
     own = []
-    for g, p in zip(vector, params, strict=True):
+    for g, p in zip((t.detach() for t in vector), params, strict=True):
         memory = g.untyped_storage()
         alone = memory.data_ptr() not in taken and memory.nbytes() == g.nbytes and g.stride() == p.stride()
         taken.add(memory.data_ptr())

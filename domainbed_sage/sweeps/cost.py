@@ -17,10 +17,10 @@ s is 2 for Adam, 0 or 1 for SGD; passes, other, and the moments (share, v) are e
     SAGE               2               see `polar_flops`    (1/K, K - 1), (0, 3), (1, 1)
 
 f and A(n) are counted once per model by passes without arithmetic, on PyTorch's meta device and with fake tensors.
-Elementwise work is not in f, nor in the library's count that `tests/test_cost.py` holds this against. Networks whose
-layers mix samples (BatchNorm with batch statistics) need a joint graph and K backward passes for domain gradients; more
-than is counted. Nor are the copies that stack matrices of one shape on a GPU (0.8 GB at most), and the first step's
-check of the perturbation.
+Elementwise work is not in f, nor in the library's count that `tests/sweeps/test_cost.py` holds this against. Networks
+whose layers mix samples (BatchNorm with batch statistics) need a joint graph and K backward passes for domain
+gradients; more than is counted. Nor are the copies that stack matrices of one shape on a GPU (0.8 GB at most), and the
+first step's check of the perturbation.
 """
 
 import copy

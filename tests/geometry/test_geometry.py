@@ -95,6 +95,12 @@ def test_a_gradient_alone_in_its_memory_is_not_copied():
     assert_same_bits(laid_out, transposed.contiguous())
 
 
+def test_a_gradient_that_requires_one_can_be_changed():
+    """As PyTorch 2.9 materializes it for a parameter outside the loss."""
+    (own,) = in_own_memory((torch.zeros(4, 3, requires_grad=True),), (gaussian(4, 3).float().requires_grad_(),))
+    assert_same_bits(own.add_(1), torch.ones(4, 3))
+
+
 @pytest.mark.parametrize("K", [1, 2, 5])
 def test_gram_and_cosines_equal_those_of_the_flat_vectors(K):
     there = vectors(K)

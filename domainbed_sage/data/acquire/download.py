@@ -1,7 +1,7 @@
 """Fetch a file over HTTP, continuing where an earlier attempt ended.
 
 Hugging Face's own library and pooch start a file over when a process ends, which is not good enough for archives of
-15 GB; so the bytes come through httpx2, the HTTP library that huggingface_hub brings along, whatever the host.
+15 GB; so the bytes come through httpx2, the HTTP library of recent versions of huggingface_hub, whatever the host.
 """
 
 import importlib

@@ -116,6 +116,20 @@ def test_the_next_source_is_tried_and_told(site: Site, pacs: dict[str, bytes], t
     assert PACS.load(tmp_path).notes == ("from the first host",)
 
 
+def test_any_error_of_the_hub_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which ones it raises depends on the HTTP library that its version is built on."""
+
+    class ConnectTimeout(Exception):  # noqa: N818 - named as in the libraries
+        pass
+
+    def dataset_info(*args: object) -> None:
+        raise ConnectTimeout("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
+    with pytest.raises(UserError, match=rf"{REPO} cannot be listed \(ConnectTimeout: no route\)"):
+        get(tmp_path, (domainbed_hub("PACS"),))
+
+
 def test_all_failures_are_listed(site: Site, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         get(tmp_path, (domainbed_hub("PACS"), Urls("original", "the first host", (f"{site.url}/PACS.zip",))))
