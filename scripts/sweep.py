@@ -12,6 +12,7 @@ from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import guarded, machine
 from domainbed_sage.cli.sweep import remove_incomplete, summary, write_plan
 from domainbed_sage.core.hparams import parse_json
+from domainbed_sage.core.settings import checked
 from domainbed_sage.sweeps.local import run_missing
 from domainbed_sage.sweeps.sweep import Sweep
 
@@ -19,18 +20,19 @@ from domainbed_sage.sweeps.sweep import Sweep
 def main(args: argparse.Namespace) -> int:
     """Launch the sweep, or delete its incomplete runs."""
     where = machine.from_arguments(args, args.output_dir)
-    sweep = Sweep(
-        name="sweep",
-        datasets=dict.fromkeys(args.datasets),
-        algorithms=dict.fromkeys(args.algorithms or algorithms),
-        model=args.model,
-        test_envs="single" if args.single_test_envs else "pairs",
-        trials=args.n_trials,
-        n_hparams=args.n_hparams,
-        steps=args.steps,
-        holdout_fraction=args.holdout_fraction,
-        hparams=parse_json(args.hparams),
-    )
+    settings = {
+        "name": "sweep",
+        "datasets": dict.fromkeys(args.datasets),
+        "algorithms": dict.fromkeys(args.algorithms or algorithms),
+        "model": args.model,
+        "test_envs": "single" if args.single_test_envs else "pairs",
+        "trials": args.n_trials,
+        "n_hparams": args.n_hparams,
+        "steps": args.steps,
+        "holdout_fraction": args.holdout_fraction,
+        "hparams": parse_json(args.hparams),
+    }
+    sweep = checked(Sweep, settings, "the options")
     runs = [run for run in sweep.runs() if run.hparams_seed >= args.n_hparams_from]
     if args.command == "delete_incomplete":
         print(f"Deleted {remove_incomplete(runs, args.output_dir)} incomplete runs.")
