@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from domainbed_sage.algorithms import algorithms
-from domainbed_sage.core.errors import UserError, raise_all
+from domainbed_sage.core.errors import Mistake, UserError, raise_all
 from domainbed_sage.core.hparams import HParam, declared, resolve, validate
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
@@ -138,7 +138,9 @@ def make_config(
     """
     model = model or (datasets[dataset].model if dataset in datasets else "small_cnn")
     names = ((datasets, dataset), (algorithms, algorithm), (models, model), (optimizers, optimizer))
-    mistakes = [registry.unknown(name) for registry, name in names if name not in registry]
+    mistakes: list[str] = [
+        Mistake(registry.unknown(name), registry.kind) for registry, name in names if name not in registry
+    ]
     raise_all(mistakes, DESCRIPTION)
     spec = datasets[dataset]
     steps = spec.steps if steps is None else steps
@@ -195,14 +197,17 @@ def environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mista
         if len(found) == 1:
             indices += found
         elif not found:
-            mistakes.append(f"{spec.name} has no environment {env!r}. Known: {names}.")
+            mistakes.append(Mistake(f"{spec.name} has no environment {env!r}. Known: {names}.", "test_envs"))
         else:
             readings = " or ".join(f"name:{spec.environments[i]} (index:{i})" for i in found)
-            mistakes.append(f"{env!r} in test_envs may mean more than one environment of {spec.name}. Say {readings}.")
+            text = f"{env!r} in test_envs may mean more than one environment of {spec.name}. Say {readings}."
+            mistakes.append(Mistake(text, "test_envs"))
     if len(set(indices)) != len(indices) or not test_envs:
-        mistakes.append(f"test_envs should name each held-out environment once. Found {list(test_envs)}.")
+        text = f"test_envs should name each held-out environment once. Found {list(test_envs)}."
+        mistakes.append(Mistake(text, "test_envs"))
     if len(set(indices)) == len(spec.environments):
-        mistakes.append(f"test_envs {list(test_envs)} leave no environment of {spec.name} to train on. Known: {names}.")
+        text = f"test_envs {list(test_envs)} leave no environment of {spec.name} to train on. Known: {names}."
+        mistakes.append(Mistake(text, "test_envs"))
     return indices
 
 
@@ -223,13 +228,14 @@ def _value_mistakes(
     steps: int, checkpoint_freq: int, *, holdout_fraction: float = 0.2, precision: str = "fp32", **others: Any
 ) -> list[str]:
     del others
-    mistakes = [
-        f"{name} should be a whole number ≥ 1. Found {value!r}."
+    mistakes: list[str] = [
+        Mistake(f"{name} should be a whole number ≥ 1. Found {value!r}.", name)
         for name, value in (("steps", steps), ("checkpoint_freq", checkpoint_freq))
         if not isinstance(value, int) or value < 1
     ]
     if not 0 < holdout_fraction < 1:
         mistakes.append(f"holdout_fraction should lie between 0 and 1. Found {holdout_fraction!r}.")
     if precision not in TRAINING_PRECISIONS:
-        mistakes.append(f"precision should be one of {', '.join(TRAINING_PRECISIONS)}. Found {precision!r}.")
+        text = f"precision should be one of {', '.join(TRAINING_PRECISIONS)}. Found {precision!r}."
+        mistakes.append(Mistake(text, "precision"))
     return mistakes

@@ -12,6 +12,7 @@ from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import guarded, machine
 from domainbed_sage.cli.sweep import remove_incomplete, summary
 from domainbed_sage.core.hparams import parse_json
+from domainbed_sage.core.settings import checked
 from domainbed_sage.results.planned import Plan, write
 from domainbed_sage.sweeps import planning
 from domainbed_sage.sweeps.local import run_missing
@@ -21,25 +22,27 @@ from domainbed_sage.sweeps.sweep import Sweep
 def main(args: argparse.Namespace) -> int:
     """Launch the sweep, or delete its incomplete runs."""
     where = machine.from_arguments(args, args.output_dir)
-    sweep = Sweep(
-        name="sweep",
-        datasets=dict.fromkeys(args.datasets),
-        algorithms=dict.fromkeys(args.algorithms or algorithms),
-        model=args.model,
-        test_envs="single" if args.single_test_envs else "pairs",
-        trials=args.n_trials,
-        n_hparams=args.n_hparams,
-        steps=args.steps,
-        holdout_fraction=args.holdout_fraction,
-        hparams=parse_json(args.hparams),
-    )
-    runs = [run for run in sweep.runs() if run.hparams_seed >= args.n_hparams_from]
+    settings = {
+        "name": "sweep",
+        "datasets": dict.fromkeys(args.datasets),
+        "algorithms": dict.fromkeys(args.algorithms or algorithms),
+        "model": args.model,
+        "test_envs": "single" if args.single_test_envs else "pairs",
+        "trials": args.n_trials,
+        "n_hparams": args.n_hparams,
+        "steps": args.steps,
+        "holdout_fraction": args.holdout_fraction,
+        "hparams": parse_json(args.hparams),
+    }
+    sweep = checked(Sweep, settings, "the options")
+    planned = [entry for entry in sweep.planned() if entry.config.hparams_seed >= args.n_hparams_from]
+    runs = [config for _, config in planned]
     if args.command == "delete_incomplete":
         print(f"Deleted {remove_incomplete(runs, args.output_dir)} incomplete runs.")
         return 0
     if not args.skip_confirmation and input(f"Launch up to {len(runs)} runs? (y/n) ").strip().lower()[:1] != "y":
         return 1
-    write(args.output_dir, sweep.name, Plan("", tuple(map(planning.entry, runs))))
+    write(args.output_dir, sweep.name, Plan("", tuple(map(planning.entry, planned))))
     outcome = run_missing(runs, where, args.jobs)
     print(summary(outcome, len(runs), args.output_dir))
     return int(bool(outcome.failed))

@@ -84,10 +84,10 @@ def render(name: str, folder: Path, found: Survey, runs: Sequence[PlannedRun]) -
         table.add_column(head, justify="right", min_width=5, no_wrap=True)
     groups: defaultdict[tuple[str, str], list[RunState]] = defaultdict(list)
     for run in found.runs:
-        groups[run.dataset, run.algorithm].append(run)
+        groups[run.dataset, run.label].append(run)
     shown = ""
-    for (dataset, algorithm), members in groups.items():
-        _add_row(table, dataset if dataset != shown else "", algorithm, members)
+    for (dataset, label), members in groups.items():
+        _add_row(table, dataset if dataset != shown else "", label, members)
         shown = dataset
     _add_row(table, "all", "", found.runs)
     title = Text(f"{name}: {len(found.runs)} runs in {folder}")
@@ -116,12 +116,12 @@ def logs(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> 
         print(f"\n==> {path} <==\n" + "\n".join(_tail(path, args.lines) or ["(nothing)"]))
 
 
-def _add_row(table: Table, dataset: str, algorithm: str, runs: Sequence[RunState]) -> None:
+def _add_row(table: Table, dataset: str, label: str, runs: Sequence[RunState]) -> None:
     counts = Counter(run.state for run in runs)
     ends = [round(BAR * sum(counts[state] for state in STATES[: i + 1]) / len(runs)) for i in range(len(STATES))]
     starts = [0, *ends[:-1]]
     bar = Text.assemble(*((SIGNS[s] * (b - a), STYLES[s]) for s, a, b in zip(STATES, starts, ends, strict=True)))
-    table.add_row(Text(dataset), Text(algorithm), bar, *(str(counts[state] or "") for state in STATES))
+    table.add_row(Text(dataset), Text(label), bar, *(str(counts[state] or "") for state in STATES))
 
 
 def _remarks(found: Survey, runs: Sequence[PlannedRun]) -> list[str]:
@@ -143,12 +143,12 @@ def time_left(found: Survey, runs: Sequence[PlannedRun]) -> float | None:
     active = [run for run in found.runs if run.state == "running" and run.progress.get("seconds_per_step")]
     if not active:
         return None
-    pace = {run.algorithm: run.progress["seconds_per_step"] for run in active}
+    pace = {run.label: run.progress["seconds_per_step"] for run in active}
     typical = fmean(pace.values())
     work = 0.0
     for run in found.runs:
         if run.state in ("running", "queued", "missing"):
-            work += (steps[run.name] - run.progress.get("step", 0)) * pace.get(run.algorithm, typical)
+            work += (steps[run.name] - run.progress.get("step", 0)) * pace.get(run.label, typical)
     return work / len(active)
 
 
@@ -183,7 +183,7 @@ def _cause(run: RunState) -> str:
 def _alike(run: RunState) -> str:
     """The reason without what differs between runs that fail for the same one: names, paths, numbers."""
     text = run.reason.partition("\n")[0]
-    for name in (run.name, run.dataset, run.algorithm):
+    for name in (run.name, run.dataset, run.label):
         text = text.replace(name, "…")
     return re.sub(r"\S*/\S*|\d[\d.e+-]*", "…", text)[:200]
 

@@ -20,6 +20,7 @@ from domainbed_sage.sweeps import planning
 if TYPE_CHECKING:
     from domainbed_sage.config import RunConfig
     from domainbed_sage.sweeps.local import Outcome
+    from domainbed_sage.sweeps.sweep import Planned
 
     Runs = list[RunConfig]
 
@@ -62,7 +63,8 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.action in LOOKING:
         return _look(args)
-    name, runs, folder = _read(args)
+    name, every, folder = _read(args)
+    runs = [config for _, config in every]
     actions: dict[str, Any] = {
         "plan": lambda: plan.show(runs, args),
         "run": lambda: _run(runs, folder, args),
@@ -71,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
     }
     if args.action != "plan":
         require_weights(runs)
-    keep_plan(args, name, runs, folder)
+    keep_plan(args, name, every, folder)
     return actions[args.action]() or 0
 
 
@@ -82,10 +84,10 @@ def _look(args: argparse.Namespace) -> int:
     if glanced is not None and runs is not None:
         name = glanced.name
     else:
-        name, configs, folder = _read(args)
-        runs = tuple(planning.entry(run) for run in configs)
+        name, every, folder = _read(args)
+        runs = tuple(planning.entry(run) for run in every)
         if folder.is_dir():
-            keep_plan(args, name, configs, folder)
+            keep_plan(args, name, every, folder)
     if not folder.is_dir():
         print(f"There is no results folder {folder} yet.", file=sys.stderr)
     actions: dict[str, Any] = {
@@ -97,19 +99,16 @@ def _look(args: argparse.Namespace) -> int:
     return actions[args.action]() or 0
 
 
-def _read(args: argparse.Namespace) -> tuple[str, "Runs", Path]:
-    """Name, runs and results folder of the sweep."""
+def _read(args: argparse.Namespace) -> "tuple[str, list[Planned], Path]":
+    """Name, planned runs and results folder of the sweep."""
     machine.load_plugins(args)
     from domainbed_sage.sweeps.sweep import read_sweep
 
     sweep = read_sweep(args.file)
-    runs = sweep.runs()
-    if not runs:
-        raise UserError("The sweep has no runs: its datasets or algorithms are empty.")
-    return sweep.name, runs, args.output_dir or Path("results") / sweep.name
+    return sweep.name, sweep.planned(), args.output_dir or Path("results") / sweep.name
 
 
-def keep_plan(args: argparse.Namespace, name: str, runs: "Runs", folder: Path) -> None:
+def keep_plan(args: argparse.Namespace, name: str, runs: "list[Planned]", folder: Path) -> None:
     """Keep the plan of a sweep in its results folder; looking at somebody else's results does not need to."""
     sweep = planning.glance(args.file, args.plugin) or planning.SweepFile(args.file, name, "")
     try:

@@ -1,6 +1,10 @@
 """The exceptions whose messages are written for the user of the suite."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+LONGEST = 100  # characters of a value in a message
 
 
 class UserError(ValueError):
@@ -20,6 +24,17 @@ class UserError(ValueError):
         return self.message
 
 
+class Mistake(str):
+    """One entry of `UserError.mistakes`, and the name of the setting or hyperparameter that it is about."""
+
+    about: str
+
+    def __new__(cls, text: str, about: str = "") -> "Mistake":  # noqa: D102
+        made = super().__new__(cls, text)
+        made.about = about
+        return made
+
+
 class NoSpace(UserError):  # noqa: N818 - reads as what it is
     """The disk is full, or too full to begin."""
 
@@ -31,8 +46,12 @@ class Stopped(Exception):  # noqa: N818 - an outcome, not an error
 def raise_all(mistakes: Sequence[str], where: str) -> None:
     """Raise one `UserError` that lists every mistake found in `where`; do nothing when there is none."""
     if mistakes:
-        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        raise UserError(f"{count} in {where}:\n" + bullets(mistakes), mistakes)
+        raise UserError(f"{counted(len(mistakes), 'mistake')} in {where}:\n" + bullets(mistakes), mistakes)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, e.g. ``1 run``, ``2,000 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def bullets(lines: Sequence[str]) -> str:
@@ -43,3 +62,16 @@ def bullets(lines: Sequence[str]) -> str:
 def known(names: Sequence[str]) -> str:
     """List names for an error message, e.g. ``Known: DISAM, ERM``."""
     return "Known: " + (", ".join(sorted(names)) or "none")
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A question for an error message, e.g. `` Did you mean 'SAGE'?``; empty where no known name is near."""
+    by_lower = {known.lower(): known for known in reversed(list(names))}
+    found = get_close_matches(name.lower(), by_lower, 1)
+    return f" Did you mean {by_lower[found[0]]!r}?" if found else ""
+
+
+def shown(value: Any) -> str:
+    """A value that was found, for an error message: as Python writes it, control characters escaped, and shortened."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"

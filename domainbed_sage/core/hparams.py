@@ -9,6 +9,7 @@ A hyperparameter is a keyword-only argument with a type and a default. Its bound
 import functools
 import inspect
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from domainbed_sage.core.errors import UserError, bullets
+from domainbed_sage.core.errors import Mistake, UserError, bullets, near, shown
 from domainbed_sage.core.seeding import seed_hash
+
+_KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}
 
 
 class Search(Protocol):
@@ -152,7 +155,7 @@ def validate(hparams: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[s
     try:
         return _model(tuple(hparams.values()))(**values).model_dump()
     except ValidationError as error:
-        lines = [_explain(hparams, str(e["loc"][0]), e) for e in error.errors()]
+        lines = [Mistake(_explain(hparams, name, e), name) for e in error.errors() for name in [str(e["loc"][0])]]
         raise UserError("Mistakes in the hyperparameters:\n" + bullets(lines), lines) from None
 
 
@@ -182,25 +185,33 @@ def parse_json(text: str | None) -> dict[str, Any]:
 def describe(h: HParam) -> str:
     """One line on a hyperparameter: type, bounds, default, search range."""
     search = f"; random search {h.search}" if h.search is not None else ""
-    return f"{h.name}: {_allowed(h)}; default {h.default!r}{search}"
+    return f"{h.name}: {in_words(h.annotation)}; default {h.default!r}{search}"
 
 
 def _explain(hparams: Mapping[str, HParam], name: str, error: Any) -> str:
     if name not in hparams:
-        return f"{name!r} is not a hyperparameter here. Known: {', '.join(hparams)}."
-    return f"{name!r} should be {_allowed(hparams[name])}. Found {error['input']!r}."
+        return f"{shown(name)} is not a hyperparameter here.{near(name, hparams)} Known: {', '.join(hparams)}."
+    return f"{name!r} should be {in_words(hparams[name].annotation)}. Found {shown(error['input'])}."
 
 
-def _allowed(h: HParam) -> str:
-    hint, bounds = h.annotation, []
+def in_words(hint: Any, metadata: Sequence[Any] = ()) -> str:
+    """A type for an error message, e.g. ``a whole number ≥ 1``; a description in an `Annotated` wins.
+
+    Args:
+        hint: the type.
+        metadata: its bounds, where they do not stand in the type.
+    """
     if typing.get_origin(hint) is Annotated:
-        for extra in hint.__metadata__:
-            bounds += _bounds(extra.metadata) if isinstance(extra, FieldInfo) else []
-        hint = hint.__origin__
+        infos = [extra for extra in hint.__metadata__ if isinstance(extra, FieldInfo)]
+        said = next((info.description for info in infos if info.description), None)
+        return said or in_words(hint.__origin__, [*(m for info in infos for m in info.metadata), *metadata])
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(in_words(part, metadata) for part in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(repr(v) for v in typing.get_args(hint))
-    kind = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}.get(hint, str(hint))
-    return " ".join([kind, " and ".join(bounds)]).strip()
+    if hint is types.NoneType:
+        return "null"
+    return " ".join([_KINDS.get(hint, str(hint)), " and ".join(_bounds(metadata))]).strip()
 
 
 def _bounds(metadata: Sequence[Any]) -> list[str]:

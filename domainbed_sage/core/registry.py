@@ -1,10 +1,9 @@
 """Names to things: algorithms, datasets, models, optimizers."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from domainbed_sage.core.errors import UserError, known
+from domainbed_sage.core.errors import UserError, known, near, shown
 
 T = TypeVar("T")
 
@@ -51,6 +50,4 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def unknown(self, name: str) -> str:
         """Message for a name that is not registered, with the nearest known one."""
-        near = difflib.get_close_matches(name.lower(), [n.lower() for n in self._things], 1)
-        guess = next((f" Did you mean {n!r}?" for n in self._things if near and n.lower() == near[0]), "")
-        return f"Unknown {self.kind} {name!r}.{guess} {known(list(self._things))}."
+        return f"Unknown {self.kind} {shown(name)}.{near(name, self._things)} {known(list(self._things))}."

@@ -2,14 +2,14 @@
 
 import multiprocessing
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results import record_cache
+from domainbed_sage.results import planned, record_cache
 from domainbed_sage.results.record_cache import Cached, Stamp
 from domainbed_sage.results.records import RESULTS, RunRecord, interned, parse_run, run_record, warn_of_torn_line
 
@@ -75,10 +75,16 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
     reader = _Reader(folder, include_unfinished)
     for entry in sorted(folder.iterdir()):
         reader.look_at(entry)
-    loaded = reader.loaded()
+    loaded = _with_labels(reader.loaded(), planned.labels(folder))
     _check_found(folder, loaded)
     check_agreement(loaded.records, folder)
     return loaded
+
+
+def _with_labels(loaded: Loaded, labels: Mapping[str, str]) -> Loaded:
+    """The runs in the rows of the table in which the sweeps of this folder put them."""
+    records = (replace(run, label=labels.get(run.name, run.label)) for run in loaded.records)
+    return replace(loaded, records=tuple(records)) if labels else loaded
 
 
 def check_agreement(runs: Sequence[RunRecord], folder: Path = Path()) -> None:

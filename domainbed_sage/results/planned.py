@@ -71,6 +71,15 @@ def read(results: Path) -> dict[str, Plan]:
         ) from None
 
 
+def labels(results: Path) -> dict[str, str]:
+    """The row of the table that each planned run belongs to, by name of its folder.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return {run.folder_name: run.label for plan in read(results).values() for run in plan.runs}
+
+
 def write(results: Path, sweep: str, plan: Plan) -> None:
     """Keep the plan of one sweep; those of other sweeps in the same folder stay.
 

@@ -10,17 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 import domainbed_sage
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.plugins import ENTRY_POINTS
 from domainbed_sage.results import planned
 from domainbed_sage.results.planned import Plan, PlannedRun
+from domainbed_sage.sweeps.name import read_document, read_name
 
 if TYPE_CHECKING:
-    from domainbed_sage.config import RunConfig
+    from domainbed_sage.sweeps.sweep import Planned
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,10 @@ class SweepFile:
 def glance(path: Path, plugins: Sequence[Path] = ()) -> SweepFile | None:
     """Name and fingerprint of a sweep file; `None` if it is not one, which `sweep.read_sweep` explains."""
     try:
-        content = path.read_bytes()
-        values: dict[str, Any] = yaml.safe_load(content)
-        name = values["name"]
-        files = [*(path.parent / str(plugin) for plugin in values.get("plugins") or ()), *plugins]
-        parts = [content, *(file.read_bytes() for file in files)]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
-        return None
-    if not isinstance(name, str):
+        name, values = read_name(path), read_document(path).values()
+        files = [path, *(path.parent / str(plugin) for plugin in values.get("plugins") or ()), *plugins]
+        parts = [file.read_bytes() for file in files]
+    except (UserError, OSError, TypeError):
         return None
     return SweepFile(path, name, _hash([*parts, *_installed(), _source()]))
 
@@ -60,18 +56,17 @@ def kept(sweep: SweepFile, results: Path) -> tuple[PlannedRun, ...] | None:
     return plan.runs if plan is not None and plan.fingerprint == sweep.fingerprint else None
 
 
-def keep(sweep: SweepFile, runs: Iterable["RunConfig"], results: Path) -> tuple[PlannedRun, ...]:
+def keep(sweep: SweepFile, runs: Iterable["Planned"], results: Path) -> tuple[PlannedRun, ...]:
     """Write the runs of a sweep into its results folder, and return them as they are kept."""
     entries = tuple(entry(run) for run in runs)
     planned.write(results, sweep.name, Plan(sweep.fingerprint, entries))
     return entries
 
 
-def entry(run: "RunConfig") -> PlannedRun:
+def entry(planned_run: "Planned") -> PlannedRun:
     """What is kept of a run."""
-    return PlannedRun(
-        run.folder_name, run.algorithm, run.dataset, run.algorithm, run.test_envs, run.trial_seed, run.steps
-    )
+    label, run = planned_run
+    return PlannedRun(run.folder_name, label, run.dataset, run.algorithm, run.test_envs, run.trial_seed, run.steps)
 
 
 def _installed() -> Iterator[bytes]:

@@ -1,22 +1,45 @@
 """A sweep file, and the runs it stands for."""
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
-from domainbed_sage.config import Evaluation, RunConfig, environment_indices, make_config
-from domainbed_sage.core.errors import UserError, raise_all
+from domainbed_sage.algorithms import algorithms
+from domainbed_sage.config import (
+    TRAINING_PRECISIONS,
+    Evaluation,
+    RunConfig,
+    declared_hparams,
+    environment_indices,
+    make_config,
+)
+from domainbed_sage.core.errors import Mistake, UserError, counted, raise_all
 from domainbed_sage.core.plugins import load_plugin
 from domainbed_sage.core.seeding import seed_hash
+from domainbed_sage.core.settings import checked, line_of
+from domainbed_sage.core.yaml_file import Document
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.geometry.perturb import Precision
+from domainbed_sage.models import models
+from domainbed_sage.models.optimizers import optimizers
+from domainbed_sage.sweeps import name as sweep_name
+
+MOST_RUNS = 200_000
+
+
+def _label(text: str) -> str:
+    if not 0 < len(text) <= 64 or not text.isprintable() or text != text.strip() or set(text) & set("/\\"):
+        raise ValueError("a label should be up to 64 printable characters, without / and \\ and blanks at its ends")
+    return text
+
 
 PositiveInt = Annotated[int, Field(ge=1)]
+Label = Annotated[str, AfterValidator(_label)]
+OneOfPrecisions = Annotated[Precision, Field(description=f"one of {', '.join(TRAINING_PRECISIONS)}")]
+HParams = Annotated[dict[str, Any], Field(description="a mapping from hyperparameters to values")]
 
 
 class Schedule(BaseModel):
@@ -27,7 +50,35 @@ class Schedule(BaseModel):
     model: str | None = None
     steps: PositiveInt | None = None
     checkpoint_freq: PositiveInt | None = None
-    hparams: dict[str, Any] = {}
+    hparams: HParams = {}
+
+
+class Row(BaseModel):
+    """One row of the tables: an algorithm, with hyperparameters of its own as further entries.
+
+    Attributes:
+        algorithm: its registered name; by default the label of the row.
+        model, optimizer, precision: in place of those of the dataset and the sweep.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    algorithm: str | None = None
+    model: str | None = None
+    optimizer: str | None = None
+    precision: OneOfPrecisions | None = None
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """The hyperparameters that are set for this row."""
+        return self.model_extra or {}
+
+
+class Planned(NamedTuple):
+    """A run, and the row of the tables that it belongs to; the label is no part of the run's science."""
+
+    label: str
+    config: RunConfig
 
 
 class Sweep(Schedule):
@@ -36,7 +87,8 @@ class Sweep(Schedule):
     Attributes:
         name: names the results folder, ``results/<name>``.
         datasets: each dataset, with the settings that differ from those for all.
-        algorithms: each algorithm, with its own hyperparameters.
+        algorithms: the rows of the tables by label, see `Row`. A label is the name of an algorithm, or any other for a
+            row that names its algorithm.
         test_envs: ``single`` holds out each environment in turn; ``pairs`` each one and each pair, which
             leave-one-domain-out selection needs (DomainBed's own sweep); or a list of lists of environments.
         trials: number of trials; trial t has trial_seed t.
@@ -49,17 +101,28 @@ class Sweep(Schedule):
         plugins: Python files to load first, relative to the sweep file.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
-    datasets: dict[str, Schedule | None]
-    algorithms: dict[str, dict[str, Any] | None]
-    test_envs: Literal["single", "pairs"] | list[list[int | str]] = "single"
+    name: Annotated[str, Field(pattern=sweep_name.PATTERN, description=sweep_name.IN_WORDS)]
+    datasets: Annotated[
+        dict[str, Schedule | None],
+        Field(min_length=1, description="a list of datasets, or a mapping to their settings"),
+    ]
+    algorithms: Annotated[
+        dict[Label, Row | None],
+        Field(min_length=1, description="a list of algorithms, or a mapping to their hyperparameters"),
+    ]
+    test_envs: Annotated[
+        Literal["single", "pairs"] | Annotated[list[list[int | str]], Field(min_length=1)],
+        Field(description="single, pairs, or lists of held-out environments such as [[0], [1, 2]]"),
+    ] = "single"
     trials: PositiveInt = 3
     n_hparams: PositiveInt = 1
     optimizer: str = "adam"
-    precision: Precision = "fp32"
+    precision: OneOfPrecisions = "fp32"
     evaluation: Evaluation | None = None
-    holdout_fraction: float = 0.2
-    plugins: list[str] = []
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1")] = 0.2
+    plugins: Annotated[list[str], Field(description="a list of Python files")] = []
+
+    _document: Document | None = PrivateAttr(None)
 
     def runs(self) -> list[RunConfig]:
         """All runs, every trial of the first dataset first.
@@ -67,41 +130,55 @@ class Sweep(Schedule):
         Raises:
             UserError: lists every mistake in the file.
         """
-        configs: list[RunConfig] = []
-        mistakes: list[str] = []
-        for arguments in self._grid():
-            try:
-                configs.append(make_config(**arguments))
-            except UserError as error:
-                mistakes += error.mistakes
-        names = Counter(config.folder_name for config in configs)
-        mistakes += [f"{name} is planned {n} times; look for a repeated entry" for name, n in names.items() if n > 1]
-        raise_all(list(dict.fromkeys(mistakes)), f"sweep {self.name}")
-        return configs
+        return [config for _, config in self.planned()]
 
-    def _grid(self) -> Iterator[dict[str, Any]]:
-        for dataset, own in self.datasets.items():
-            schedule = own or Schedule()
+    def planned(self) -> list[Planned]:
+        """All runs with their labels, in the order of `runs`.
+
+        Raises:
+            UserError: lists every mistake in the file.
+        """
+        self._refuse_too_many()
+        planned: list[Planned] = []
+        mistakes: list[str] = []
+        for dataset, label, arguments in self._grid():
+            try:
+                self._check_row(label, arguments)
+                planned.append(Planned(label, make_config(**arguments)))
+            except UserError as error:
+                mistakes += [self._placed(mistake, dataset, label) for mistake in error.mistakes]
+        mistakes += self._repeated(planned)
+        file = f" ({self._document.path})" if self._document else ""
+        raise_all(list(dict.fromkeys(mistakes)), f"sweep {self.name}{file}")
+        return planned
+
+    def _grid(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Dataset, label, and what makes the `RunConfig`, of every run."""
+        for dataset in self.datasets:
             for trial in range(self.trials):
-                for algorithm, hparams in self.algorithms.items():
+                for label in self.algorithms:
+                    settings = self._settings(dataset, label)
                     for test_envs, indices in self._held_out(dataset):
                         for hparams_seed in range(self.n_hparams):
-                            yield {
-                                "dataset": dataset,
-                                "algorithm": algorithm,
-                                "test_envs": test_envs,
-                                "model": schedule.model or self.model,
-                                "optimizer": self.optimizer,
-                                "steps": schedule.steps or self.steps,
-                                "checkpoint_freq": schedule.checkpoint_freq or self.checkpoint_freq,
-                                "hparams": self.hparams | schedule.hparams | (hparams or {}),
-                                "trial_seed": trial,
-                                "hparams_seed": hparams_seed,
-                                "seed": seed_hash(dataset, algorithm, indices, hparams_seed, trial),
-                                "holdout_fraction": self.holdout_fraction,
-                                "precision": self.precision,
-                                "evaluation": self.evaluation or ("full" if self.test_envs == "pairs" else "lazy"),
-                            }
+                            seed = seed_hash(dataset, settings["algorithm"], indices, hparams_seed, trial)
+                            seeds = {"trial_seed": trial, "hparams_seed": hparams_seed, "seed": seed}
+                            yield dataset, label, {**settings, "test_envs": test_envs, **seeds}
+
+    def _settings(self, dataset: str, label: str) -> dict[str, Any]:
+        """What the runs of one row on one dataset have in common: the row's own wins over the dataset's over all."""
+        schedule, row = self.datasets[dataset] or Schedule(), self.algorithms[label] or Row()
+        return {
+            "dataset": dataset,
+            "algorithm": row.algorithm or label,
+            "model": row.model or schedule.model or self.model,
+            "optimizer": row.optimizer or self.optimizer,
+            "steps": schedule.steps or self.steps,
+            "checkpoint_freq": schedule.checkpoint_freq or self.checkpoint_freq,
+            "hparams": self.hparams | schedule.hparams | row.hparams,
+            "holdout_fraction": self.holdout_fraction,
+            "precision": row.precision or self.precision,
+            "evaluation": self.evaluation or ("full" if self.test_envs == "pairs" else "lazy"),
+        }
 
     def _held_out(self, dataset: str) -> list[tuple[list[int | str], list[int]]]:
         """The held-out environments of each run, as they are given and as indices: these seed the run."""
@@ -115,46 +192,74 @@ class Sweep(Schedule):
             held_out += [[i, j] for j in range(i + 1, n) if self.test_envs == "pairs"]
         return [([f"index:{i}" for i in indices], indices) for indices in held_out]
 
+    def _refuse_too_many(self) -> None:
+        held_out = sum(len(self._held_out(dataset)) for dataset in self.datasets)
+        runs = held_out * self.trials * len(self.algorithms) * self.n_hparams
+        if runs > MOST_RUNS:
+            raise UserError(
+                f"Sweep {self.name} would have {runs:,} runs; at most {MOST_RUNS:,} are planned. They come from "
+                f"{counted(held_out, 'held-out set')} of environments x {counted(len(self.algorithms), 'algorithm')} "
+                f"x {counted(self.trials, 'trial')} x {self.n_hparams:,} settings of hyperparameters (n_hparams). "
+                "Lower one of these, or split the sweep into several files."
+            )
+
+    def _check_row(self, label: str, settings: Mapping[str, Any]) -> None:
+        """Refuse a row that can be taken for something else."""
+        row = self.algorithms[label] or Row()
+        algorithm, model, optimizer = (settings[part] for part in ("algorithm", "model", "optimizer"))
+        if row.algorithm and label in algorithms and label != row.algorithm:
+            text = f"{label} is the name of another algorithm than {row.algorithm}. Give this row another label."
+            raise UserError(text, [Mistake(text, "algorithm")])
+        own = [name for name in Row.model_fields if getattr(row, name) is not None]
+        if not own or algorithm not in algorithms or model not in models or optimizer not in optimizers:
+            return
+        for name in set(own) & set(declared_hparams(algorithm, model, optimizer)):
+            text = (
+                f"{name!r} of {label} could be the row's {name} or a hyperparameter of that name. Set the "
+                "hyperparameter under `hparams:` of the sweep or of a dataset, which mean nothing else."
+            )
+            raise UserError(text, [Mistake(text, name)])
+
+    def _placed(self, mistake: str, dataset: str, label: str) -> str:
+        """A mistake of the row on the dataset, with the line of the setting that it is about."""
+        about = getattr(mistake, "about", "")
+        if about == "algorithm" and not (self.algorithms[label] or Row()).algorithm:
+            mistake += f" A row of any other name says which algorithm it is: `{label}: {{algorithm: NAME}}`."
+        places = (
+            *(("algorithms", label, about), ("datasets", dataset, "hparams", about), ("datasets", dataset, about)),
+            *(("hparams", about), (about,)),
+            *({"dataset": [("datasets", dataset)], "algorithm": [("algorithms", label)]}.get(about, [])),
+        )
+        return next(filter(None, (line_of(self._document, place) for place in places)), "") + mistake
+
+    def _repeated(self, planned: Sequence[Planned]) -> Iterator[str]:
+        """Runs that are planned more than once."""
+        labels: defaultdict[str, list[str]] = defaultdict(list)
+        for label, config in planned:
+            labels[config.folder_name].append(label)
+        alike: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+        for name, by in labels.items():
+            if len(set(by)) > 1:
+                alike[tuple(by)].append(name)
+            elif len(by) > 1:
+                yield f"{name} is planned {len(by)} times; look for a repeated entry"
+        for rows, names in alike.items():
+            line, runs = line_of(self._document, ("algorithms", rows[-1])), counted(len(names), "run")
+            yield (
+                f"{line}{' and '.join(rows)} mean the same {runs}: {names[0]}{', …' * (len(names) > 1)}. Change a "
+                "setting of one of these rows, or remove it."
+            )
+
 
 def read_sweep(path: Path) -> Sweep:
     """Read and check a sweep file, and load its plugins.
 
     Raises:
-        UserError: the file is missing, is not YAML, or has mistakes: all of them in one message.
+        UserError: the file cannot be read, is not YAML, or has mistakes: all of them in one message.
     """
-    if not path.is_file():
-        raise UserError(f"Sweep file {path} does not exist.")
-    try:
-        values = yaml.load(path.read_text(), _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from None
-    if not isinstance(values, Mapping):
-        raise UserError(f"{path} should hold settings such as `name:`, `datasets:`, `algorithms:`. Found {values!r}.")
-    try:
-        sweep = Sweep.model_validate(_lists_to_keys(values))
-    except ValidationError as error:
-        mistakes = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}. Found {e['input']!r}." for e in error.errors()]
-        raise_all(mistakes, f"{path} (settings: {', '.join(Sweep.model_fields)})")
-        raise
+    document = sweep_name.read_document(path)
+    sweep = checked(Sweep, document.values(), str(path), document)
+    sweep._document = document
     for plugin in sweep.plugins:
         load_plugin(path.parent / plugin)
     return sweep
-
-
-def _lists_to_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Accept ``datasets: [PACS]`` for ``datasets: {PACS: }``, and the same for algorithms."""
-    return {
-        key: dict.fromkeys(value) if key in ("datasets", "algorithms") and isinstance(value, list) else value
-        for key, value in values.items()
-    }
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-6 as a text, since it has no dot; here it is a number."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-for _first in "-+0123456789.":
-    _Loader.yaml_implicit_resolvers.setdefault(_first, []).insert(
-        0, ("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"))
-    )

@@ -31,7 +31,7 @@ def fingerprint(file, *more):
 
 def test_the_runs_are_kept(file, tmp_path):
     runs = read_sweep(file).runs()
-    kept = planning.keep(planning.glance(file), runs, tmp_path / "out")
+    kept = planning.keep(planning.glance(file), read_sweep(file).planned(), tmp_path / "out")
     assert planning.kept(planning.glance(file), tmp_path / "out") == kept
     assert [run.folder_name for run in kept] == [run.folder_name for run in runs]
     assert {(run.steps, run.label, run.algorithm) for run in kept} == {(7, "ERM", "ERM"), (7, "SAM", "SAM")}
@@ -53,7 +53,7 @@ def test_the_fingerprint_is_that_of_the_content(file, tmp_path):
 
 def test_a_change_of_the_file_is_seen(file, tmp_path):
     glanced = planning.glance(file)
-    planning.keep(glanced, read_sweep(file).runs(), tmp_path)
+    planning.keep(glanced, read_sweep(file).planned(), tmp_path)
     file.write_text(SWEEP.replace("steps: 7", "steps: 8"))
     assert planning.kept(planning.glance(file), tmp_path) is None
 

@@ -6,33 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
+from sweep_files import SMALL, message, runs
 
 from domainbed_sage.config import make_config
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.sweeps.sweep import Sweep, _Loader, read_sweep
+from domainbed_sage.sweeps.sweep import Sweep, read_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
-SMALL = "name: s\ndatasets: [EmojiStyles]\nalgorithms: [ERM]\n"
-
-
-def read(tmp_path, text):
-    path = tmp_path / "s.yaml"
-    path.write_text(text)
-    return read_sweep(path)
-
-
-def runs(tmp_path, text):
-    return read(tmp_path, text).runs()
-
-
-def message(tmp_path, text):
-    """What is wrong with a sweep file, whether it is found in the file or in its runs."""
-    with pytest.raises(UserError) as caught:
-        runs(tmp_path, text)
-    return str(caught.value)
 
 
 # The runs
@@ -62,12 +44,6 @@ def test_scientific_notation_is_a_number(tmp_path, number):
     (run, *_) = runs(tmp_path, f"{SMALL}hparams: {{lr: {number}}}\n")
     assert run.hparams["lr"] == 1e-6
     assert isinstance(run.hparams["lr"], float)
-
-
-def test_yaml_is_otherwise_untouched():
-    text = "{a: 1, b: 1.5, c: yes, d: 1e, e: 1e5, f: '1e5', g: x1e-6, h: 2026-01-01, i: null, j: -7e-3}"
-    assert yaml.load(text, _Loader) == yaml.safe_load(text) | {"e": 1e5, "j": -7e-3}
-    assert yaml.safe_load("1e-6") == "1e-6"  # the standard loader is as before
 
 
 def test_lists_and_mappings_say_the_same(tmp_path):
@@ -166,44 +142,76 @@ def test_settings_for_all_runs(tmp_path):
 def test_all_mistakes_of_the_file(tmp_path):
     text = """
         name: a/b
-        datasets: {EmojiStyles: {stepss: 3}}
+        datasets:
+          EmojiStyles: {stepss: 3, hparams: []}
+          PACS: 4
         algorithms: 5
         trials: 0
         n_hparams: two
-        test_envs: some
+        test_envs: [0, 1]
         precision: fp31
-        holdout_fraction: high
+        holdout_fraction: 1
         colour: red
+        model: 0123
+        plugins: a.py
+        evaluation: on
         12: x
     """
     found = message(tmp_path, text)
-    assert "s.yaml (settings: " in found
-    for setting in (
-        *("name", "datasets.EmojiStyles", "stepss", "algorithms", "trials", "n_hparams", "test_envs", "precision"),
-        *("holdout_fraction", "colour", "12"),
+    assert found.splitlines()[0] == f"15 mistakes in {tmp_path / 's.yaml'}:"
+    for line in (
+        "2: name should be up to 64 letters, digits, '.', '_' and '-' that begin with a letter or a digit. Found 'a/",
+        "4: datasets.EmojiStyles.stepss is not a setting. Did you mean 'steps'? Known: model, steps, checkpoint_freq, ",
+        "4: datasets.EmojiStyles.hparams should be a mapping from hyperparameters to values. Found [].",
+        "5: datasets.PACS should be settings, or nothing. Found 4.",
+        "6: algorithms should be a list of algorithms, or a mapping to their hyperparameters. Found 5.",
+        "7: trials should be a whole number ≥ 1. Found 0.",
+        "8: n_hparams should be a whole number ≥ 1. Found 'two'.",
+        "9: test_envs should be single, pairs, or lists of held-out environments such as [[0], [1, 2]]. Found [0, 1].",
+        "10: precision should be one of fp32, tf32, bf16, fp16. Found 'fp31'.",
+        "11: holdout_fraction should be a number between 0 and 1. Found 1.",
+        "12: colour is not a setting. Known: model, ",
+        '13: model should be a text or null. Found 0123. Write it in quotes: "0123".',
+        "14: plugins should be a list of Python files. Found 'a.py'.",
+        "15: evaluation should be one of 'lazy', 'full' or null. Found 'on'.",
+        "16: 12 is not a setting.",
     ):
-        assert f"  - {setting}" in found or f".{setting}" in found, setting
-    for value in ("'a/b'", "'two'", "'some'", "'fp31'", "'high'", "'red'"):
-        assert f"Found {value}." in found, value
+        assert f"  - line {line}" in found, line
 
 
 def test_all_mistakes_of_the_runs(tmp_path):
     text = """
         name: s
-        datasets: [EmojiStyles, EmojiStyle]
-        algorithms: {ERM: {rho: 1}, SGE: {}, SAM: {rho: -1}}
-        hparams: {lr: fast}
+        datasets:
+          EmojiStyles:
+            hparams: {width: 1.5}
+          EmojiStyle:
+        algorithms:
+          ERM: {roh: 1}
+          SGE: {}
+          SAM: {rho: -1}
+          fast: {algorithm: SAM, precision: fp64}
+        hparams: {lr: fast, batch_size: on}
         test_envs: [[9], [noto]]
+        optimizer: adan
     """
     lines = message(tmp_path, text).splitlines()
-    assert lines[0] == f"{len(lines) - 1} mistakes in sweep s:"
+    assert lines[0] == f"{len(lines) - 1} mistakes in sweep s ({tmp_path / 's.yaml'}):"
     for words in (
-        "Unknown dataset 'EmojiStyle'. Did you mean 'EmojiStyles'?",
-        "Unknown algorithm 'SGE'. Did you mean 'SAGE'?",
-        "'rho' is not a hyperparameter here.",
-        "'rho' should be a finite number ≥ 0. Found -1.",
-        "'lr' should be a finite number > 0. Found 'fast'.",
-        "EmojiStyles has no environment 9.",
+        "line 6: Unknown dataset 'EmojiStyle'. Did you mean 'EmojiStyles'?",
+        "line 9: Unknown algorithm 'SGE'. Did you mean 'SAGE'?",
+        "line 14: Unknown optimizer 'adan'. Did you mean 'adam'?",
+    ):
+        assert sum(words in line for line in lines) == 1, words
+    lines = message(tmp_path, text.replace("optimizer: adan", "")).splitlines()
+    for words in (
+        "line 5: 'width' should be a whole number ≥ 8 and ",
+        "line 8: 'roh' is not a hyperparameter here. Known: batch_size,",
+        "line 10: 'rho' should be a finite number ≥ 0. Found -1.",
+        "line 11: precision should be one of fp32, tf32, bf16, fp16. Found 'fp64'.",
+        "line 12: 'lr' should be a finite number > 0. Found 'fast'.",
+        "line 12: 'batch_size' should be a whole number ≥ 1. Found 'on'.",
+        "line 13: EmojiStyles has no environment 9.",
     ):
         assert sum(words in line for line in lines) == 1, words
 
@@ -211,15 +219,15 @@ def test_all_mistakes_of_the_runs(tmp_path):
 @pytest.mark.parametrize("missing", ["name", "datasets", "algorithms"])
 def test_missing_setting(tmp_path, missing):
     lines = [line for line in SMALL.splitlines() if not line.startswith(missing)]
-    assert f"- {missing}: Field required" in message(tmp_path, "\n".join(lines))
+    assert f"- {missing} is missing. It should be " in message(tmp_path, "\n".join(lines))
 
 
 def test_no_file_and_no_yaml(tmp_path):
     with pytest.raises(UserError, match=r"Sweep file .*none\.yaml does not exist"):
         read_sweep(tmp_path / "none.yaml")
-    assert "is not YAML" in message(tmp_path, "name: [")
+    assert "line 1, column 8: this is not YAML" in message(tmp_path, "name: [")
     assert "should hold settings such as `name:`" in message(tmp_path, "just a text")
-    assert "should hold settings such as `name:`" in message(tmp_path, "")
+    assert "s.yaml is empty. It should hold settings such as `name:`" in message(tmp_path, "# nothing\n")
 
 
 # Plugins

@@ -2,17 +2,18 @@
 
 import argparse
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from domainbed_sage.core import files
-from domainbed_sage.core.errors import UserError, raise_all
+from domainbed_sage.core import files, yaml_file
+from domainbed_sage.core.settings import checked
 
 Positive = Annotated[int, Field(ge=1)]
+Minutes = Annotated[int, Field(ge=1, description="a whole number of minutes ≥ 1, e.g. 240")]
+Seconds = Annotated[float, Field(gt=0, description="a number of seconds > 0, e.g. 30")]
 
 
 class Site(BaseModel):
@@ -38,7 +39,7 @@ class Site(BaseModel):
         extra: further options of sbatch, e.g. ``{"reservation": "gpu-day"}``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     partition: str | None = None
     account: str | None = None
@@ -46,20 +47,22 @@ class Site(BaseModel):
     constraint: str | None = None
     gres: str | None = None
     gpus: Positive | None = None
-    timeout_min: Positive = 240
-    mem_gb: Annotated[float, Field(gt=0)] = 32
+    timeout_min: Minutes = 240
+    mem_gb: Annotated[float, Field(gt=0, description="a number of GB > 0, e.g. 32")] = 32
     cpus: Positive = 8
     parallelism: Positive = 256
-    setup: list[str] = []
+    setup: Annotated[list[str], Field(description="a list of shell commands, each a text")] = []
     runs_per_job: Positive = 1
     runs_per_gpu: Positive = 1
-    signal_delay_s: Positive = 120
+    signal_delay_s: Annotated[int, Field(ge=1, description="a whole number of seconds ≥ 1, e.g. 120")] = 120
     max_array: Positive | None = None
     max_jobs: Positive = 1000
-    min_free_gb: Annotated[float, Field(ge=0)] = 5
-    save_every_s: Annotated[float, Field(gt=0)] = 600
-    look_every_s: Annotated[float, Field(gt=0)] = 30
-    extra: dict[str, Any] = {}
+    min_free_gb: Annotated[float, Field(ge=0, description="a number of GB ≥ 0, e.g. 5")] = 5
+    save_every_s: Seconds = 600
+    look_every_s: Seconds = 30
+    extra: Annotated[
+        dict[str, str | int | float | bool], Field(description="a mapping from options of sbatch to their values")
+    ] = {}
 
     @model_validator(mode="after")
     def _leaves_time_to_begin(self) -> "Site":
@@ -145,24 +148,16 @@ def from_arguments(args: argparse.Namespace) -> Site:
         UserError: the file is missing, is no YAML, or has mistakes.
     """
     path = args.site or default_file()
-    values = _read(path) if args.site or path.is_file() else {}
+    document = yaml_file.read(path, "Site file", "`partition:`, `gres:`", optional=not args.site)
+    values = document.values()
+    extra = document.entries.get("extra")
+    if extra and isinstance(extra.value, dict):  # texts of a command line: a reservation 0123 is not 123
+        values["extra"] = {key: node.as_written() for key, node in extra.value.items()}
     given = {name: getattr(args, name) for name in Site.model_fields if getattr(args, name, None) is not None}
-    try:
-        return Site.model_validate({**values, **given})
-    except ValidationError as error:
-        mistakes = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}. Found {e['input']!r}." for e in error.errors()]
-        raise_all(mistakes, f"the settings of the cluster (file {path}; settings: {', '.join(Site.model_fields)})")
-        raise
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"Site file {path} cannot be read: {error}") from None
-    if not isinstance(values, Mapping):
-        raise UserError(f"Site file {path} should hold settings such as `partition:`. Found {values!r}.")
-    return values
+    in_file = {key: node for key, node in document.entries.items() if key not in given}
+    return checked(
+        Site, {**values, **given}, f"the settings of the cluster ({path})", replace(document, entries=in_file)
+    )
 
 
 def _default(name: str) -> Any:

@@ -19,6 +19,8 @@ from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.site import Site
 from domainbed_sage.sweeps.cluster.survey import STATES, Survey, survey
 from domainbed_sage.sweeps.cluster.task import Task
+from domainbed_sage.sweeps.planning import entry
+from domainbed_sage.sweeps.sweep import Planned
 
 T = TypeVar("T")
 
@@ -92,7 +94,7 @@ def launch(
     with ledger.locked(results):
         site.require_space(results, "Launching")
         _cancel_orphans(results)
-        before = survey(runs, results)
+        before = survey([entry(Planned(run.algorithm, run)) for run in runs], results)
         todo = {run.name for run in before.runs if run.state == "missing" or run.lost or (failed_too and run.failed)}
         missing = [run for run in runs if run.folder_name in todo]
         tasks = list(_batches(missing, site.runs_per_job * site.runs_per_gpu))

@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
+from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
@@ -30,29 +31,14 @@ State: TypeAlias = Literal["done", "running", "queued", "failed", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing")
 
 
-class Run(Protocol):
-    """What the survey needs to know of a run: a `RunConfig`, or a `PlannedRun`."""
-
-    @property
-    def folder_name(self) -> str:
-        """Name of its folder."""
-
-    @property
-    def dataset(self) -> str:
-        """Name of its dataset."""
-
-    @property
-    def algorithm(self) -> str:
-        """Name of its algorithm."""
-
-
 @dataclass(frozen=True)
 class RunState:
     """Where one run stands.
 
     Attributes:
         name: of its folder.
-        dataset, algorithm: what it is.
+        dataset: of the run.
+        label: its row of the table.
         state: see `STATES`.
         job: Slurm's id of its last job, if it has one.
         kind: for failures, a word: the error's type, or Slurm's state of the job.
@@ -64,7 +50,7 @@ class RunState:
 
     name: str
     dataset: str
-    algorithm: str
+    label: str
     state: State
     job: str = ""
     kind: str = ""
@@ -100,7 +86,7 @@ class Survey:
         return Counter(run.state for run in self.runs)
 
 
-def survey(runs: Sequence[Run], results: Path, *, patient: bool = False) -> Survey:
+def survey(runs: Sequence[PlannedRun], results: Path, *, patient: bool = False) -> Survey:
     """Look at the runs' folders and at the queue.
 
     Args:
@@ -116,7 +102,7 @@ def survey(runs: Sequence[Run], results: Path, *, patient: bool = False) -> Surv
     done = finished(runs, results)
     look = _Look(results, arrays, queue, trusted=not trouble)
     states = [
-        RunState(name, run.dataset, run.algorithm, "done") if (name := run.folder_name) in done else look.at(run)
+        RunState(name, run.dataset, run.label, "done") if (name := run.folder_name) in done else look.at(run)
         for run in runs
     ]
     if not trouble:
@@ -125,7 +111,7 @@ def survey(runs: Sequence[Run], results: Path, *, patient: bool = False) -> Surv
     return Survey(tuple(states), len(queue), waiting, trouble)
 
 
-def finished(runs: Iterable[Run], results: Path) -> set[str]:
+def finished(runs: Iterable[PlannedRun], results: Path) -> set[str]:
     """Names of the folders of the finished runs."""
     if not results.is_dir():
         return set()
@@ -182,8 +168,8 @@ class _Look:
     def _queued(self, name: str) -> bool:
         return name in self.last and self.last[name][0] in self.queue
 
-    def _breathes(self, folder: Path) -> bool:
-        """Whether a run, one of several of its job, is the one that trains now."""
+    def _trains_now(self, folder: Path) -> bool:
+        """Whether a run, one of several of its job, is the one that is training."""
         if ownership.is_held(folder / "lock"):
             return True
         try:
@@ -191,15 +177,15 @@ class _Look:
         except OSError:
             return False
 
-    def at(self, run: Run) -> RunState:
+    def at(self, run: PlannedRun) -> RunState:
         """Where a run stands that is not done."""
         name = run.folder_name
         job, array, alone = self.last.get(name, ("", None, True))
-        state = RunState(name, run.dataset, run.algorithm, "missing", job)
+        state = RunState(name, run.dataset, run.label, "missing", job)
         folder = self.results / name
         begun = (folder / "run.json").exists()
         if queued := self.queue.get(job):
-            active = queued.running and begun and (alone or self._breathes(folder))
+            active = queued.running and begun and (alone or self._trains_now(folder))
             return replace(state, state="running" if active else "queued", progress=read_note(folder / "progress.json"))
         if begun and ownership.is_held(folder / "lock"):
             return replace(state, state="running", progress=read_note(folder / "progress.json"))

@@ -4,7 +4,6 @@ import argparse
 
 import pytest
 import submitit
-import yaml
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.resources import shipped
@@ -60,14 +59,30 @@ def test_every_setting_but_extra_is_an_option():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("partitoin: gpu", "partitoin: Extra inputs are not permitted"),
-        ("cpus: 0\nmem_gb: -1", "mem_gb: Input should be greater than 0"),
+        ("partitoin: gpu", r"line 1: partitoin is not a setting\. Did you mean 'partition'\? Known: partition, "),
+        ("cpus: 0\nmem_gb: -1", r"line 2: mem_gb should be a number of GB > 0, e\.g\. 32\. Found -1\."),
+        ("\ntimeout_min: 4:00:00", r"line 2: timeout_min should be a whole number of minutes .* 240. Found '4:00:00'"),
+        ("mem_gb: 32G", r"line 1: mem_gb should be a number of GB > 0, e\.g\. 32\. Found '32G'\."),
+        ("signal_delay_s: 2m", "line 1: signal_delay_s should be a whole number of seconds ≥ 1, e.g. 120. Found '2m'"),
+        ("save_every_s: .inf", "line 1: save_every_s should be a number of seconds > 0, e.g. 30. Found .inf"),
+        ("min_free_gb: .nan", "line 1: min_free_gb should be a number of GB ≥ 0, e.g. 5. Found .nan"),
+        ("gpus: true", "line 1: gpus should be a whole number ≥ 1 or null. Found true"),
+        ("cpus: 8.0", "line 1: cpus should be a whole number ≥ 1. Found 8.0"),
+        ("account: 0123", r'line 1: account should be a text or null. Found 0123\. Write it in quotes: "0123"\.'),
+        ("qos: true", r'line 1: qos should be a text or null. Found true\. Write it in quotes: "true"\.'),
+        ("account: a\naccount: b", "line 2: 'account' stands here again; it stands in line 1 already"),
+        (
+            "setup: module load x",
+            "line 1: setup should be a list of shell commands, each a text. Found 'module load x'",
+        ),
+        ("extra: [a]", "line 1: extra should be a mapping from options of sbatch to their values"),
+        ("extra: {a: [b]}", "line 1: extra should be a mapping from options of sbatch to their values"),
         (
             "timeout_min: 2\nsignal_delay_s: 100",
-            "timeout_min 2 should be at least a minute more than signal_delay_s 100",
+            r":\n  - timeout_min 2 should be at least a minute more than signal_delay_s 100",
         ),
-        ("[1, 2]", r"should hold settings such as `partition:`\. Found \[1, 2\]"),
-        ("a: [", "cannot be read"),
+        ("[1, 2]", r"should hold settings such as `partition:`, `gres:`\. Found \[1, 2\] in line 1"),
+        ("a: [", "cannot be read: line 1, column 5"),
     ],
 )
 def test_mistakes(tmp_path, text, words):
@@ -77,8 +92,39 @@ def test_mistakes(tmp_path, text, words):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"none.yaml cannot be read"):
+    with pytest.raises(UserError, match=r"Site file .*none.yaml does not exist"):
         read("--site", tmp_path / "none.yaml")
+
+
+def test_default_file_that_cannot_be_read(no_site_file_of_the_user):
+    no_site_file_of_the_user.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"Site file .*cluster.yaml cannot be read: it is a folder"):
+        read()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "null\n"])
+def test_file_without_settings(tmp_path, text):
+    (tmp_path / "s.yaml").write_text(text)
+    assert read("--site", tmp_path / "s.yaml") == site.Site()
+
+
+def test_an_option_hides_a_mistake_of_the_file_and_has_no_line(tmp_path):
+    (tmp_path / "s.yaml").write_text("cpus: 0\n")
+    assert read("--site", tmp_path / "s.yaml", "--cpus", 3).cpus == 3
+    with pytest.raises(UserError, match=r"\n  - cpus should be a whole number ≥ 1\. Found -1\."):
+        read("--site", tmp_path / "s.yaml", "--cpus", -1)
+
+
+def test_texts_and_options_of_sbatch_are_taken_as_they_are_written(tmp_path):
+    text = "account: '0123'\nqos: no\nextra: {reservation: 0123, nice: 1e3, begin: 16:00, exclusive: true, x: '007'}\n"
+    (tmp_path / "s.yaml").write_text(text)
+    found = read("--site", tmp_path / "s.yaml")
+    assert (found.account, found.qos) == ("0123", "no")
+    extra = {"reservation": "0123", "nice": "1e3", "begin": "16:00", "exclusive": True, "x": "007"}
+    assert found.extra == extra
+    lines = script(found).splitlines()
+    assert "#SBATCH --reservation=0123" in lines
+    assert "#SBATCH --exclusive" in lines
 
 
 def test_batch_script():
@@ -102,11 +148,11 @@ def test_batch_script():
     assert not any("account" in line or "gpus-per-node" in line for line in lines)
 
 
-def test_example_for_mig_slices_is_valid():
+def test_example_for_mig_slices_is_valid(tmp_path):
     """With every line of it switched on."""
-    text = shipped(EXAMPLE).read_text()
-    settings = yaml.safe_load(text)
-    assert settings["gres"] == "gpu:a100_3g.20gb:1"
-    switched_on = yaml.safe_load("\n".join(line.removeprefix("#~ ") for line in text.splitlines()))
-    assert site.Site.model_validate(switched_on).sbatch("x")["partition"] == "gpu"
-    assert set(switched_on) == set(site.Site.model_fields)
+    assert read("--site", shipped(EXAMPLE)).gres == "gpu:a100_3g.20gb:1"
+    path = tmp_path / "s.yaml"
+    path.write_text("\n".join(line.removeprefix("#~ ") for line in shipped(EXAMPLE).read_text().splitlines()))
+    found = read("--site", path)
+    assert found.sbatch("x")["partition"] == "gpu"
+    assert found.model_fields_set == set(site.Site.model_fields)

@@ -18,6 +18,7 @@ from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
 from domainbed_sage.sweeps.cluster.survey import RunState, Survey, survey
+from domainbed_sage.sweeps.planning import entry
 from domainbed_sage.sweeps.sweep import Sweep
 from domainbed_sage.training.notes import note_failure
 
@@ -26,7 +27,7 @@ SWEEP = Sweep(name="s", datasets={"EmojiStyles": None}, algorithms={"ERM": {}, "
 
 @pytest.fixture
 def runs():
-    return SWEEP.runs()
+    return [entry(planned) for planned in SWEEP.planned()]
 
 
 @pytest.fixture
