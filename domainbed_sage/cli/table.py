@@ -1,10 +1,18 @@
 """`domainbed-sage table`: from a folder of runs to tables and pictures."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.core.files import write_atomically
+
+if TYPE_CHECKING:
+    from domainbed_sage.results.records import RunRecord
+    from domainbed_sage.results.tables import Table
 
 SELECTIONS = ("training-domain", "leave-one-domain-out", "oracle")  # names in `results.selection.METHODS`
 _DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, and write them as Markdown, LaTeX and
@@ -44,7 +52,8 @@ def main(args: argparse.Namespace) -> int:
         as_latex=args.latex,
         pictures=args.pictures,
     )
-    print("Wrote " + ", ".join(map(str, written)))
+    if written:
+        print("Wrote " + ", ".join(map(str, written)))
     return 0
 
 
@@ -60,6 +69,8 @@ def show(
 ) -> list[Path]:
     """Print the tables of a results folder, write them, and return what was written.
 
+    A results folder that cannot be written to is only printed, and a note on stderr says so.
+
     Args:
         results: the folder of the run directories.
         methods: names in `SELECTIONS`.
@@ -73,28 +84,45 @@ def show(
         UserError: the folder holds no runs, or contradictory ones.
     """
     from domainbed_sage.results import paper, render, tables
-    from domainbed_sage.results.expected import environment_names, planned_keys
+    from domainbed_sage.results.expected import planned_keys
     from domainbed_sage.results.folder import load_records
 
     loaded = load_records(results, include_unfinished=include_unfinished)
-    folder, written = out or results, []
+    folder = out or results
+    writers: list[Callable[[], list[Path]]] = []
     for method in methods:
         suffix = f"-{method}" if len(methods) > 1 else ""
         table = tables.build(loaded.records, method, expected=planned_keys(results), notes=loaded.notes())
         print((render.latex if as_latex else render.text)(table))
-        written += render.write_all(table, folder, stem=f"table{suffix}")
+        writers.append(partial(render.write_all, table, folder, stem=f"table{suffix}"))
         if pictures:
-            from domainbed_sage.results import picture
-
-            written.append(write_atomically(folder / f"table{suffix}.png", picture.dots(table, _chance())))
+            writers.append(partial(_draw, table, folder / f"table{suffix}.png"))
         if with_paper:
             comparison = paper.compare(table)
             print((paper.latex if as_latex else paper.text)(comparison))
-            written += paper.write_all(comparison, folder, stem=f"paper{suffix}")
+            writers.append(partial(paper.write_all, comparison, folder, stem=f"paper{suffix}"))
     if pictures and any(run.single for run in loaded.records):
-        names = environment_names(loaded.records, (), None)
-        written.append(write_atomically(folder / "curves.png", picture.curves(loaded.records, names)))
-    return written
+        writers.append(partial(_draw_curves, loaded.records, folder / "curves.png"))
+    try:
+        return [path for write in writers for path in write()]
+    except UserError as error:
+        if out is not None or isinstance(error, NoSpace):
+            raise
+        print(f"Not written: {error} Tables can be written elsewhere with --out DIR.", file=sys.stderr)
+        return []
+
+
+def _draw(table: "Table", path: Path) -> list[Path]:
+    from domainbed_sage.results import picture
+
+    return [write_atomically(path, picture.dots(table, _chance()))]
+
+
+def _draw_curves(records: "Sequence[RunRecord]", path: Path) -> list[Path]:
+    from domainbed_sage.results import picture
+    from domainbed_sage.results.expected import environment_names
+
+    return [write_atomically(path, picture.curves(records, environment_names(records, (), None)))]
 
 
 def _chance() -> dict[str, float]:

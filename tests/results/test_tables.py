@@ -265,3 +265,18 @@ def test_command_prints_and_writes(gappy, capsys):
     assert "Not runs" not in printed
     assert (gappy / "out" / "table.tex").exists()
     assert not list((gappy / "out").glob("*.png"))  # only on request
+
+
+def test_a_folder_that_cannot_be_written_to_is_printed(gappy, capsys, monkeypatch):
+    def refuse(path, content):
+        raise UserError(f"Cannot write {path}: Read-only file system. Choose another folder.")
+
+    monkeypatch.setattr(render, "write_atomically", refuse)
+    assert command(gappy) == 0
+    printed = capsys.readouterr()
+    assert "-------- Dataset: PACS" in printed.out
+    assert "Wrote" not in printed.out
+    assert "Read-only file system" in printed.err
+    assert "--out DIR" in printed.err
+    with pytest.raises(UserError, match="Read-only"):
+        command(gappy, "--out", gappy / "there")
