@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from domainbed_sage.config import RunConfig
+from domainbed_sage.results import record_cache
 from domainbed_sage.sweeps.sweep import Sweep
 
 EVALUATIONS = 18
@@ -31,7 +32,9 @@ STATUS = """
 from pathlib import Path
 from bench_collect import sweep_of
 from domainbed_sage.sweeps.cluster.survey import survey
-runs = sweep_of({runs})
+from domainbed_sage.sweeps.planning import entry
+from domainbed_sage.sweeps.sweep import Planned
+runs = [entry(Planned(run.algorithm, run)) for run in sweep_of({runs})]
 import time; began = time.perf_counter()
 print(survey(runs, Path({folder!r})).counts())
 print('looking:', time.perf_counter() - began)
@@ -133,7 +136,7 @@ def against_domainbed(args: argparse.Namespace, root: Path) -> dict[str, object]
     ours = TABLE.format(folder=str(root / "few"), out=str(root / "out"))
     seconds: dict[str, list[float]] = {"ours": [], "domainbed": []}
     for name, code, cwd in (("ours", ours, None), ("domainbed", theirs, args.domainbed)) * 2:
-        (root / "few" / "records.npz").unlink(missing_ok=True)
+        (root / "few" / record_cache.FILE).unlink(missing_ok=True)
         seconds[name].append(float(timed(code, cwd)["seconds"]))
         print(name, seconds[name][-1], flush=True)
     ratio = min(seconds["domainbed"]) / min(seconds["ours"])
