@@ -133,7 +133,7 @@ def against_domainbed(args: argparse.Namespace, root: Path) -> dict[str, object]
     ours = TABLE.format(folder=str(root / "few"), out=str(root / "out"))
     seconds: dict[str, list[float]] = {"ours": [], "domainbed": []}
     for name, code, cwd in (("ours", ours, None), ("domainbed", theirs, args.domainbed)) * 2:
-        (root / "few" / "records.npz").unlink(missing_ok=True)
+        (root / "few" / "records.parquet").unlink(missing_ok=True)
         seconds[name].append(float(timed(code, cwd)["seconds"]))
         print(name, seconds[name][-1], flush=True)
     ratio = min(seconds["domainbed"]) / min(seconds["ours"])
