@@ -32,7 +32,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     trial               number of the trial
     hparams_seed        0: default hyperparameters, otherwise random ones
     hparams             all hyperparameters as JSON; equal texts mean equal hyperparameters
-    model, optimizer    their names; empty where the records do not tell, as DomainBed's do not
+    model, optimizer    their names; empty where the records do not say, as DomainBed's do not
     run                 name of the run's folder
     env, n_envs         index of the environment, and the dataset's number of environments
     variant             the population of images, where a dataset has several

@@ -51,7 +51,7 @@ class Loaded:
         verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
         foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]
         stated = [(verb, self.unfinished), ("Without any evaluation", self.empty), ("Not runs", foreign)]
-        return [f"{what}: {_some(names)}." for what, names in stated if names]
+        return [f"{what}: {_shortened(names)}." for what, names in stated if names]
 
 
 def populations(runs: Iterable[RunRecord]) -> list[str]:
@@ -73,8 +73,8 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
     if not folder.is_dir():
         raise UserError(f"There is no results folder {folder}. Give the folder that holds the run directories.")
     reader = _Reader(folder, include_unfinished)
-    for entry in sorted(folder.iterdir()):
-        reader.look_at(entry)
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        reader.classify(entry)
     loaded = _with_labels(reader.loaded(), planned.labels(folder))
     _check_found(folder, loaded)
     check_agreement(loaded.records, folder)
@@ -119,7 +119,7 @@ class _Reader:
         self.foreign: list[str] = []
         self.empty: list[str] = []
 
-    def look_at(self, entry: Path) -> None:
+    def classify(self, entry: Path) -> None:
         """Note what an entry of the folder is; a run that is in the cache is not opened."""
         try:
             stamp = record_cache.stamp(entry)
@@ -143,7 +143,8 @@ class _Reader:
         records: dict[str, RunRecord] = {}
         finished: dict[str, Cached] = {}
         for name, record, kind, torn in ((name, *found) for name, found in self.found.items() if found):
-            warn_of_torn_line(self.folder / name / RESULTS, torn)
+            if torn:
+                warn_of_torn_line(self.folder / name / RESULTS, torn)
             if record is None:
                 (self.empty if kind == "empty" else self.foreign).append(name)
                 continue
@@ -180,12 +181,12 @@ def _check_found(folder: Path, loaded: Loaded) -> None:
         raise UserError(f"{folder} is itself a run directory. Give the folder above it, which holds all runs.")
     if loaded.unfinished and not loaded.unfinished_included:
         raise UserError(
-            f"No run in {folder} is finished (has a file 'done'): {_some(loaded.unfinished)}. "
+            f"No run in {folder} is finished (has a file 'done'): {_shortened(loaded.unfinished)}. "
             "Wait for them, or use --include-unfinished."
         )
     raise UserError(
         f"There is no run in {folder}: looked for <run>/{RESULTS} with at least one record. "
-        f"Found {_some(loaded.foreign + loaded.empty) or 'nothing'}."
+        f"Found {_shortened(loaded.foreign + loaded.empty) or 'nothing'}."
     )
 
 
@@ -214,7 +215,7 @@ def _check_one_population(folder: Path, runs: Iterable[RunRecord]) -> None:
             )
 
 
-def _some(names: Sequence[str], limit: int = 8) -> str:
+def _shortened(names: Sequence[str], limit: int = 8) -> str:
     """The first few names and how many there are, for a person."""
     if not names:
         return ""

@@ -23,7 +23,7 @@ from domainbed_sage.results.records import RESULTS, TEXTS, RunRecord
 
 FILE = "records.parquet"
 VERSION = "2"  # of what is read from a run, and of how it is kept; counted on from the .npz file of version 0.1.0
-WORTH = 200  # runs; fewer are read as quickly without
+MIN_RUNS = 200  # runs; fewer are read as quickly without
 log = logging.getLogger(__name__)
 
 _VERSION_KEY = b"domainbed_sage.records"
@@ -95,7 +95,7 @@ def read(folder: Path) -> dict[str, Cached]:
 
 def write(folder: Path, runs: Mapping[str, Cached]) -> None:
     """Write the cache, if it is worth it; a folder that cannot be written to keeps none."""
-    if len(runs) < WORTH:
+    if len(runs) < MIN_RUNS:
         return
     table = _pack(list(runs.values())).replace_schema_metadata({_VERSION_KEY: VERSION.encode()})
     try:

@@ -40,13 +40,13 @@ class RunRecord:
         trial_seed: number of the trial.
         hparams_seed: 0 = default hyperparameters, otherwise random ones.
         hparams: the hyperparameters as canonical JSON; equal strings mean equal hyperparameters.
-        environments: environment names by index; empty where the record does not tell (DomainBed's).
+        environments: environment names by index; empty where the record does not say (DomainBed's).
         steps: [T], ascending.
         in_acc: [T, n], accuracy in [0, 1] on the larger split of each environment; NaN where not evaluated.
         out_acc: [T, n], the same on the smaller (validation) split.
         loss: [T], mean training loss since the evaluation before; NaN where not recorded.
         variant: the population of images it ran on, where the data set has several, e.g. ``24330``.
-        model: name of the model; like all that follow, empty where the record does not tell (DomainBed's).
+        model: name of the model; like all that follow, empty where the record does not say (DomainBed's).
         optimizer: name of the base optimizer.
         precision: arithmetic of the forward and backward passes.
         device: what it ran on, e.g. ``cpu``; ``a | b`` if it was continued on another device.
@@ -94,7 +94,8 @@ def read_run(path: Path) -> list[dict[str, Any]]:
         UserError: another line is not a JSON object; names the file and the line.
     """
     records, torn = parse_run(path)
-    warn_of_torn_line(path, torn)
+    if torn:
+        warn_of_torn_line(path, torn)
     return records
 
 
@@ -123,9 +124,8 @@ def parse_run(path: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 def warn_of_torn_line(path: Path, torn: str) -> None:
-    """Log what `parse_run` found torn in a results file, if anything."""
-    if torn:
-        _log.warning("%s: %s", path, torn)
+    """Log what `parse_run` found torn in a results file."""
+    _log.warning("%s: %s", path, torn)
 
 
 def run_record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:

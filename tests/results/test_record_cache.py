@@ -16,8 +16,8 @@ from domainbed_sage.results.folder import load_records
 
 
 @pytest.fixture(autouse=True)
-def worth_it(monkeypatch):
-    monkeypatch.setattr(record_cache, "WORTH", 1)
+def any_number_of_runs(monkeypatch):
+    monkeypatch.setattr(record_cache, "MIN_RUNS", 1)
 
 
 def write(folder, name, *, env=0, algorithm="ERM", steps=(0, 300), accuracy=0.5, environments=("a", "b"), done=True):
@@ -208,7 +208,7 @@ def test_equal_texts_are_kept_once(folder):
 
 
 def test_few_runs_are_not_worth_a_file(folder, monkeypatch):
-    monkeypatch.setattr(record_cache, "WORTH", 4)
+    monkeypatch.setattr(record_cache, "MIN_RUNS", 4)
     load_records(folder)
     assert not (folder / record_cache.FILE).exists()
 

@@ -30,6 +30,21 @@ def test_record_arrays(tmp_path):
     np.testing.assert_array_equal(run.loss, [1.0, 0.5])
 
 
+def test_what_a_run_was_made_with(tmp_path):
+    made = lines(commit="abc", versions={"torch": "2.14", "cuda": None}, device="A100")
+    made[1] |= {"versions": {"torch": "2.15", "cuda": None, "numpy": "2.4"}, "device": "H100", "commit": "abc"}
+    for line in made:
+        line["args"] |= {"model": "small_cnn", "optimizer": "sgd", "precision": "tf32", "label": "ERM, sgd"}
+    sweep_folder.write(tmp_path, [*made, made[0] | {"step": 20}], name="run")
+    sweep_folder.write(tmp_path, lines(trial=1, versions=None, device=None, commit=None), name="silent")
+    run, silent = load_records(tmp_path).records
+    assert (run.algorithm, run.label, run.model, run.optimizer) == ("ERM", "ERM, sgd", "small_cnn", "sgd")
+    assert (run.precision, run.device) == ("tf32", "A100 | H100")
+    assert run.versions == '{"commit": "abc", "numpy": "2.4", "torch": "2.14 | 2.15"}'
+    assert (silent.label, silent.model, silent.optimizer, silent.precision) == ("ERM", "", "", "")
+    assert (silent.device, silent.versions) == ("", "")
+
+
 def test_not_evaluated_is_nan(tmp_path):
     records = lines()
     records[0]["env0_in_acc"] = NAN  # json writes the literal NaN
