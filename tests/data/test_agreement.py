@@ -172,6 +172,19 @@ def test_what_is_held_out_is_what_was_named(tmp_path, capsys):
     assert [record["environments"][i] for i in record["args"]["test_envs"]] == ["photo"]
 
 
+@pytest.mark.usefixtures("restore_signals")
+def test_a_small_environment_is_found_before_training(tmp_path, capsys):
+    """Of two images none is left to select by: the best step would be NaN."""
+    tree(tmp_path / "own", n=6)
+    for path in (tmp_path / "own" / "sketch").rglob("[1-5].png"):
+        path.unlink()
+    folder_dataset("Small", tmp_path / "own")
+    status, results = train(tmp_path, "Small", "photo")
+    assert status == 2
+    assert "sketch has 2 images, of which holdout_fraction 0.2 puts none into the out split" in capsys.readouterr().err
+    assert not results.exists()
+
+
 # Of one's own, in one line
 
 

@@ -138,8 +138,9 @@ def test_folders_within_folders(root):
 
 @pytest.mark.parametrize("name", ["a.jfif", "a.gif", "a.AVIF", "a.heic", "a", "a.jpg~", "a.orig"])
 def test_images_that_would_be_passed_over(root, name):
+    """Known by their names, or by their contents."""
     path = root / "photo" / "dog" / name
-    path.write_bytes(jpeg(0))
+    path.write_bytes(b"of a kind that Pillow may not know" if name == "a.heic" else jpeg(0))
     fails(root, "1 images would be passed over, as in DomainBed, because their names do not end in .jpg, .jpeg,", path)
 
 
@@ -244,6 +245,28 @@ def test_a_list_of_names_with_line_breaks_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"Rename '.*a\\nb\.jpg', which has a line break"):
         corrupt.write(tmp_path, ["photo/dog/a\nb.jpg"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_of_images_writes_nothing_where_there_is_nothing_to_write(tmp_path, monkeypatch, capsys):
+    """A disk that is mounted read-only refuses to remove even a file that is not there."""
+    plant(tmp_path / "PACS", few(datasets["PACS"], 1), "a few")
+
+    def refuse(self, *_, **__):
+        raise OSError(30, "Read-only file system", str(self))
+
+    for name in ("unlink", "mkdir", "write_bytes", "write_text", "touch", "rename", "replace"):
+        monkeypatch.setattr(Path, name, refuse)
+    assert cli.main(["data", "check", "PACS", "--data_dir", str(tmp_path), "--images"]) == 0
+    assert "28 images decoded: all can be decoded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"gr\xf6\xdfe", "größe".encode("utf-16")])
+def test_texts_are_in_utf8(root, content):
+    (root / "SUBSET.txt").write_bytes(content)
+    with pytest.raises(UserError, match=r"SUBSET.txt should be a text in UTF-8 \(.*\)\. Save it as UTF-8"):
+        read_folders(root, "Own")
+    (root / "SUBSET.txt").write_bytes("größe".encode("utf-8-sig"))
+    assert read_folders(root, "Own").variant == "subset: größe"
 
 
 def facts(root, place):

@@ -126,3 +126,12 @@ def test_an_interrupted_removal_is_done_again(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)clipart holds 1 images, expected 2 or 4\n.*Nothing was removed"):
         domainnet.remove_duplicates(root, tmp_path / "list.txt", expected)
     assert (root / "clipart/dog/pic_00000.jpg").is_file()
+
+
+def test_lists_are_in_utf8(data: Path) -> None:
+    listed = data / "list.txt"
+    listed.write_bytes("real/class_000/bär.jpg\r\n".encode("utf-8-sig"))
+    assert [path.name for path in domainnet.read_list(listed, ["real"])] == ["bär.jpg"]
+    listed.write_bytes("real/class_000/bär.jpg".encode("latin-1"))
+    with pytest.raises(UserError, match=r"list.txt should be a list of duplicates in UTF-8 \(.*Fetch it again"):
+        domainnet.read_list(listed, ["real"])

@@ -127,3 +127,10 @@ def test_a_file_that_cannot_be_read(data: Path) -> None:
 def test_a_missing_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "PACS", "--data_dir", tmp_path) == 2
     assert f"PACS should lie in {tmp_path}/PACS, which does not exist. Check --data_dir." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows", [None, b"a,b\n", b"a,one,x\n", b"x" * 200_000])
+def test_what_is_no_manifest(rows: bytes | None, tmp_path: Path) -> None:
+    (tmp_path / "theirs.csv").write_bytes(b"" if rows is None else b"path,size,sha256\n" + rows)
+    with pytest.raises(UserError, match=r"theirs.csv should be a manifest with the columns path, size, sha256: "):
+        manifest.read(tmp_path / "theirs.csv")
