@@ -95,8 +95,7 @@ class Algorithm(ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the rows [N, C], in the precision of the problem."""
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.problem.precision)
-        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.problem.precision == "bf16"):
             return self.model(x).to(x.dtype)
 
     def domain_losses(self, batch: DomainBatch) -> Tensor:

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from domainbed_sage.cli import machine
-from domainbed_sage.config import make_config
+from domainbed_sage.config import TRAINING_PRECISIONS, make_config
 from domainbed_sage.core.hparams import parse_json
 from domainbed_sage.training import train
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint_freq", type=int, help="steps between evaluations; by default the dataset's")
     parser.add_argument("--test_envs", nargs="+", default=["0"], help="held-out environments, by index or name")
     parser.add_argument("--holdout_fraction", type=float, default=0.2, help="share of the out splits")
-    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--precision", default="fp32", help=f"one of {', '.join(TRAINING_PRECISIONS)} (%(default)s)")
     parser.add_argument(
         "--eval",
         choices=("lazy", "full"),
