@@ -158,13 +158,18 @@ class Algorithm(ABC):
         self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a restart needs: weights, optimiser, and what a subclass adds."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Everything a restart needs: weights, optimiser, the guard's measurement, and what a subclass adds.
+
+        It may hold tensors, which have to be finite, numbers, texts, and lists, tuples, sets and dictionaries of them.
+        """
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {**state, "survival": self.survival}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.survival = state.get("survival")  # checkpoints of earlier versions lack it; then it is measured again
 
 
 @cache
