@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import Precision, check_survival, perturbed
 from domainbed_sage.geometry.vectors import Vector, gram, in_own_memory, weighted_mean_
@@ -170,6 +171,20 @@ class Algorithm(ABC):
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.survival = state.get("survival")  # checkpoints of earlier versions lack it; then it is measured again
+
+
+def check_metrics(metrics: Any, name: str) -> None:
+    """Make sure that an update, perhaps a plugin's, returned what can be logged.
+
+    Raises:
+        UserError: it did not.
+    """
+    if not isinstance(metrics, Mapping):
+        raise UserError(f"{name}.update should return a dict of scalar tensors to log. Found {metrics!r}.")
+    for key, value in metrics.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor) and value.numel() == 1):
+            found = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise UserError(f"{name}.update should return scalar tensors to log. Found {key!r}: {found}.")
 
 
 @cache

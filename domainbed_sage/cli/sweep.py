@@ -12,7 +12,7 @@ from typing import Any
 from domainbed_sage.cli import launch, machine, plan, status, table
 from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.core.files import write_atomically
+from domainbed_sage.core.files import regular, write_atomically
 from domainbed_sage.core.resources import shipped
 from domainbed_sage.models import models
 from domainbed_sage.sweeps.local import Outcome, run_missing
@@ -134,7 +134,7 @@ def summary(outcome: Outcome, total: int, folder: Path) -> str:
 
 def remove_incomplete(runs: list[RunConfig], folder: Path) -> int:
     """Delete the folders of runs that began and did not end; their number. DomainBed's `delete_incomplete`."""
-    begun = [path for run in runs if (path := folder / run.folder_name).is_dir() and not (path / "done").exists()]
+    begun = [path for run in runs if (path := folder / run.folder_name).is_dir() and not regular(path / "done")]
     for path in begun:
         shutil.rmtree(path)
     return len(begun)
@@ -174,7 +174,7 @@ def _list(runs: list[RunConfig], folder: Path) -> None:
     states = Counter[str]()
     width = max(len(run.folder_name) for run in runs)
     for run in runs:
-        state = "done" if (folder / run.folder_name / "done").exists() else "missing"
+        state = "done" if regular(folder / run.folder_name / "done") else "missing"
         states[state] += 1
         print(f"{run.folder_name:<{width}}  {state}")
     print(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in states.items()))

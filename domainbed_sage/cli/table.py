@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,15 +40,20 @@ def main(args: argparse.Namespace) -> int:
         UserError: the folder holds no runs, or contradictory ones.
     """
     methods = list(METHODS) if args.selection == "all" else [args.selection]
-    written = show(
-        args.results,
-        methods,
-        out=args.out,
-        with_paper=args.paper,
-        include_unfinished=args.include_unfinished,
-        as_latex=args.latex,
-    )
-    print("Wrote " + ", ".join(map(str, written)))
+    readable_only = args.out is None and args.results.is_dir() and not os.access(args.results, os.W_OK)
+    with tempfile.TemporaryDirectory() as nowhere:
+        written = show(
+            args.results,
+            methods,
+            out=Path(nowhere) if readable_only else args.out,
+            with_paper=args.paper,
+            include_unfinished=args.include_unfinished,
+            as_latex=args.latex,
+        )
+    if readable_only:
+        print(f"{args.results} cannot be written to, so no file was written. Say where with --out.", file=sys.stderr)
+    else:
+        print("Wrote " + ", ".join(map(str, written)))
     return 0
 
 

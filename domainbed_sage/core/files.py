@@ -118,7 +118,8 @@ def _is_of_files(error: BaseException | None) -> TypeGuard[OSError]:
 
 def _refused(what: str, error: OSError, path: Path, otherwise: str) -> str:
     advice = next((text for codes, text in REFUSALS if error.errno in codes), otherwise)
-    return f"Cannot {what} {error.filename or path}: {error.strerror}. {advice}"
+    place = error.filename if error.filename not in (None, str(temporary_name(path))) else path
+    return f"Cannot {what} {place}: {error.strerror}. {advice}"
 
 
 def regular(path: Path) -> bool:

@@ -22,6 +22,7 @@ from domainbed_sage.training.run_logs import LogFile
 log = logging.getLogger(__name__)
 
 FAILED = "failed.json"
+LARGEST_NUMBER = 1e12  # in a note
 
 
 class RunFolder:
@@ -263,6 +264,12 @@ def read_note(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return dict(facts) if isinstance(facts, dict) else {}
+
+
+def read_progress(folder: Path) -> dict[str, float]:
+    """How far a run says it is: the numbers of the note in its folder, as far as they make sense."""
+    facts = read_note(folder / "progress.json").items()
+    return {key: v for key, v in facts if isinstance(v, int | float) and abs(v) <= LARGEST_NUMBER}
 
 
 def read_description(path: Path) -> RunConfig:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from domainbed_sage.algorithms.base import check_metrics
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import regular
@@ -121,7 +122,9 @@ class Loop:
     def _step(self, step: int, batch: Any) -> None:
         torch.manual_seed(step_seed(self.config.seed, "update", step))
         self.algorithm.step = step
-        for key, value in self.algorithm.update(batch).items():
+        metrics = self.algorithm.update(batch)
+        check_metrics(metrics, self.config.algorithm)
+        for key, value in metrics.items():
             self.pending.setdefault(key, []).append(value)
 
     def _after(self, step: int, bar: "tqdm[Any]") -> None:
