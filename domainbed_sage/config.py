@@ -22,7 +22,8 @@ from domainbed_sage.models.optimizers import optimizers
 
 Evaluation: TypeAlias = Literal["lazy", "full"]
 DESCRIPTION = "the description of the run"
-TRAINING_PRECISIONS = ("fp32", "tf32", "bf16", "fp16")  # fp64 is for the replay of recorded trajectories
+TRAINING_PRECISIONS = ("fp32", "tf32", "bf16")  # fp64 is for the replay of recorded trajectories
+NO_FP16 = "Small gradients become zero in fp16 unless the loss is scaled, which it is not here: use bf16 or fp32."
 
 
 class RunConfig(BaseModel):
@@ -236,6 +237,7 @@ def _value_mistakes(
     if not 0 < holdout_fraction < 1:
         mistakes.append(f"holdout_fraction should lie between 0 and 1. Found {holdout_fraction!r}.")
     if precision not in TRAINING_PRECISIONS:
-        text = f"precision should be one of {', '.join(TRAINING_PRECISIONS)}. Found {precision!r}."
+        advice = f" {NO_FP16}" if precision == "fp16" else ""
+        text = f"precision should be one of {', '.join(TRAINING_PRECISIONS)}. Found {precision!r}.{advice}"
         mistakes.append(Mistake(text, "precision"))
     return mistakes

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from domainbed_sage.cli import main
+from domainbed_sage.models import models
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -32,6 +33,17 @@ def test_own_algorithm(example, capsys):
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "+/-" in line]
     assert set(rows) == {"ERM", "SAGE", "VREx"}
     assert {path.suffix for path in Path("results/vrex").glob("table.*")} == {".md", ".tex", ".csv"}
+
+
+def test_own_model(tmp_path, monkeypatch, restore_signals):
+    monkeypatch.chdir(tmp_path)
+    Path("mynet.py").write_text(block("python", "## Your own model"))
+    (words,) = block("console", "## Your own model").splitlines()
+    try:
+        assert main([*words.split()[1:], "--output_dir", "run"]) == 0
+    finally:
+        models._things.pop("mynet", None)
+    assert Path("run/done").exists()
 
 
 def test_links_lead_somewhere():

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import Precision, check_survival, perturbed
 from domainbed_sage.geometry.vectors import Vector, gram, in_own_memory, weighted_mean_
@@ -95,8 +96,7 @@ class Algorithm(ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the rows [N, C], in the precision of the problem."""
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.problem.precision)
-        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.problem.precision == "bf16"):
             return self.model(x).to(x.dtype)
 
     def domain_losses(self, batch: DomainBatch) -> Tensor:
@@ -159,13 +159,32 @@ class Algorithm(ABC):
         self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a restart needs: weights, optimiser, and what a subclass adds."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Everything a restart needs: weights, optimiser, the guard's measurement, and what a subclass adds.
+
+        It may hold tensors, which have to be finite, numbers, texts, and lists, tuples, sets and dictionaries of them.
+        """
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {**state, "survival": self.survival}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.survival = state.get("survival")  # checkpoints of earlier versions lack it; then it is measured again
+
+
+def check_metrics(metrics: Any, name: str) -> None:
+    """Make sure that an update, perhaps a plugin's, returned what can be logged.
+
+    Raises:
+        UserError: it did not.
+    """
+    if not isinstance(metrics, Mapping):
+        raise UserError(f"{name}.update should return a dict of scalar tensors to log. Found {metrics!r}.")
+    for key, value in metrics.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor) and value.numel() == 1):
+            found = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise UserError(f"{name}.update should return scalar tensors to log. Found {key!r}: {found}.")
 
 
 @cache

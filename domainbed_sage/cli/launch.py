@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domainbed_sage.cli import machine
+from domainbed_sage.core.files import regular
 from domainbed_sage.sweeps.cluster import ledger, site, slurm
 from domainbed_sage.sweeps.cluster.gpus import visible
 
@@ -51,7 +52,7 @@ def launch(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.
     where = replace(machine.from_arguments(args, folder), save_every_s=settings.save_every_s)
     settings.require_space(folder, "Launching")
     if args.cluster == "debug":
-        before = sum((folder / run.folder_name / "done").exists() for run in runs)
+        before = sum(regular(folder / run.folder_name / "done") for run in runs)
         for run in runs:
             print(run.folder_name)
             train.run(run, replace(where, output_dir=folder / run.folder_name, progress=True))

@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
         "data": {"data": DataOptions},
     }
     for name, thing in tables[args.what].items():
-        print(f"{name}: {(inspect.getdoc(thing) or '').splitlines()[0]}")
+        print(f"{name}: {(inspect.getdoc(thing) or '(no description)').splitlines()[0]}")
         for h in declared(thing).values():
             print(f"    {describe(h)}")
     return 0

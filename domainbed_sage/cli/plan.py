@@ -59,14 +59,14 @@ def measure(run: "RunConfig", rows: int) -> "StepTime":
     from domainbed_sage.algorithms import Algorithm, Problem, algorithms
     from domainbed_sage.data.batch import DomainBatch
     from domainbed_sage.data.specs import datasets
-    from domainbed_sage.models import models
+    from domainbed_sage.models import build_model, models
     from domainbed_sage.models.optimizers import optimizers
     from domainbed_sage.sweeps.estimate import StepTime
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = models[run.model]
     classes = [f"class {i}" for i in range(datasets[run.dataset].num_classes)]
-    model = spec.build(classes, **run.of(spec.build)).to(device)
+    model = build_model(run.model, classes, run.of(spec.build)).to(device)
     erm: Algorithm = algorithms["ERM"](Problem(model, optimizers[run.optimizer], 1, run.precision))
     x = torch.randn(rows, 3, model.image.size, model.image.size, device=device)
     batch = DomainBatch(x, torch.zeros(rows, dtype=torch.long, device=device), (rows,))

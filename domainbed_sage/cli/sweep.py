@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import launch, machine, plan, status
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import regular
 from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps import planning
 
@@ -148,7 +149,7 @@ def summary(outcome: "Outcome", total: int, folder: Path) -> str:
 
 def remove_incomplete(runs: "Runs", folder: Path) -> int:
     """Delete the folders of runs that began and did not end; their number. DomainBed's `delete_incomplete`."""
-    begun = [path for run in runs if (path := folder / run.folder_name).is_dir() and not (path / "done").exists()]
+    begun = [path for run in runs if (path := folder / run.folder_name).is_dir() and not regular(path / "done")]
     for path in begun:
         shutil.rmtree(path)
     return len(begun)
@@ -175,7 +176,7 @@ def _list(runs: Sequence[PlannedRun], folder: Path) -> None:
     states = Counter[str]()
     width = max(len(run.folder_name) for run in runs)
     for run in runs:
-        state = "done" if (folder / run.folder_name / "done").exists() else "missing"
+        state = "done" if regular(folder / run.folder_name / "done") else "missing"
         states[state] += 1
         print(f"{run.folder_name:<{width}}  {state}")
     print(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in states.items()))

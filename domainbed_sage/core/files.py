@@ -1,14 +1,19 @@
-"""Writing files so that a full disk or a killed process leaves nothing half written, and telling files apart."""
+"""Writing files so that a full disk or a killed process leaves nothing half written, and telling files apart.
+
+Whatever the system refuses while a file is written, or read, becomes one message, in one place: `explained`, or
+`explained_reading`.
+"""
 
 import errno
 import hashlib
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 from domainbed_sage.core.errors import NoSpace, UserError
 
@@ -16,6 +21,16 @@ CONTINUES = (
     "What was recorded before is safe. Free some space and start the same command again: it continues from its last "
     "checkpoint."
 )
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+REFUSALS = (  # what to do about some errors; about all others: choose another place
+    ({errno.EMFILE, errno.ENFILE}, "Raise the limit of open files (ulimit -n), or use fewer loader processes."),
+    ({errno.ENOENT}, "A folder on the way to it was removed: start the same command again."),
+    (
+        {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ENODEV, errno.ETIMEDOUT, errno.EHOSTDOWN},
+        "The disk, or the way to its server, is in trouble: have it looked at, then start the same command again.",
+    ),
+)
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 @contextmanager
@@ -23,7 +38,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its place only when it is complete and on disk; its folder is made.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written to.
+        UserError: the disk is full, or the file cannot be written; see `explained`.
     """
     temporary = temporary_name(path)
     with explained(path):
@@ -33,7 +48,8 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 flush(file)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the first trouble is the one to tell
+                temporary.unlink(missing_ok=True)
             raise
         temporary.replace(path)
 
@@ -47,7 +63,7 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
     """Write a whole file or nothing, and return its path.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written to.
+        UserError: the disk is full, or the file cannot be written; see `explained`.
     """
     with atomic(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -56,7 +72,9 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
 
 @contextmanager
 def explained(path: Path, advice: str = CONTINUES, elsewhere: str = "folder") -> Iterator[None]:
-    """Turn a full disk, or a place that cannot be written to, into a message.
+    """Turn whatever the system refuses while something is written into a message: what, where, what to do.
+
+    Broken connections are not the file system's, and pass.
 
     Args:
         path: what is being written.
@@ -64,19 +82,84 @@ def explained(path: Path, advice: str = CONTINUES, elsewhere: str = "folder") ->
         elsewhere: what to choose another one of when the place cannot be written to.
 
     Raises:
-        NoSpace: the disk is full.
+        NoSpace: the disk, the user's quota, or the largest size of a file is used up.
         UserError: the place cannot be written to.
     """
     try:
         yield
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        place = error.filename or path
-        raise UserError(f"Cannot write {place}: {error.strerror}. Choose another {elsewhere}.") from error
     except (OSError, RuntimeError) as error:  # torch.save hides the OSError behind a RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__
-        if getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not _is_of_files(cause):
             raise
-        raise NoSpace(f"No space is left for {path}. {advice}") from error
+        if cause.errno in FULL:
+            raise NoSpace(f"No space is left for {path}. {advice} (Found: {cause.strerror}.)") from error
+        raise UserError(_refused("write", cause, path, f"Choose another {elsewhere}.")) from error
+
+
+@contextmanager
+def explained_reading(path: Path) -> Iterator[None]:
+    """Turn whatever the system refuses while something is read into a message: what, where, what to do.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not _is_of_files(error):
+            raise
+        raise UserError(_refused("read", error, path, "Make it readable, or move it away.")) from error
+
+
+def _is_of_files(error: BaseException | None) -> TypeGuard[OSError]:
+    """Whether the system refused something about files; that has a number of its own."""
+    return isinstance(error, OSError) and error.errno in errno.errorcode and not isinstance(error, ConnectionError)
+
+
+def _refused(what: str, error: OSError, path: Path, otherwise: str) -> str:
+    advice = next((text for codes, text in REFUSALS if error.errno in codes), otherwise)
+    place = error.filename if error.filename not in (None, str(temporary_name(path))) else path
+    return f"Cannot {what} {place}: {error.strerror}. {advice}"
+
+
+def regular(path: Path) -> bool:
+    """Whether a file is there, perhaps through a link.
+
+    Raises:
+        UserError: something else stands in its place: a folder, a pipe, a link to nothing.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.is_symlink():
+            return False
+        found = "a link to nothing"
+    except OSError as error:
+        raise UserError(_refused("look at", error, path, "Make its folder readable.")) from error
+    else:
+        if stat.S_ISREG(mode):
+            return True
+        found = KINDS.get(stat.S_IFMT(mode), "a device")
+    raise UserError(f"{path} should be a file. Found {found}. Move it away, and start the same command again.")
+
+
+def expanded(path: Path, instead: str) -> Path:
+    """The path with its leading ``~`` replaced by the user's home.
+
+    Args:
+        path: any path.
+        instead: what to do where there is no home, e.g. "set DOMAINBED_WEIGHTS_DIR".
+
+    Raises:
+        UserError: nobody knows the home: HOME is not set, and the system has no entry for the user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} cannot be found: HOME is not set, and the system does not know the home of user {os.getuid()}. "
+            f"Set HOME to a folder, or {instead}."
+        ) from error
 
 
 def readable(size: float) -> str:

@@ -1,7 +1,9 @@
 """Algorithms, models and datasets from outside the package."""
 
+import hashlib
 import importlib.util
 import sys
+import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -15,25 +17,45 @@ _loaded: dict[Path, str] = {}
 def load_plugin(path: Path) -> None:
     """Execute a Python file once, so that what it registers is known by name.
 
+    It may import what lies beside it; installed packages come first where both have a name.
+
     Raises:
-        UserError: the file does not exist, or fails.
+        UserError: the file does not exist, fails, ends the process, or means another file by a name that is taken.
     """
     path = path.resolve()
     if path in _loaded:
         return
-    name = f"domainbed_sage_plugin_{path.stem}"
+    name = f"domainbed_sage_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise UserError(f"Plugin {path} should be a Python file; it does not exist or does not end in .py.")
+    _check_neighbours(path)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"Plugin {path} could not be loaded: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        if isinstance(error, UserError):
+            raise UserError(f"Plugin {path}: {error}") from error
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise UserError(f"Plugin {path} could not be loaded: {type(error).__name__}{where}: {error}") from error
     _loaded[path] = name
+
+
+def _check_neighbours(path: Path) -> None:
+    """Two plugins may each have a file ``layers.py`` beside them; Python would give both the one that came first."""
+    for neighbour in path.parent.glob("*.py"):
+        file = getattr(sys.modules.get(neighbour.stem), "__file__", None)
+        taken = Path(file).resolve() if file else neighbour.resolve()
+        if taken != neighbour.resolve() and any(taken.parent == other.parent for other in _loaded):
+            raise UserError(
+                f"Beside plugin {path} lies {neighbour.name}, and another plugin has imported {taken}: Python would "
+                f"take the one for the other. Rename one of them."
+            )
 
 
 def loaded_plugins() -> list[Path]:
@@ -42,6 +64,19 @@ def loaded_plugins() -> list[Path]:
 
 
 def load_installed() -> None:
-    """Import the plugins of installed packages: their entry points in the group `domainbed_sage.plugins`."""
+    """Import the plugins of installed packages: their entry points in the group ``domainbed_sage.plugins``.
+
+    Raises:
+        UserError: one fails.
+    """
     for point in entry_points(group=ENTRY_POINTS):
-        point.load()
+        try:
+            point.load()
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            package = point.dist.name if point.dist else "a package"
+            raise UserError(
+                f"The plugin {point.name!r} of {package} ({point.value}) could not be loaded: "
+                f"{type(error).__name__}: {error}. Repair or uninstall that package."
+            ) from error

@@ -12,7 +12,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.geometry.polar import PolarDtype, PolarMethod, polar_factors
 from domainbed_sage.geometry.vectors import Vector, add_, dot, in_own_memory, norm, scale_
 
-Precision: TypeAlias = Literal["fp64", "fp32", "tf32", "bf16", "fp16"]
+Precision: TypeAlias = Literal["fp64", "fp32", "tf32", "bf16"]
 
 SMALLEST_NORM = 1e-12
 REQUIRED_SURVIVAL = 0.9
@@ -104,8 +104,8 @@ def rounded(t: Tensor, precision: Precision) -> Tensor:
 
     TF32 keeps 10 bits of the mantissa (round half up); fp32 and fp64 change nothing.
     """
-    if precision in ("bf16", "fp16"):
-        return t.to(torch.bfloat16 if precision == "bf16" else torch.float16).to(t.dtype)
+    if precision == "bf16":
+        return t.to(torch.bfloat16).to(t.dtype)
     if precision == "tf32":
         half = 1 << (_DISCARDED_TF32_BITS - 1)
         kept = (t.float().view(torch.int32) + half) & -(1 << _DISCARDED_TF32_BITS)

@@ -2,10 +2,23 @@
 
 from domainbed_sage.models.base import ImageSpec, Model
 from domainbed_sage.models.registry import ModelSpec, models
+from domainbed_sage.models.registry import build as build_model
+from domainbed_sage.models.registry import register as register_model
 
 from domainbed_sage.models import small_cnn  # isort: skip
 from domainbed_sage.models import efficientnet  # isort: skip
 from domainbed_sage.models import timm_backbone  # isort: skip
 from domainbed_sage.models import clip  # isort: skip
 
-__all__ = ["ImageSpec", "Model", "ModelSpec", "clip", "efficientnet", "models", "small_cnn", "timm_backbone"]
+__all__ = [
+    "ImageSpec",
+    "Model",
+    "ModelSpec",
+    "build_model",
+    "clip",
+    "efficientnet",
+    "models",
+    "register_model",
+    "small_cnn",
+    "timm_backbone",
+]

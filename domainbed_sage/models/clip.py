@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.models.base import ImageSpec, Model
-from domainbed_sage.models.checkpoints import check_tensors, is_archive, read, sha256_of
+from domainbed_sage.models.checkpoints import State, check_tensors, is_archive, read, sha256_of
+from domainbed_sage.models.fitting import fitted
 from domainbed_sage.models.registry import Provenance, register
 from domainbed_sage.models.weights import CLIP, clip_names, find, published, published_sha256
 
@@ -28,6 +29,7 @@ IMAGES = {
 }
 PROMPTS_AT_ONCE = 64
 CODE = re.compile(r"(n|c|id|class|label|category)?[\W_]*\d+", re.IGNORECASE)  # 7, n01440764, class_007
+TOWER = "visual."
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +98,13 @@ def resolve(weights: str, activation: Activation) -> tuple[Path | None, Literal[
     return path, trained or ("gelu" if activation == "gelu" else "quickgelu")
 
 
-def load_clip(weights: str, activation: Activation) -> Any:
+def load_clip(weights: str, activation: Activation, *, text: bool = True) -> Any:
     """Both towers of CLIP ViT-B/16 with the given weights, float32, in evaluation mode.
+
+    Args:
+        weights: see `clip_vit_b16`.
+        activation: see `clip_vit_b16`.
+        text: whether the text tower is needed; if not, it stays random, and the file may lack it.
 
     Raises:
         UserError: see `resolve`; or the file holds other tensors, which are listed.
@@ -105,12 +112,25 @@ def load_clip(weights: str, activation: Activation) -> Any:
     path, used = resolve(weights, activation)
     clip = build_clip(quick_gelu=used == "quickgelu")
     if path:
-        state = read(path)
-        if "logit_scale" in state and state["logit_scale"].numel() == 1:
-            state["logit_scale"] = state["logit_scale"].reshape(())
-        check_tensors(state, expected_tensors(), f"{path}, read as CLIP {CLIP}")
-        clip.load_state_dict(state)
+        state, expected = read(path), expected_tensors()
+        tower = {name.removeprefix(TOWER): size for name, size in expected.items() if name.startswith(TOWER)}
+        found = fitted(state, expected if text else tower, path)
+        if "logit_scale" in found and found["logit_scale"].numel() == 1:
+            found["logit_scale"] = found["logit_scale"].reshape(())
+        if text and found is state and fitted(state, tower, path) is not state:
+            _need_text(state, path)
+        check_tensors(found, expected if text else tower, f"{path}, read as CLIP {CLIP}")
+        (clip if text else clip.visual).load_state_dict(found)
     return clip.eval()
+
+
+def _need_text(state: State, path: Path) -> None:
+    """Refuse a file with the image tower alone, as a trained model's, with a better reason than 150 missing names."""
+    if not any(name.endswith("token_embedding.weight") for name in state):
+        raise UserError(
+            f"{path} holds CLIP's image tower without its text tower, which makes the zero-shot head. Set the "
+            f'hyperparameter {{"head": "linear"}}, or give the weights of both.'
+        )
 
 
 @torch.no_grad()
@@ -171,7 +191,7 @@ def clip_vit_b16(
         UserError: the weights are missing, damaged, or of another model.
     """
     _check_template(template)
-    clip = load_clip(weights, activation)
+    clip = load_clip(weights, activation, text=head == "zero_shot")
     tower = clip.visual
     classifier = ScaledLinear(tower.output_dim, len(classes), logit_scale, bias=head == "linear")
     if head == "zero_shot":

@@ -1,11 +1,16 @@
 """The registry of models."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.registry import Registry
-from domainbed_sage.models.base import Model
+from domainbed_sage.models.base import ImageSpec, Model
 
 Provenance: TypeAlias = dict[str, str | None]
 Require: TypeAlias = Callable[[Mapping[str, Any]], Provenance]
@@ -50,3 +55,66 @@ def register(
         return build
 
     return enter
+
+
+def build(name: str, classes: Sequence[str], hparams: Mapping[str, Any]) -> Model:
+    """Build a registered model, and make sure that it can be trained: it may come from a plugin.
+
+    Args:
+        name: its name.
+        classes: names of the C classes.
+        hparams: the hyperparameters that its builder declares.
+
+    Raises:
+        UserError: its builder fails, or returns something that is no `Model`, trains nothing, cannot take the images
+            that it asks for, or has not one logit for each class.
+    """
+    try:
+        model = models[name].build(classes, **hparams)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"Model {name!r} could not be built: {type(error).__name__}: {error}") from error
+    _check(name, model, len(classes))
+    return model
+
+
+def _check(name: str, model: Any, classes: int) -> None:
+    if not isinstance(model, Model):
+        raise UserError(
+            f"The builder of model {name!r} should return Model(featurizer, classifier, ImageSpec(size, mean, std)), "
+            f"from domainbed_sage.models. Found {type(model).__name__}."
+        )
+    if not _is_spec(model.image):
+        raise UserError(
+            f"Model {name!r} should say which images it takes: ImageSpec(size in pixels, mean, std), the last two of "
+            f"three numbers. Found {model.image!r}."
+        )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"Model {name!r} has nothing to train: no parameter requires a gradient.")
+    if not any(is_lazy(t) for t in (*model.parameters(), *model.buffers())):  # those take shape in the first step
+        _check_logits(name, model, classes)
+
+
+def _is_spec(image: Any) -> bool:
+    if not (isinstance(image, ImageSpec) and isinstance(image.size, int) and image.size > 0):
+        return False
+    if not all(isinstance(values, tuple | list) and len(values) == 3 for values in (image.mean, image.std)):
+        return False
+    return all(isinstance(value, int | float) for value in (*image.mean, *image.std)) and min(image.std) > 0
+
+
+def _check_logits(name: str, model: Model, classes: int) -> None:
+    """One pass over an empty image, which changes nothing: no statistics, no mode, no random number."""
+    size, modes = model.image.size, [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = model.eval()(torch.zeros(1, 3, size, size))
+    except Exception as error:  # a network can fail in any way
+        raise UserError(f"Model {name!r} cannot take an image of {size} pixels: {error}") from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (1, classes):
+        raise UserError(f"Model {name!r} should return logits [N, {classes}] of N images. Found {found} of one image.")

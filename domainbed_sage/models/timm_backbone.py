@@ -13,7 +13,8 @@ from torch import nn
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import Choice
 from domainbed_sage.models.base import ImageSpec, Model
-from domainbed_sage.models.checkpoints import State, read, sha256_of
+from domainbed_sage.models.checkpoints import check_tensors, read, sha256_of
+from domainbed_sage.models.fitting import fitted
 from domainbed_sage.models.registry import Provenance, register
 from domainbed_sage.models.weights import TIMM, canonical, find, timm_config
 
@@ -86,7 +87,9 @@ def timm_model(
         backbone: timm's name, with or without the tag of its weights: ``resnet50``, ``vit_base_patch16_224``,
             ``vit_base_patch14_dinov2.lvd142m``, ….
         pretrained: start from timm's weights, which ``domainbed-sage weights download timm:BACKBONE`` fetches.
-        checkpoint: a file in timm's format to start from instead: a path, or a name in the weights' folder.
+        checkpoint: a file to start from instead: a path, or a name in the weights' folder. It holds the backbone under
+            timm's names, perhaps as a part of something else (a finished run's ``model.pkl``, for instance), with any
+            classifier or none; or in another format that timm translates.
         freeze_bn: keep BatchNorm statistics as stored, see `Model`.
         image_size: side length of the images, pixels; 0 = the backbone's own. Position embeddings are resampled.
         dropout: probability of dropping a feature in training.
@@ -96,16 +99,27 @@ def timm_model(
     """
     source = _source({"backbone": backbone, "pretrained": pretrained, "checkpoint": checkpoint})
     size = image_size or timm_config(backbone).input_size[-1]
-    network = _create(backbone, read(source[1]) if source else None, size)
+    network = _create(backbone, source[1] if source else None, size)
     return with_linear_head(network, classes, image_size=size, freeze_bn=freeze_bn, dropout=dropout)
 
 
-def _create(backbone: str, state: State | None, size: int) -> Any:
-    options: dict[str, Any] = {"img_size": size} if timm_config(backbone).fixed_input_size else {}
-    if state is not None:
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state, "label_offset": 0}}
-    with _explained(backbone, size):
-        network: Any = timm.create_model(backbone, **options)
+def _create(backbone: str, weights: Path | None, size: int) -> Any:
+    config = timm_config(backbone)
+    options: dict[str, Any] = {"img_size": size} if config.fixed_input_size else {}
+    if weights is None:
+        with _explained(backbone, size):
+            return timm.create_model(backbone, **options)
+    with torch.random.fork_rng(devices=[]):  # the numbers drawn below do not depend on what is looked up here
+        expected = expected_tensors(backbone)
+    classifier = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
+    state = fitted(read(weights), expected, weights, tuple(filter(None, classifier)))
+    options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state), "label_offset": 0}}
+    try:
+        with _explained(backbone, size):
+            network: Any = timm.create_model(backbone, **options)
+    except UserError:
+        check_tensors(state, expected, f"{weights}, read as timm's {backbone}")  # in clearer words, if it is the file
+        raise
     network.pretrained_cfg.pop("state_dict", None)
     return network
 

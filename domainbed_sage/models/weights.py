@@ -18,7 +18,7 @@ import timm
 from open_clip import pretrained as open_clip_pretrained
 
 from domainbed_sage.core.errors import UserError, known
-from domainbed_sage.core.files import explained, write_atomically
+from domainbed_sage.core.files import expanded, explained, explained_reading, regular, write_atomically
 from domainbed_sage.models.checkpoints import FORMATS, SUFFIXES, first_line, read, sha256_of
 
 FOLDER_VARIABLE = "DOMAINBED_WEIGHTS_DIR"
@@ -30,8 +30,13 @@ Fetch = Callable[[Path], tuple[Path, str]]
 
 
 def weights_dir(given: Path | None = None) -> Path:
-    """Where weight files lie: the folder given, else ``DOMAINBED_WEIGHTS_DIR``, else one in the user's cache."""
-    return (given or Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/domainbed_sage/weights")).expanduser()
+    """Where weight files lie: the folder given, else ``DOMAINBED_WEIGHTS_DIR``, else one in the user's cache.
+
+    Raises:
+        UserError: it lies in the user's home, and there is none.
+    """
+    folder = given or Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/domainbed_sage/weights")
+    return expanded(folder, f"{FOLDER_VARIABLE} to the folder of the weights")
 
 
 def clip_names() -> tuple[str, ...]:
@@ -95,6 +100,8 @@ def stored_file(name: str, where: Path) -> Path | None:
 def find(name: str, given: Path | None = None) -> Path:
     """Path of a weight file on this machine, its checksum verified where one is known.
 
+    Known is the published one, or else the one in a file ``<name>.sha256`` beside it.
+
     Args:
         name: one of `clip_names`, ``timm:BACKBONE``, the name (without ending) of any file in the weights' folder, or
             the path of a file. A path enters the identity of a run; a name in the folder is the same on all machines.
@@ -104,7 +111,7 @@ def find(name: str, given: Path | None = None) -> Path:
         UserError: the file is missing (the message has the command that gets it), or not the one that was published.
     """
     if not name.startswith(TIMM) and ("/" in name or Path(name).suffix in SUFFIXES):
-        path = Path(name).expanduser()
+        path = expanded(Path(name), "give the path without ~")
         if not path.is_file():
             raise UserError(f"There is no weight file {path}. Give the path of {FORMATS}; or a name. {_names()}")
     else:
@@ -176,12 +183,32 @@ def _sidecar(path: Path) -> Path:
 
 
 def _verify(path: Path, name: str) -> None:
-    """Compare a file with the sum that `download` left beside it, or else with the published one."""
-    recorded = _sidecar(path).read_text().split() if _sidecar(path).is_file() else []
+    """Compare a file with the published sum, and where there is none, or a part of one, with the one beside it.
+
+    Whoever can write a file beside the weights can write the weights: what it says never stands over the publisher.
+    """
+    advice = "Delete the file and copy or download it again."
     same_kind = path.suffix == Path(published(name).get("url", "")).suffix
-    expected = recorded[0] if recorded else published_sha256(name) if same_kind else ""
+    expected = published_sha256(name) if same_kind else ""
     if expected:
-        _compare(sha256_of(path), expected, str(path), "Delete the file and copy or download it again.")
+        _compare(sha256_of(path), expected, str(path), advice)
+    if len(expected) < 64 and (recorded := _recorded(_sidecar(path))):
+        _compare(sha256_of(path), recorded, str(path), f"{advice} ({_sidecar(path).name} beside it says so.)")
+
+
+def _recorded(sidecar: Path) -> str:
+    """The sum that a file beside the weights holds, as ``sha256sum`` writes it; empty if there is no such file."""
+    if not regular(sidecar):
+        return ""
+    with explained_reading(sidecar):
+        content = sidecar.read_bytes()
+    found = re.match(rb"\\?([0-9a-f]{64})(?:\s|$)", content)
+    if not found:
+        raise UserError(
+            f"{sidecar} should begin with a sha256, 64 hexadecimal digits. Found {content[:20]!r}. Remove it, or write "
+            f"it anew with: sha256sum FILE > FILE.sha256"
+        )
+    return found[1].decode()
 
 
 def _compare(found: str, expected: str, what: str, advice: str = "") -> None:

@@ -41,7 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from domainbed_sage.algorithms import Algorithm, algorithms
 from domainbed_sage.config import RunConfig
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.models import Model, models
+from domainbed_sage.models import Model, build_model, models
 from domainbed_sage.models.optimizers import optimizers
 
 FEWEST_ROWS = 2  # BatchNorm takes no fewer
@@ -114,7 +114,7 @@ def cost_of(
 @lru_cache(maxsize=64)
 def _count(model: str, hparams: tuple[tuple[str, Any], ...], classes: int) -> PassCount:
     with torch.device("meta"):
-        network = models[model].build([f"class {i}" for i in range(classes)], **dict(hparams))
+        network = build_model(model, [f"class {i}" for i in range(classes)], dict(hparams))
     return count_pass(network)
 
 

@@ -1,6 +1,5 @@
 """Run a sweep's missing runs on this machine, in parallel processes."""
 
-import json
 import logging
 import multiprocessing
 import os
@@ -20,9 +19,10 @@ from tqdm import tqdm
 
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import NoSpace, UserError
+from domainbed_sage.core.files import regular
 from domainbed_sage.core.plugins import load_installed, load_plugin, loaded_plugins
 from domainbed_sage.training import train
-from domainbed_sage.training.notes import note_refusal
+from domainbed_sage.training.notes import note_refusal, read_progress
 from domainbed_sage.training.ownership import Fenced
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def run_missing(
 
     A full disk ends the sweep: runs that have not begun are not started.
     """
-    missing = [run for run in runs if not (machine.output_dir / run.folder_name / "done").exists()]
+    missing = [run for run in runs if not regular(machine.output_dir / run.folder_name / "done")]
     before = len(runs) - len(missing)
     workers = _workers(len(runs), len(missing), len(devices) or jobs, devices, stop)
     overview = Overview(machine.output_dir, total=len(runs), done=before, rows=workers.jobs)
@@ -91,7 +91,7 @@ def run_missing(
     finally:
         _on_terminate(previous)
         overview.close()
-    done = sum((machine.output_dir / run.folder_name / "done").exists() for run in missing)
+    done = sum(regular(machine.output_dir / run.folder_name / "done") for run in missing)
     return Outcome(done, before, failed, interrupted)
 
 
@@ -196,10 +196,10 @@ class Overview:
         if self.total.disable:
             return
         notes = [(run, self._note(run)) for run in pending]
-        active = [(run, note) for run, note in notes if note][: len(self.rows)]
+        active = [(run, note) for run, note in notes if {"step", "steps"} <= note.keys()][: len(self.rows)]
         for row, (run, note) in zip(self.rows, active, strict=False):
             row.total, row.n = note["steps"], note["step"]
-            row.set_description_str(f"{run.algorithm:<8} {run.dataset} env{run.test_envs} {note['step']:>6}", False)
+            row.set_description_str(f"{run.algorithm:<8} {run.dataset} env{run.test_envs} {note['step']:>6.0f}", False)
             row.set_postfix({k: f"{note[k]:.3f}" for k in ("loss", "agreement") if k in note}, refresh=False)
             row.refresh()
         self.total.refresh()
@@ -209,12 +209,13 @@ class Overview:
         for row in [*self.rows, self.total]:
             row.close()
 
-    def _note(self, run: RunConfig) -> dict[str, Any] | None:
+    def _note(self, run: RunConfig) -> dict[str, float]:
+        folder = self.folder / run.folder_name
         try:
-            path = self.folder / run.folder_name / "progress.json"
-            return json.loads(path.read_text()) if time.time() - path.stat().st_mtime < 600 else None
-        except (OSError, ValueError):
-            return None
+            fresh = time.time() - (folder / "progress.json").stat().st_mtime < 600
+        except OSError:
+            return {}
+        return read_progress(folder) if fresh else {}
 
 
 def _initialise(threads: int, plugins: Sequence[Path], devices: "multiprocessing.Queue[str] | None") -> None:

@@ -39,33 +39,50 @@ def curves(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Callbacks:
-    """The callbacks of one run, by name.
+    """The callbacks of one run, by name; one that cannot be made, or fails as training begins, is told nothing more.
 
     Raises:
         UserError: a name is not known, or what it needs is not installed.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._callbacks = [(name, callbacks[name]()) for name in names]
+        makers = {name: callbacks[name] for name in names}
+        self._callbacks: dict[str, Callback] = {}
+        for name, make in makers.items():
+            try:
+                self._callbacks[name] = make()
+            except UserError:
+                raise
+            except Exception as error:
+                _warn(name, error)
 
     def start(self, config: RunConfig, folder: Path, step: int) -> None:
         """See `Callback.on_start`."""
-        self._tell(lambda callback: callback.on_start(config, folder, step))
+        for name in self._tell(lambda callback: callback.on_start(config, folder, step)):
+            del self._callbacks[name]
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """See `Callback.on_record`."""
-        self._tell(lambda callback: callback.on_record(record))
+        """See `Callback.on_record`; each is given a copy."""
+        self._tell(lambda callback: callback.on_record(dict(record)))
 
     def end(self, *, finished: bool) -> None:
         """See `Callback.on_end`."""
         self._tell(lambda callback: callback.on_end(finished=finished))
 
-    def _tell(self, call: Callable[[Callback], None]) -> None:
-        for name, callback in self._callbacks:
+    def _tell(self, call: Callable[[Callback], None]) -> list[str]:
+        """Names of those that failed."""
+        failed = []
+        for name, callback in self._callbacks.items():
             try:
                 call(callback)
             except Exception as error:  # a service that is down must not cost a run
-                log.warning("Callback %s failed: %s: %s. The run goes on.", name, type(error).__name__, error)
+                _warn(name, error)
+                failed.append(name)
+        return failed
+
+
+def _warn(name: str, error: Exception) -> None:
+    log.warning("Callback %s failed: %s: %s. The run goes on.", name, type(error).__name__, error)
 
 
 @callbacks.register("tensorboard")

@@ -16,7 +16,7 @@ from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import Split, check_sizes, split
 from domainbed_sage.data.stream import TrainStream
 from domainbed_sage.data.transforms import DataOptions, Transform, eval_transform, normalize, train_transform
-from domainbed_sage.models import models
+from domainbed_sage.models import build_model, models
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.training import provenance
 from domainbed_sage.training.evaluate import Evaluator
@@ -43,8 +43,7 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     options = DataOptions(**config.of(DataOptions))
     dataset, splits = read_data(config, machine, options)
     torch.manual_seed(config.seed)
-    build_model = models[config.model].build
-    model = build_model(dataset.class_names, **config.of(build_model)).to(machine.device)
+    model = build_model(config.model, dataset.class_names, config.of(models[config.model].build)).to(machine.device)
     make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
     cls = algorithms[config.algorithm]
     problem = Problem(model, make_optimizer, len(config.source_envs), config.precision)

@@ -10,6 +10,7 @@ from domainbed_sage.core.files import write_atomically
 from domainbed_sage.training import ownership
 
 FAILED, PROGRESS = "failed.json", "progress.json"
+LARGEST_NUMBER = 1e12  # in a note
 
 
 def note_failure(path: Path, kind: str, reason: str) -> None:
@@ -21,7 +22,7 @@ def note_failure(path: Path, kind: str, reason: str) -> None:
 
 def note_refusal(path: Path, error: Exception) -> None:
     """Record an error from before the run owned its folder, unless another process owns it or the run is done."""
-    if not (path / "done").exists() and not (path / FAILED).exists() and not ownership.is_held(path / "lock"):
+    if not any((path / name).exists() for name in ("done", FAILED)) and not ownership.is_held(path / "lock"):
         note_failure(path, type(error).__name__, str(error))
 
 
@@ -34,7 +35,13 @@ def failed_in(path: Path, job: str) -> bool:
 def read_note(path: Path) -> dict[str, Any]:
     """A small JSON file that a run leaves for others; empty if there is none, or it is damaged."""
     try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
     return dict(facts) if isinstance(facts, dict) else {}
+
+
+def read_progress(folder: Path) -> dict[str, float]:
+    """How far a run says it is: the numbers of the note in its folder that can be right."""
+    facts = read_note(folder / PROGRESS).items()
+    return {key: v for key, v in facts if isinstance(v, int | float) and abs(v) <= LARGEST_NUMBER}

@@ -23,13 +23,13 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from domainbed_sage.core.errors import Stopped, UserError
-from domainbed_sage.core.files import explained
+from domainbed_sage.core.files import explained, explained_reading, regular
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ LOOK_EVERY_S = 0.5
 PATIENCE_S = 120.0
 PROBES = 2
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_LINE = re.compile(r"process (\d+) on (\S+)(?: \(job (\S+), start (\d+)\))? \[(\w+)\]")
+LONGEST = 1000  # bytes of a lock file
+_LINE = re.compile(r"process (\d{1,10}) on (\S+)(?: \(job (\S+), start (\d{1,10})\))? \[(\w+)\]")
 
 # A loader process is a fork that outlives a killed parent by some seconds; it must not keep the parent's lock.
 _locks: set[IO[bytes]] = set()
@@ -88,11 +89,17 @@ class Owner:
 
 
 def read(path: Path) -> Owner | None:
-    """The owner that a lock file names, if it names one."""
-    try:
-        match = _LINE.match(path.read_text())
-    except (OSError, ValueError):
-        return None
+    """The owner that a lock file names, if it names one.
+
+    Raises:
+        UserError: the file is there and cannot be read.
+    """
+    with explained_reading(path):
+        try:
+            with path.open("rb") as file:
+                match = _LINE.match(file.read(LONGEST).decode())
+        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+            return None
     return Owner(int(match[1]), match[2], match[3] or "", int(match[4] or 0), match[5]) if match else None
 
 
@@ -129,6 +136,7 @@ def owned(path: Path, me: Owner | None = None) -> Iterator[Ownership]:
     me = me or Owner.this_process()
     with explained(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+        regular(path)
         file = _acquire(path, me)
     with file:
         _locks.add(file)
@@ -139,33 +147,37 @@ def owned(path: Path, me: Owner | None = None) -> Iterator[Ownership]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process has locked this lock file."""
+    """Whether some process has locked this lock file; where that cannot be seen, a warning says so."""
     try:
+        if not regular(path):
+            return False
         with path.open("rb") as file:
             return not _try_lock(file, fcntl.LOCK_SH)  # NFS wants a file open for writing for the other kind
     except FileNotFoundError:
+        return False
+    except (OSError, UserError) as error:
+        log.warning("It cannot be seen whether %s is locked: %s", path, error)
         return False
 
 
 def _acquire(path: Path, me: Owner) -> IO[bytes]:
     probes, until = PROBES, math.inf  # until the old owner, once asked, may hold on
     while True:
-        file = path.open("ab+", buffering=0)
-        if _try_lock(file):
-            if not _is_at(file, path):
-                file.close()  # replaced in the meantime
-                continue
-            if (heir := read(path)) and heir.succeeds(me):  # Slurm never counts back: this is the ghost
-                file.close()
-                raise Fenced(f"{path.parent} belongs to {heir}; {me} came too late.")
-            _sign(file, me)
-            return file
-        owner = read(path)
-        if until == math.inf and me.succeeds(owner):
-            log.warning("%s succeeds %s, which still runs; asking it to stop.", me, owner)
-            _sign(file, me)
-            until = time.monotonic() + PATIENCE_S
-        file.close()
+        with ExitStack() as open_files:
+            file = open_files.enter_context(path.open("ab+", buffering=0))
+            if _try_lock(file):
+                if not _is_at(file, path):
+                    continue  # replaced in the meantime
+                if (heir := read(path)) and heir.succeeds(me):  # Slurm never counts back: this is the ghost
+                    raise Fenced(f"{path.parent} belongs to {heir}; {me} came too late.")
+                _sign(file, me)
+                open_files.pop_all()
+                return file
+            owner = read(path)
+            if until == math.inf and me.succeeds(owner):
+                log.warning("%s succeeds %s, which still runs; asking it to stop.", me, owner)
+                _sign(file, me)
+                until = time.monotonic() + PATIENCE_S
         if time.monotonic() > until:
             return _replace(path, me)
         if until == math.inf and probes == 0:
@@ -185,10 +197,12 @@ def _sign(file: IO[bytes], me: Owner) -> None:
 def _replace(path: Path, me: Owner) -> IO[bytes]:
     log.warning("%s: its old owner did not let go within %.0f s; going on without it.", path, PATIENCE_S)
     fresh = path.with_name(f"{path.name}.{me.token}.tmp")
-    file = fresh.open("ab+", buffering=0)
-    _try_lock(file)
-    _sign(file, me)
-    fresh.replace(path)
+    with ExitStack() as open_files:
+        file = open_files.enter_context(fresh.open("ab+", buffering=0))
+        _try_lock(file)
+        _sign(file, me)
+        fresh.replace(path)
+        open_files.pop_all()
     return file
 
 

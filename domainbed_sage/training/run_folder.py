@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import traceback
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,10 +13,12 @@ import torch
 
 from domainbed_sage.config import RunConfig, read_config
 from domainbed_sage.core.errors import Stopped, UserError
-from domainbed_sage.core.files import atomic, explained, flush, write_atomically
+from domainbed_sage.core.files import atomic, explained, explained_reading, flush, regular, write_atomically
 from domainbed_sage.results.records import read_run
-from domainbed_sage.training import ownership
+from domainbed_sage.training import checkpoint, origin, ownership
+from domainbed_sage.training.checkpoint import Damaged
 from domainbed_sage.training.notes import FAILED, note_failure
+from domainbed_sage.training.run_logs import LogFile
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class RunFolder:
         self.results, self.checkpoint, self.done = (path / name for name in ("results.jsonl", "checkpoint.pt", "done"))
         self.previous = path / "checkpoint.previous.pt"
         self.recorded = 0  # records that the next checkpoint counts on
+        self.config: RunConfig | None = None  # of the run that claims it
         self._ownership: ownership.Ownership | None = None
 
     @contextmanager
@@ -64,17 +65,10 @@ class RunFolder:
         Raises:
             UserError: the folder holds another run, or records of unknown origin.
         """
-        description = self.path / "run.json"
-        if description.exists():
-            found = read_description(description)
-            if found != config:
-                theirs, ours = found.model_dump(), config.model_dump()
-                differing = ", ".join(f"{k} {theirs[k]!r} → {v!r}" for k, v in ours.items() if theirs[k] != v)
-                raise UserError(
-                    f"{self.path} holds another run; it differs in: {differing}. Choose another --output_dir, "
-                    f"or remove that folder if you no longer need it."
-                )
-        elif self.results.exists() or self.checkpoint.exists() or self.done.exists():
+        self.config, description = config, self.path / "run.json"
+        if regular(description):
+            origin.check_description(read_description(description), config, self.path)
+        elif any(regular(path) for path in (self.results, self.checkpoint, self.done)):
             raise UserError(
                 f"{self.path} holds results but no run.json, so they are not this run's. Choose another --output_dir."
             )
@@ -82,11 +76,17 @@ class RunFolder:
             write_atomically(description, json.dumps(config.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint, all or nothing, and keep the one before."""
+        """Write the checkpoint, all or nothing, and keep the one before.
+
+        Raises:
+            UserError: the disk is full, or the state is not one to continue from; see `checkpoint.write`.
+            Fenced: a later start of this job owns the folder.
+        """
         self.check_owner()
+        run_id = self.config.run_id if self.config else None
         with atomic(self.checkpoint) as file:
-            torch.save({**state, "recorded": self.recorded}, file)
-            if self.checkpoint.exists():
+            checkpoint.write(file, {**state, "recorded": self.recorded, "run_id": run_id})
+            if regular(self.checkpoint):
                 self.checkpoint.replace(self.previous)
 
     def restore(self) -> dict[str, Any] | None:
@@ -96,11 +96,11 @@ class RunFolder:
         taken: the result is the same.
 
         Raises:
-            UserError: a record before the last one cannot be read.
+            UserError: a file cannot be read, or belongs to another run; a record before the last one is damaged.
             Fenced: a later start of this job owns the folder.
         """
         for path in (self.checkpoint, self.previous):
-            state = self._read(path) if path.exists() else None
+            state = self._read(path) if regular(path) else None
             if state is not None:
                 return state
         self._cut_records(0)
@@ -108,14 +108,13 @@ class RunFolder:
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
-            with zipfile.ZipFile(path) as archive:
-                if torn := archive.testzip():  # the checksum of every tensor
-                    raise ValueError(f"{torn} has a wrong checksum")
-        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
-            self._set_aside(path, f"is damaged ({error})")
+            with explained_reading(path):
+                state = checkpoint.read(path)
+        except Damaged as damage:
+            self._set_aside(path, f"is damaged ({damage})")
             return None
-        # What fails from here on is not the file's fault: too little memory, a device that is in trouble.
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if self.config:
+            origin.check_checkpoint(state.get("run_id"), self.config, path)
         self._cut_records(state["step"])
         if self.recorded != state.get("recorded"):
             self._set_aside(path, f"counts on {state.get('recorded')} records, and {self.results} has {self.recorded}")
@@ -129,13 +128,13 @@ class RunFolder:
             UserError: the disk is full.
         """
         self.check_owner()
-        size = self.results.stat().st_size if self.results.exists() else 0
+        size = self.results.stat().st_size if regular(self.results) else 0
         try:
             with explained(self.results), self.results.open("ab") as file:
                 file.write((json.dumps(record, sort_keys=True) + "\n").encode())
                 flush(file)
         except BaseException:  # only after the file was closed, which writes what is left in the buffer
-            if self.results.exists():
+            with suppress(OSError):  # if this fails too, the next start cuts the torn line
                 os.truncate(self.results, size)
             raise
         self.recorded += 1
@@ -149,15 +148,31 @@ class RunFolder:
         write_atomically(self.done, "done")
         self.clean(keep_checkpoint=keep_checkpoint)
 
+    def finished(self, config: RunConfig, *, keep_checkpoint: bool = False) -> bool:
+        """Whether this run is done and nothing is left to clean, so that nothing needs to be locked, or written.
+
+        Raises:
+            UserError: another run is done here, or `done` is not a file.
+        """
+        if not regular(self.done):
+            return False
+        self.claim(config)
+        return not any(path.exists() for path in self._leftovers(keep_checkpoint))
+
     def clean(self, *, keep_checkpoint: bool = False) -> None:
         """Remove what only a restart needs."""
-        checkpoints = [] if keep_checkpoint else ["checkpoint.pt", "checkpoint.previous.pt"]
-        for name in (*checkpoints, "progress.json", FAILED, *(path.name for path in self.path.glob("*.tmp"))):
-            (self.path / name).unlink(missing_ok=True)
+        for path in self._leftovers(keep_checkpoint):
+            with explained(path):
+                path.unlink(missing_ok=True)
+
+    def _leftovers(self, keep_checkpoint: bool) -> list[Path]:
+        checkpoints = [] if keep_checkpoint else [self.checkpoint, self.previous]
+        return [*checkpoints, self.path / "progress.json", self.path / FAILED, *self.path.glob("*.tmp")]
 
     def forget_failure(self) -> None:
         """Remove the word that an earlier attempt left of its failure."""
-        (self.path / FAILED).unlink(missing_ok=True)
+        with explained(self.path / FAILED):
+            (self.path / FAILED).unlink(missing_ok=True)
 
     def progress(self, state: Mapping[str, Any]) -> None:
         """Leave a note of how far the run is, for the overview of a sweep.
@@ -172,11 +187,10 @@ class RunFolder:
     def logs(self) -> Iterator[None]:
         """Copy this package's log messages to `out.txt`; warnings, and what ends the run, to `err.txt`."""
         package = logging.getLogger("domainbed_sage")
-        handlers = [logging.FileHandler(self.path / name) for name in ("out.txt", "err.txt")]
+        handlers = [LogFile(self.path / name) for name in ("out.txt", "err.txt")]
         handlers[1].setLevel(logging.WARNING)
         level = package.level
         for handler in handlers:
-            handler.setFormatter(logging.Formatter("%(message)s"))
             package.addHandler(handler)
         package.setLevel(logging.INFO)
         try:
@@ -193,7 +207,7 @@ class RunFolder:
                 handler.close()
 
     def _note_failure(self, error: Exception) -> None:
-        with suppress(OSError), (self.path / "err.txt").open("a") as file:
+        with suppress(OSError), (self.path / "err.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(traceback.format_exc())
         kind = type(error).__name__
         note_failure(self.path, kind, str(error) if isinstance(error, UserError) else f"{kind}: {error}")
@@ -203,15 +217,21 @@ class RunFolder:
         older = path == self.checkpoint and self.previous.exists()
         instead = "taking the checkpoint before it" if older else "starting over from step 0"
         log.warning("%s %s; %s.", path, reason, instead)
-        path.replace(path.with_suffix(".damaged"))
+        with explained(path):
+            path.replace(path.with_suffix(".damaged"))
 
     def _cut_records(self, step: int) -> None:
         """Keep the records before `step`, and count them."""
         self.check_owner()
-        found = read_run(self.results) if self.results.exists() else []
-        kept = [record for record in found if record.get("step", step) < step]
+        with explained_reading(self.results):
+            there = regular(self.results)
+            found = read_run(self.results) if there else []
+            before = self.results.read_bytes() if there else b""
+        if self.config:
+            origin.check_records(found, self.config, self.results)
+        kept = [record for record in found if isinstance(record.get("step"), int) and record["step"] < step]
         content = "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept).encode()
-        if self.results.exists() and self.results.read_bytes() != content:
+        if before != content:
             write_atomically(self.results, content)
         self.recorded = len(kept)
 
@@ -223,6 +243,8 @@ def read_description(path: Path) -> RunConfig:
         UserError: it cannot be read.
     """
     try:
-        return read_config(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        with explained_reading(path):
+            text = path.read_text(encoding="utf-8")
+        return read_config(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a readable description of a run ({error}).") from None

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from domainbed_sage.algorithms.base import check_metrics
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import Stopped, UserError
+from domainbed_sage.core.files import regular
 from domainbed_sage.core.seeding import step_seed
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.training import provenance
@@ -41,9 +43,11 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
         Stopped: `stop` was set.
     """
     folder = RunFolder(machine.output_dir)
+    if folder.finished(config, keep_checkpoint=machine.keep_checkpoint):
+        return
     with folder.locked(), _same_threads_after():
         folder.claim(config)
-        if folder.done.exists():
+        if regular(folder.done):
             folder.clean(keep_checkpoint=machine.keep_checkpoint)
             return
         folder.forget_failure()
@@ -118,7 +122,9 @@ class Loop:
     def _step(self, step: int, batch: Any) -> None:
         torch.manual_seed(step_seed(self.config.seed, "update", step))
         self.algorithm.step = step
-        for key, value in self.algorithm.update(batch).items():
+        metrics = self.algorithm.update(batch)
+        check_metrics(metrics, self.config.algorithm)
+        for key, value in metrics.items():
             self.pending.setdefault(key, []).append(value)
 
     def _after(self, step: int, bar: "tqdm[Any]") -> None:
@@ -166,7 +172,16 @@ class Loop:
         self.saved_at = time.monotonic()
 
     def _resume(self, state: Mapping[str, Any]) -> int:
-        self.algorithm.load_state_dict(state["algorithm"])
+        try:
+            self.algorithm.load_state_dict(state["algorithm"])
+        except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(
+                f"{self.config.algorithm} cannot take up the state that its checkpoint holds: {error!r}. Its code, or "
+                f"its model's, is not what it was, or its load_state_dict does not read what its state_dict returns. "
+                f"Mend that, or remove the checkpoints in {self.folder.path} to start over."
+            ) from error
         self.best = state["best"]
         self.pending = {key: list(values.to(self.machine.device)) for key, values in state["pending"].items()}
         torch.set_num_threads(state["threads"])  # sums over more threads would have other last bits

@@ -8,9 +8,9 @@ from properties import assert_close, assert_same_bits
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.geometry.perturb import check_survival, rounded, spectral_ascent, survival
 
-PRECISIONS = ["fp64", "fp32", "tf32", "bf16", "fp16"]
-BITS = {"tf32": 11, "bf16": 8, "fp16": 11}  # of the significand, with the leading one
-SMALLEST = {"tf32": -136, "bf16": -133, "fp16": -24}  # exponent of the smallest subnormal number
+PRECISIONS = ["fp64", "fp32", "tf32", "bf16"]
+BITS = {"tf32": 11, "bf16": 8}  # of the significand, with the leading one
+SMALLEST = {"tf32": -136, "bf16": -133}  # exponent of the smallest subnormal number
 
 
 def half_up(x):
@@ -78,14 +78,14 @@ def layer():
 
 @pytest.mark.parametrize(
     ("precision", "expected", "tolerance"),
-    [("fp64", 1.0, 1e-3), ("fp32", 1.0, 1e-3), ("tf32", 0.25, 0.05), ("fp16", 0.25, 0.05), ("bf16", 0.085, 0.05)],
+    [("fp64", 1.0, 1e-3), ("fp32", 1.0, 1e-3), ("tf32", 0.25, 0.05), ("bf16", 0.085, 0.05)],
 )
 def test_survival_at_the_papers_radius(layer, precision, expected, tolerance):
     """Reduced precision drowns it: the entries move by 5e-7, a unit in the last place of 0.02 is 1.5e-5 in TF32."""
     assert_close(survival(*layer, precision), expected, tolerance)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_what_does_not_survive_is_refused(layer, precision):
     cosine = float(survival(*layer, precision))
     with pytest.raises(UserError) as caught:

@@ -165,8 +165,8 @@ def test_tensors_of_another_backbone_are_refused(tmp_path):
     safetensors.torch.save_file(state, path)
     with pytest.raises(UserError) as caught:
         timm_model(CLASSES, backbone="test_resnet", checkpoint=str(path))
-    assert 'Missing key(s) in state_dict: "bn1.bias"' in str(caught.value)
-    assert "size mismatch for layer1.0.conv1.weight" in str(caught.value)
+    assert "  - bn1.bias (32) is missing.\n" in str(caught.value)
+    assert "  - layer1.0.conv1.weight should be 32×32×3×3. Found 64×3×5×5." in str(caught.value)
 
 
 def test_an_unknown_backbone_is_refused():

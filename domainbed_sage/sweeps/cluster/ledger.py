@@ -7,6 +7,7 @@ an entry whose jobs can be found by their name.
 import fcntl
 import getpass
 import json
+import os
 import re
 import secrets
 import shutil
@@ -24,6 +25,14 @@ from domainbed_sage.sweeps.cluster.slurm import QueuedJob
 JOBS = "jobs"
 
 
+def _user() -> str:
+    """The user's name, or in a container without names the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 @dataclass(frozen=True)
 class Array:
     """One array of jobs.
@@ -38,7 +47,7 @@ class Array:
     name: str
     tasks: tuple[tuple[str, ...], ...]
     ids: tuple[str, ...] = ()
-    user: str = field(default_factory=getpass.getuser)
+    user: str = field(default_factory=_user)
     host: str = field(default_factory=socket.gethostname)
     when: float = field(default_factory=time.time)
 
@@ -81,14 +90,15 @@ def read(results: Path) -> list[Array]:
     arrays = []
     for path in (results / JOBS).glob("*/array.json"):
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError:  # refused by Slurm a moment ago, and forgotten
             continue
         try:
             facts = json.loads(text)
             tasks = tuple(tuple(runs) for runs in facts.pop("tasks"))
-            arrays.append(Array(tasks=tasks, ids=tuple(facts.pop("ids")), **facts))
-        except (ValueError, KeyError, TypeError) as error:
+            ids, when = tuple(map(str, facts.pop("ids"))), float(facts.pop("when"))
+            arrays.append(Array(tasks=tasks, ids=ids, when=when, **facts))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{path} is damaged ({error}). Without it, nobody knows which jobs were submitted. Look for jobs named "
                 f"{path.parent.name} in squeue, cancel them, and remove {path.parent}."

@@ -108,15 +108,22 @@ def require_free(results: Path, gigabytes: float, what: str) -> None:
     files.require_space(results, 1e9 * gigabytes, what, advice)
 
 
+PLACE = "~/.config/domainbed-sage/cluster.yaml"  # as the help says it, for every user
+
+
 def default_file() -> Path:
-    """Where the site file is looked for."""
-    return Path(os.environ.get("XDG_CONFIG_HOME", "~/.config")).expanduser() / "domainbed-sage" / "cluster.yaml"
+    """Where the site file is looked for; without a home there is none."""
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "domainbed-sage"
+    try:
+        return folder.expanduser() / "cluster.yaml"
+    except RuntimeError:  # no HOME, and the system does not know the user
+        return folder / "cluster.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one option for every setting but `extra`; an option wins over the site file."""
     group = parser.add_argument_group("slurm", "settings of the jobs; all of them can stand in the site file")
-    group.add_argument("--site", type=Path, help=f"site file (default: {default_file()}, if it exists)")
+    group.add_argument("--site", type=Path, help=f"site file (default: {PLACE}, if it exists)")
     for name in ("partition", "account", "qos", "constraint", "gres"):
         group.add_argument(f"--{name}", help="as for sbatch")
     for name, what in (

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.core.files import write_atomically
+from domainbed_sage.core.files import regular, write_atomically
 from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
 from domainbed_sage.training import ownership
-from domainbed_sage.training.notes import FAILED, read_note
+from domainbed_sage.training.notes import FAILED, read_note, read_progress
 
 log = logging.getLogger(__name__)
 
@@ -118,14 +118,10 @@ def finished(runs: Iterable[PlannedRun], results: Path) -> set[str]:
     with os.scandir(results) as entries:
         there = {entry.name: _stamp(entry) for entry in entries}
     path = results / INDEX
-    try:
-        known: dict[str, list[int]] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        known = {}
-    done = {}
+    known, done = read_note(path), {}
     for name in (run.folder_name for run in runs):
         stamp = there.get(name)
-        if stamp is not None and (known.get(name) == stamp or (results / name / "done").exists()):
+        if stamp is not None and (known.get(name) == stamp or regular(results / name / "done")):
             done[name] = stamp
     kept = {name: stamp for name, stamp in known.items() if there.get(name) == stamp}
     if kept | done != known:
@@ -186,9 +182,9 @@ class _Look:
         begun = (folder / "run.json").exists()
         if queued := self.queue.get(job):
             active = queued.running and begun and (alone or self._trains_now(folder))
-            return replace(state, state="running" if active else "queued", progress=read_note(folder / "progress.json"))
+            return replace(state, state="running" if active else "queued", progress=read_progress(folder))
         if begun and ownership.is_held(folder / "lock"):
-            return replace(state, state="running", progress=read_note(folder / "progress.json"))
+            return replace(state, state="running", progress=read_progress(folder))
         if facts := read_note(folder / FAILED):
             reason, kind = str(facts.get("reason", "")), str(facts.get("kind", ""))
             return replace(state, state="failed", kind=kind, reason=reason, log=folder / "err.txt")
