@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from domainbed_sage.config import RunConfig, read_config
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import atomic, explained, flush, write_atomically
 from domainbed_sage.results.records import read_run
@@ -79,7 +80,7 @@ class RunFolder:
                 f"{self.path} holds results but no run.json, so they are not this run's. Choose another --output_dir."
             )
         else:
-            write_atomically(description, json.dumps(config.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+            write_atomically(description, strict_json.dumps(config, indent=1, sort_keys=True) + "\n")
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the checkpoint, all or nothing, and keep the one before."""
@@ -132,7 +133,7 @@ class RunFolder:
         size = self.results.stat().st_size if self.results.exists() else 0
         try:
             with explained(self.results), self.results.open("ab") as file:
-                file.write((json.dumps(record, sort_keys=True) + "\n").encode())
+                file.write((strict_json.dumps(record, sort_keys=True) + "\n").encode())
                 flush(file)
         except BaseException:  # only after the file was closed, which writes what is left in the buffer
             if self.results.exists():
@@ -166,7 +167,7 @@ class RunFolder:
             Fenced: a later start of this job owns the folder.
         """
         self.check_owner()
-        write_atomically(self.path / "progress.json", json.dumps(dict(state)))
+        write_atomically(self.path / "progress.json", strict_json.dumps(dict(state)))
 
     @contextmanager
     def logs(self) -> Iterator[None]:
@@ -210,7 +211,7 @@ class RunFolder:
         self.check_owner()
         found = read_run(self.results) if self.results.exists() else []
         kept = [record for record in found if record.get("step", step) < step]
-        content = "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept).encode()
+        content = "".join(strict_json.dumps(record, sort_keys=True) + "\n" for record in kept).encode()
         if self.results.exists() and self.results.read_bytes() != content:
             write_atomically(self.results, content)
         self.recorded = len(kept)

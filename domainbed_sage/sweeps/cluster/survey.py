@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.sweeps.cluster import ledger, slurm
@@ -144,7 +145,7 @@ def finished(runs: Iterable[Run], results: Path) -> set[str]:
     kept = {name: stamp for name, stamp in known.items() if there.get(name) == stamp}
     if kept | done != known:
         try:
-            write_atomically(path, json.dumps(kept | done))
+            write_atomically(path, strict_json.dumps(kept | done))
         except UserError as error:  # a reader of somebody else's results need not be able to write there
             log.info("%s", error)
     return set(done)
