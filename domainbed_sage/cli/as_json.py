@@ -14,4 +14,4 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
 
 def show(things: Iterable[Mapping[str, Any]] | Mapping[str, Any]) -> None:
     """Print one JSON object, or a list of them."""
-    print(strict_json.dumps(things if isinstance(things, Mapping) else list(things), indent=1))
+    print(strict_json.dumps(things if isinstance(things, Mapping) else list(things)))
