@@ -43,7 +43,7 @@ class RunConfig(BaseModel):
         holdout_fraction: share of every environment in its out split.
         precision: arithmetic of the forward and backward passes.
         evaluation: ``full``: every split of every environment at every evaluation, DomainBed's records; ``lazy``: what
-            model selection reads, and NaN for the rest.
+            model selection reads, and null for the rest.
         hparams: all hyperparameters, resolved.
     """
 

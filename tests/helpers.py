@@ -48,11 +48,20 @@ def run(config, folder, *, stop=None, **machine) -> Path:
 
 
 def records(folder):
-    """The records, without what may differ between two machines or two moments; NaN, which equals nothing, as text."""
-    lines = [json.loads(line, parse_constant=str) for line in (folder / "results.jsonl").read_text().splitlines()]
+    """The records, strict JSON, without what may differ between two machines or two moments."""
+    lines = [strictly(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     for line in lines:
         line["args"].pop("output_dir")
     return [{key: value for key, value in line.items() if key not in OF_THE_MOMENT} for line in lines]
+
+
+def strictly(text):
+    """The value of a JSON text, in which NaN and Infinity, which Python's parser takes, are mistakes."""
+
+    def refuse(word):
+        raise ValueError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def weights(folder):

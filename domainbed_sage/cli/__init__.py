@@ -20,6 +20,7 @@ INTERRUPTED = 130
 COMMANDS = (  # name, module in this package with `add_arguments` and `main`, help
     ("demo", "demo", "a leave-one-domain-out sweep on real images, in minutes"),
     ("train", "train", "train one run, with DomainBed's flags"),
+    ("evaluate", "evaluate", "the model of a finished run: accuracies, confusions, predictions"),
     ("sweep", "sweep", "run, launch and watch the runs of a sweep file"),
     ("table", "table", "turn results into tables"),
     ("data", "data", "list, download, check and prepare datasets"),

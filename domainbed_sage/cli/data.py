@@ -3,10 +3,11 @@
 import argparse
 import os
 import tempfile
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from domainbed_sage.cli import machine
+from domainbed_sage.cli import as_json, machine
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.sources import Own, Source
 from domainbed_sage.data.specs import DatasetSpec, datasets, find
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listed = actions.add_parser("list", help="the datasets, their environments, licences and sources")
     machine.add_plugin_argument(listed)
+    as_json.add_argument(listed)
     named = {
         name: actions.add_parser(name, help=text, description=text)
         for name, text in (
@@ -68,7 +70,10 @@ def main(args: argparse.Namespace) -> int:
     """
     machine.load_plugins(args)
     if args.action == "list":
-        print("\n".join(describe(spec) for spec in datasets.values()))
+        if args.json:
+            as_json.show(map(facts, datasets.values()))
+        else:
+            print("\n".join(map(describe, datasets.values())))
         return 0
     if args.action == "prepare" and args.name.lower() == "emojistyles":
         from domainbed_sage.data import emoji
@@ -95,6 +100,13 @@ def describe(spec: DatasetSpec) -> str:
     lines += [f"{what}: {text}" for what, text in (("licence", spec.licence), ("cite", spec.citation)) if text]
     lines += [f"source {source.key}: {source.title}" for source in spec.sources]
     return "\n  ".join(lines)
+
+
+def facts(spec: DatasetSpec) -> dict[str, Any]:
+    """What `data list --json` says of a dataset: all its fields but the function that reads it."""
+    known = {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "load"}
+    sources = [{"kind": type(source).__name__, "title": source.title, **asdict(source)} for source in spec.sources]
+    return known | {"sources": sources}
 
 
 def summary(dataset: "MultiDomainDataset", where: Path) -> str:

@@ -3,15 +3,20 @@
 import argparse
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
 
-from domainbed_sage.cli import machine
+from domainbed_sage.cli import as_json, machine
+
+if TYPE_CHECKING:
+    from domainbed_sage.core.hparams import HParam
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("what", choices=("algorithms", "models", "optimizers", "data"))
     machine.add_plugin_argument(parser)
+    as_json.add_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -29,8 +34,27 @@ def main(args: argparse.Namespace) -> int:
         "optimizers": optimizers,
         "data": {"data": DataOptions},
     }
+    if args.json:
+        as_json.show(facts(name, thing) for name, thing in tables[args.what].items())
+        return 0
     for name, thing in tables[args.what].items():
         print(f"{name}: {(inspect.getdoc(thing) or '(no description)').splitlines()[0]}")
         for h in declared(thing).values():
             print(f"    {describe(h)}")
     return 0
+
+
+def facts(name: str, thing: Callable[..., Any]) -> dict[str, Any]:
+    """What `list --json` says of one thing: its whole description, and its hyperparameters."""
+    from domainbed_sage.core.hparams import declared
+
+    hyperparameters = [_hyperparameter(h) for h in declared(thing).values()]
+    return {"name": name, "description": inspect.getdoc(thing) or "", "hyperparameters": hyperparameters}
+
+
+def _hyperparameter(h: "HParam") -> dict[str, Any]:
+    """Name, default, what is allowed as a JSON schema, and the search range; its kind is the name of its class."""
+    from pydantic import TypeAdapter
+
+    search = h.search and {"kind": type(h.search).__name__} | (asdict(h.search) if is_dataclass(h.search) else {})
+    return {"name": h.name, "default": h.default, "schema": TypeAdapter(h.annotation).json_schema(), "search": search}

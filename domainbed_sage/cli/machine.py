@@ -14,16 +14,21 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--data_dir", type=Path, help="folder of the datasets; the embedded ones need none")
-    parser.add_argument("--device", default=None, help="torch device; by default the GPU if there is one")
-    parser.add_argument("--num_workers", type=int, default=0, help="loader processes per run (default: %(default)s)")
+    """Declare the options of commands that train."""
+    add_place_arguments(parser)
     parser.add_argument("--skip_model_save", action="store_true", help="write no model.pkl")
     parser.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard event files in every run's folder"
     )
     parser.add_argument("--callback", action="append", default=[], help="listener of a plugin; repeatable")
     parser.add_argument("--keep_checkpoint", action="store_true", help="keep the last checkpoints of a finished run")
+
+
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where the data are and what computes, for commands that run a model."""
+    parser.add_argument("--data_dir", type=Path, help="folder of the datasets; the embedded ones need none")
+    parser.add_argument("--device", default=None, help="torch device; by default the GPU if there is one")
+    parser.add_argument("--num_workers", type=int, default=0, help="loader processes per run (default: %(default)s)")
     add_plugin_argument(parser)
 
 
@@ -50,7 +55,22 @@ def load_plugins(args: argparse.Namespace) -> None:
 
 
 def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool = False) -> "Machine":
-    """Load the plugins and describe the machine.
+    """Load the plugins and describe the machine, of a command that trains.
+
+    Raises:
+        UserError: a plugin fails, or the device does not exist.
+    """
+    return replace(
+        place_from_arguments(args, output_dir),
+        skip_model_save=args.skip_model_save,
+        keep_checkpoint=args.keep_checkpoint,
+        progress=progress,
+        callbacks=tuple(dict.fromkeys([*args.callback, *(["tensorboard"] if args.tensorboard else [])])),
+    )
+
+
+def place_from_arguments(args: argparse.Namespace, output_dir: Path) -> "Machine":
+    """Load the plugins and describe the machine, of a command that runs a model.
 
     Raises:
         UserError: a plugin fails, or the device does not exist.
@@ -59,15 +79,7 @@ def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool
 
     load_plugins(args)
     data_dir = args.data_dir or (Path(os.environ["DOMAINBED_DATA_DIR"]) if "DOMAINBED_DATA_DIR" in os.environ else None)
-    machine = Machine(
-        output_dir=output_dir,
-        data_dir=data_dir,
-        num_workers=args.num_workers,
-        skip_model_save=args.skip_model_save,
-        keep_checkpoint=args.keep_checkpoint,
-        progress=progress,
-        callbacks=tuple(dict.fromkeys([*args.callback, *(["tensorboard"] if args.tensorboard else [])])),
-    )
+    machine = Machine(output_dir=output_dir, data_dir=data_dir, num_workers=args.num_workers)
     return machine if args.device is None else _on(machine, args.device)
 
 

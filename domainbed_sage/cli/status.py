@@ -1,7 +1,6 @@
 """`domainbed-sage sweep status` and `logs`: where a sweep stands, as wide as the terminal."""
 
 import argparse
-import json
 import re
 import time
 from collections import Counter, defaultdict
@@ -14,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps.cluster.survey import STATES, RunState, Survey, survey
@@ -71,7 +71,7 @@ def as_json(found: Survey) -> str:
     runs = [{**asdict(run), "log": str(run.log) if run.log else None} for run in found.runs]
     counts = {state: found.counts()[state] for state in STATES}
     facts = {"counts": counts, "jobs": found.jobs, "waiting": dict(found.waiting), "trouble": found.trouble}
-    return json.dumps({**facts, "runs": runs})
+    return strict_json.dumps({**facts, "runs": runs})
 
 
 def render(name: str, folder: Path, found: Survey, runs: Sequence[PlannedRun]) -> RenderableType:

@@ -9,10 +9,11 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainbed_sage.cli import launch, machine, plan, status
+from domainbed_sage.cli import as_json, launch, machine, plan, status
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.results.planned import PlannedRun
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions of `sweep` and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text, declare in (
-        ("list", "every run, and whether it is done", None),
+        ("list", "every run, and whether it is done", as_json.add_argument),
         ("plan", "runs, images, passes, hours", plan.add_arguments),
         ("run", "execute the missing runs on this machine", add_run_arguments),
         ("launch", "submit the missing runs to a cluster", launch.add_arguments),
@@ -92,7 +93,7 @@ def _look(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         print(f"There is no results folder {folder} yet.", file=sys.stderr)
     actions: dict[str, Any] = {
-        "list": lambda: _list(runs, folder),
+        "list": lambda: _list(runs, folder, args),
         "status": lambda: status.show(name, runs, folder, args),
         "logs": lambda: status.logs(runs, folder, args),
         "cancel": lambda: launch.cancel(folder),
@@ -172,11 +173,12 @@ def _reported(outcome: "Outcome", runs: "Runs", folder: Path) -> int:
     return 130 if outcome.interrupted else int(bool(outcome.failed))
 
 
-def _list(runs: Sequence[PlannedRun], folder: Path) -> None:
-    states = Counter[str]()
+def _list(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
+    states = ["done" if regular(folder / run.folder_name / "done") else "missing" for run in runs]
+    if args.json:
+        as_json.show(asdict(run) | {"state": state} for run, state in zip(runs, states, strict=True))
+        return
     width = max(len(run.folder_name) for run in runs)
-    for run in runs:
-        state = "done" if regular(folder / run.folder_name / "done") else "missing"
-        states[state] += 1
+    for run, state in zip(runs, states, strict=True):
         print(f"{run.folder_name:<{width}}  {state}")
-    print(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in states.items()))
+    print(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in Counter(states).items()))

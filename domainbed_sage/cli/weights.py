@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from domainbed_sage.cli import as_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=Path,
             help="folder of the files; default: DOMAINBED_WEIGHTS_DIR, else in the user's cache",
         )
+        if action == "list":
+            as_json.add_argument(command)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -37,7 +41,12 @@ def main(args: argparse.Namespace) -> int:
     from domainbed_sage.models.weights import FOLDER_VARIABLE, download, weights_dir
 
     if args.action == "list":
-        return _list(weights_dir(args.weights_dir))
+        folder = weights_dir(args.weights_dir)
+        if args.json:
+            as_json.show(facts(folder))
+        else:
+            print("\n".join(_listed(folder)))
+        return 0
     if args.action == "download":
         download(args.name, args.weights_dir)
     print("\n".join(_report(args.name, args.weights_dir)))
@@ -46,19 +55,35 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list(folder: Path) -> int:
+def facts(folder: Path) -> list[dict[str, Any]]:
+    """Published CLIP weights, stored in `folder` or not (`file`), and what else is stored there."""
     from domainbed_sage.models.checkpoints import SUFFIXES
     from domainbed_sage.models.weights import clip_names, published, published_sha256, stored_file
 
-    print(f"folder: {folder}")
-    for name in clip_names():
-        activation = "quickgelu" if published(name).get("quick_gelu") else "gelu"
-        state = "stored" if stored_file(name, folder) else "not stored"
-        print(f"{name}: {activation}; sha256 {published_sha256(name) or 'not published'}; {state}")
-    print("timm:BACKBONE: weights of any timm backbone, e.g. timm:resnet50")
-    files = [path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}") if path.stem not in clip_names()]
-    print("\n".join(f"also stored: {path.name}" for path in sorted(files)), end="\n" if files else "")
-    return 0
+    clip = [
+        {
+            "name": name,
+            "activation": "quickgelu" if published(name).get("quick_gelu") else "gelu",
+            "sha256": published_sha256(name) or None,
+            "file": stored_file(name, folder),
+        }
+        for name in clip_names()
+    ]
+    files = sorted(path for suffix in SUFFIXES for path in folder.glob(f"*{suffix}") if path.stem not in clip_names())
+    return clip + [{"name": path.stem, "activation": None, "sha256": None, "file": path} for path in files]
+
+
+def _listed(folder: Path) -> list[str]:
+    """The lines of `weights list`."""
+    known = facts(folder)
+    clip = [
+        f"{weights['name']}: {weights['activation']}; sha256 {weights['sha256'] or 'not published'}; "
+        + ("stored" if weights["file"] else "not stored")
+        for weights in known
+        if weights["activation"]
+    ]
+    others = [f"also stored: {weights['file'].name}" for weights in known if not weights["activation"]]
+    return [f"folder: {folder}", *clip, "timm:BACKBONE: weights of any timm backbone, e.g. timm:resnet50", *others]
 
 
 def _report(name: str, folder: Path | None) -> list[str]:

@@ -14,9 +14,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
@@ -25,11 +24,14 @@ from domainbed_sage.core.seeding import seed_hash
 
 _KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 class Search(Protocol):
     """A random-search range."""
 
-    def draw(self, r: np.random.RandomState) -> Any:
+    def draw(self, r: "np.random.RandomState") -> Any:
         """Draw one value."""
 
 
@@ -42,7 +44,7 @@ class Power:
     high: float
     integer: bool = False
 
-    def draw(self, r: np.random.RandomState) -> float | int:
+    def draw(self, r: "np.random.RandomState") -> float | int:
         """See `Search.draw`."""
         value = self.base ** r.uniform(self.low, self.high)
         return int(value) if self.integer else float(value)
@@ -55,7 +57,7 @@ class Uniform:
     low: float
     high: float
 
-    def draw(self, r: np.random.RandomState) -> float:
+    def draw(self, r: "np.random.RandomState") -> float:
         """See `Search.draw`."""
         return float(r.uniform(self.low, self.high))
 
@@ -69,7 +71,7 @@ class Choice:
     def __init__(self, *values: Any) -> None:
         object.__setattr__(self, "values", values)
 
-    def draw(self, r: np.random.RandomState) -> Any:
+    def draw(self, r: "np.random.RandomState") -> Any:
         """See `Search.draw`."""
         return self.values[r.randint(len(self.values))]
 
@@ -142,7 +144,9 @@ def _draw(h: HParam, seed: int) -> Any:
 
 
 @functools.cache
-def _generator() -> np.random.RandomState:
+def _generator() -> "np.random.RandomState":
+    import numpy as np  # slow to import, and not needed for a command's help
+
     return np.random.RandomState()
 
 

@@ -1,9 +1,10 @@
 """Every random number of a run is a function of the run's seed and a counter, never of what was drawn before."""
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def seed_hash(*args: Any) -> int:
@@ -19,7 +20,9 @@ def step_seed(seed: int, stream: str, step: int) -> int:
     return seed_hash(seed, stream, step)
 
 
-def generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
+def generator(seed: int, stream: str, *counters: int) -> "np.random.Generator":
     """NumPy generator for one stream at the given counters; equal arguments give equal draws on every machine."""
+    import numpy as np
+
     digest = hashlib.sha256(repr((seed, stream, *counters)).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))

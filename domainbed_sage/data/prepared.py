@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
 
@@ -48,7 +49,7 @@ def update(root: Path, new_notes: Sequence[str], **facts: Any) -> None:
     """Add notes and facts to ``PREPARED.json``; a fact of the same name is replaced, a note is not repeated."""
     known = read(root)
     every_note = list(dict.fromkeys([*known.get("notes", []), *new_notes]))
-    text = json.dumps(known | facts | {"notes": every_note}, indent=1, sort_keys=True, ensure_ascii=False)
+    text = strict_json.dumps(known | facts | {"notes": every_note}, indent=1, sort_keys=True, ensure_ascii=False)
     write_atomically(root / PREPARED, f"{text}\n".encode("utf-8", ESCAPE))
 
 

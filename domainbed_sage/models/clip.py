@@ -1,6 +1,5 @@
 """CLIP ViT-B/16 through open_clip: image tower, weights, and a classifier made from the names of the classes."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD, OPENAI_DATASET_MEAN
 from pydantic import Field
 from torch import Tensor, nn
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.models.base import ImageSpec, Model
 from domainbed_sage.models.checkpoints import State, check_tensors, is_archive, read, sha256_of
@@ -214,7 +214,7 @@ def _warn_of_codes(classes: Sequence[str], prompts: Sequence[str]) -> None:
         log.warning(
             "%d of %d class names look like codes, and the classifier starts from prompts such as %r. Give readable "
             "ones in a file CLASSES.json in the dataset's folder, an object from class folders to names: {%s: …}.",
-            *(len(codes), len(classes), codes[0][1], json.dumps(codes[0][0])),
+            *(len(codes), len(classes), codes[0][1], strict_json.dumps(codes[0][0])),
         )
 
 

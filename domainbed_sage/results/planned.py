@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
 
@@ -90,7 +91,7 @@ def write(results: Path, sweep: str, plan: Plan) -> None:
     if plans.get(sweep) == plan:
         return
     entries = {name: _entry(kept) for name, kept in (plans | {sweep: plan}).items() if name != FORMER}
-    write_atomically(results / FILE, json.dumps({"version": VERSION, "sweeps": entries}))
+    write_atomically(results / FILE, strict_json.dumps({"version": VERSION, "sweeps": entries}))
 
 
 def _entry(plan: Plan) -> dict[str, Any]:

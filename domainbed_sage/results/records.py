@@ -233,7 +233,7 @@ def _steps(folder: Path, lines: Sequence[Mapping[str, Any]]) -> IntArray:
 
 
 def _numbers(folder: Path, lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> FloatArray:
-    """Values of `keys` in every record, [records, keys]; NaN where a record lacks one."""
+    """Values of `keys` in every record, [records, keys]; NaN where a record lacks one, or has null."""
     try:
         return np.array([[line.get(key) for key in keys] for line in lines], dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -23,7 +23,7 @@ class Callback:
         """Training begins, or continues, at `step` in the run's folder; later records are told again."""
 
     def on_record(self, record: Mapping[str, Any]) -> None:
-        """An evaluation was recorded: the line of ``results.jsonl``; NaN where an environment was not evaluated."""
+        """An evaluation was recorded: the line of ``results.jsonl``, where null (not evaluated) is NaN here."""
 
     def on_end(self, *, finished: bool) -> None:
         """The run is finished, or stops to be continued, or fails."""

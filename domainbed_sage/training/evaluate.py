@@ -49,7 +49,7 @@ class Evaluator:
 
         `predict` maps inputs [N, 3, s, s] to logits [N, C] and has the model in evaluation mode.
         """
-        return self._measure(predict, {(i, half) for i in range(len(self.splits)) for half in ("in", "out")})
+        return self.measure(predict, {(i, half) for i in range(len(self.splits)) for half in ("in", "out")})
 
     def lazy(self, predict: Callable[[Tensor], Tensor], best: float, last: bool) -> Accuracies:
         """What model selection reads, and NaN for the rest.
@@ -63,9 +63,9 @@ class Evaluator:
             last: whether this is the run's last evaluation.
         """
         sources = [i for i in range(len(self.splits)) if i not in self.test_envs]
-        found = self._measure(predict, {(i, "out") for i in sources})
+        found = self.measure(predict, {(i, "out") for i in sources})
         if last or self.source_accuracy(found) > best:
-            found |= self._measure(predict, {(i, half) for i in self.test_envs for half in ("in", "out")})
+            found |= self.measure(predict, {(i, half) for i in self.test_envs for half in ("in", "out")})
         keys = [key(i, half) for i in range(len(self.splits)) for half in ("in", "out")]
         return {k: found.get(k, float("nan")) for k in keys}
 
@@ -75,7 +75,8 @@ class Evaluator:
         return float(np.mean([accuracies[key(i, "out")] for i in sources]))
 
     @torch.inference_mode()
-    def _measure(self, predict: Callable[[Tensor], Tensor], wanted: set[tuple[int, str]]) -> Accuracies:
+    def measure(self, predict: Callable[[Tensor], Tensor], wanted: set[tuple[int, str]]) -> Accuracies:
+        """Accuracy on each wanted (environment, "in" or "out"), whose images pass in the order of `sorted(wanted)`."""
         halves = [(i, half, self.splits[i].half(half)) for i, half in sorted(wanted)]
         samples = [(self.environments[i], int(index)) for i, _, indices in halves for index in indices]
         loader = DataLoader(

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.training import ownership
@@ -17,7 +18,7 @@ def note_failure(path: Path, kind: str, reason: str) -> None:
     """Record in a run's folder why it failed, for `sweep status`; skipped where nothing can be written."""
     facts = {"kind": kind, "reason": reason, "by": str(ownership.Owner.this_process())}
     with suppress(OSError, UserError):
-        write_atomically(path / FAILED, json.dumps(facts))
+        write_atomically(path / FAILED, strict_json.dumps(facts))
 
 
 def note_refusal(path: Path, error: Exception) -> None:

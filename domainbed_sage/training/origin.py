@@ -1,11 +1,11 @@
 """Whether files that lie in a run's folder are this run's own; a backup may have been restored into the wrong one."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from domainbed_sage.config import RunConfig
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 
 _RESTORED = "It may have been restored into the wrong folder: put the right one in its place, or remove it."
@@ -52,5 +52,5 @@ def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key} {theirs[key]!r} → {value!r}"
         for key, value in ours.items()
-        if json.dumps(theirs[key], sort_keys=True) != json.dumps(value, sort_keys=True)
+        if strict_json.dumps(theirs[key], sort_keys=True) != strict_json.dumps(value, sort_keys=True)
     )

@@ -1,7 +1,6 @@
 """What every record says of where its numbers come from."""
 
 import functools
-import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import torchvision
 
 import domainbed_sage
 from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.core import strict_json
 from domainbed_sage.data.environment import MultiDomainDataset
 
 
@@ -25,7 +25,7 @@ def facts(
     args = config.model_dump(mode="json", exclude={"hparams"}) | {
         "task": "domain_generalization",
         "uda_holdout_fraction": 0,
-        "hparams": json.dumps(config.hparams, sort_keys=True),
+        "hparams": strict_json.dumps(config.hparams, sort_keys=True),
         "data_dir": str(machine.data_dir),
         "output_dir": str(machine.output_dir),
         "skip_model_save": machine.skip_model_save,

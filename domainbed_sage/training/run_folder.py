@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from domainbed_sage.config import RunConfig, read_config
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import atomic, explained, explained_reading, flush, regular, write_atomically
 from domainbed_sage.results.records import read_run
@@ -73,7 +74,7 @@ class RunFolder:
                 f"{self.path} holds results but no run.json, so they are not this run's. Choose another --output_dir."
             )
         else:
-            write_atomically(description, json.dumps(config.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+            write_atomically(description, strict_json.dumps(config, indent=1, sort_keys=True) + "\n")
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the checkpoint, all or nothing, and keep the one before.
@@ -131,7 +132,7 @@ class RunFolder:
         size = self.results.stat().st_size if regular(self.results) else 0
         try:
             with explained(self.results), self.results.open("ab") as file:
-                file.write((json.dumps(record, sort_keys=True) + "\n").encode())
+                file.write((strict_json.dumps(record, sort_keys=True) + "\n").encode())
                 flush(file)
         except BaseException:  # only after the file was closed, which writes what is left in the buffer
             with suppress(OSError):  # if this fails too, the next start cuts the torn line
@@ -181,7 +182,7 @@ class RunFolder:
             Fenced: a later start of this job owns the folder.
         """
         self.check_owner()
-        write_atomically(self.path / "progress.json", json.dumps(dict(state)))
+        write_atomically(self.path / "progress.json", strict_json.dumps(dict(state)))
 
     @contextmanager
     def logs(self) -> Iterator[None]:
@@ -230,7 +231,7 @@ class RunFolder:
         if self.config:
             origin.check_records(found, self.config, self.results)
         kept = [record for record in found if isinstance(record.get("step"), int) and record["step"] < step]
-        content = "".join(json.dumps(record, sort_keys=True) + "\n" for record in kept).encode()
+        content = "".join(strict_json.dumps(record, sort_keys=True) + "\n" for record in kept).encode()
         if before != content:
             write_atomically(self.results, content)
         self.recorded = len(kept)

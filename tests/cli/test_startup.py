@@ -65,7 +65,7 @@ def results(tmp_path_factory):
     return folder
 
 
-COMMANDS = ("demo", "train", "sweep", "table", "data", "weights", "list", "verify", "completion")
+COMMANDS = ("demo", "train", "evaluate", "sweep", "table", "data", "weights", "list", "verify", "completion")
 SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "logs")
 
 
@@ -79,6 +79,7 @@ SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "
         *(["data", action, "--help"] for action in ("list", "download", "check", "manifest", "prepare", "cache")),
         *(["weights", action, "--help"] for action in ("list", "download", "check")),
         ["data", "list"],
+        ["data", "list", "--json"],
         ["completion", "bash"],
     ],
     ids=" ".join,
@@ -114,6 +115,7 @@ def test_errors_of_usage_import_nothing_slow(words):
     ("action", "shown"),
     [
         (["list"], "2 runs: 1 done, 1 missing"),
+        (["list", "--json"], '"state": "done"'),
         (["status"], "2 runs in"),
         (["status", "--json"], '"done": 1'),
         (["logs", "env0"], "==> "),

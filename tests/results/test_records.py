@@ -47,7 +47,7 @@ def test_what_a_run_was_made_with(tmp_path):
 
 def test_not_evaluated_is_nan(tmp_path):
     records = lines()
-    records[0]["env0_in_acc"] = NAN  # json writes the literal NaN
+    records[0]["env0_in_acc"] = NAN  # the word NaN in the file, as version 0.1.0 wrote it
     records[1]["env0_in_acc"] = None
     del records[1]["loss"]
     sweep_folder.write(tmp_path, records)

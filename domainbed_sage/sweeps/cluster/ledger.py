@@ -15,9 +15,10 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import explained, write_atomically
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
@@ -73,7 +74,7 @@ def new_name(sweep: str) -> str:
 
 def write(results: Path, array: Array) -> None:
     """Note an array."""
-    write_atomically(folder(results, array) / "array.json", json.dumps(asdict(array)))
+    write_atomically(folder(results, array) / "array.json", strict_json.dumps(array))
 
 
 def forget(results: Path, array: Array) -> None:

@@ -4,7 +4,6 @@ Only runs that are not known to be done are looked at. Which are known is kept i
 and modification time of the folder, so that a folder that was changed, or made again, is looked at again.
 """
 
-import json
 import logging
 import os
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import regular, write_atomically
 from domainbed_sage.results.planned import PlannedRun
@@ -126,7 +126,7 @@ def finished(runs: Iterable[PlannedRun], results: Path) -> set[str]:
     kept = {name: stamp for name, stamp in known.items() if there.get(name) == stamp}
     if kept | done != known:
         try:
-            write_atomically(path, json.dumps(kept | done))
+            write_atomically(path, strict_json.dumps(kept | done))
         except UserError as error:  # a reader of somebody else's results need not be able to write there
             log.info("%s", error)
     return set(done)

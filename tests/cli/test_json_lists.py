@@ -1,0 +1,102 @@
+"""`--json` of the commands that list things: strict JSON, and all that is known."""
+
+import random
+from dataclasses import fields
+
+import pytest
+from helpers import strictly
+
+from domainbed_sage.algorithms import algorithms
+from domainbed_sage.cli import main
+from domainbed_sage.core.hparams import declared, resolve, validate
+from domainbed_sage.data.specs import datasets
+from domainbed_sage.models import models
+from domainbed_sage.models.weights import clip_names
+from domainbed_sage.sweeps.sweep import read_sweep
+
+SWEEP = """
+name: s
+datasets: [EmojiStyles]
+model: small_cnn
+algorithms: [ERM, SAGE]
+test_envs: [[0], [1, 3]]
+trials: 1
+steps: 2
+"""
+
+
+@pytest.fixture
+def listed(capsys):
+    def call(*words):
+        assert main([str(word) for word in words]) == 0
+        return strictly(capsys.readouterr().out)
+
+    return call
+
+
+def test_data_list(listed):
+    found = {row["name"]: row for row in listed("data", "list", "--json")}
+    assert list(found) == list(datasets)
+    for name, spec in datasets.items():
+        assert set(found[name]) == {field.name for field in fields(spec)} - {"load"}
+        assert found[name]["environments"] == list(spec.environments)
+        assert found[name]["expected"]["populations"] == {k: list(v) for k, v in spec.expected.populations.items()}
+        sources = [(source["kind"], source["key"], source["title"]) for source in found[name]["sources"]]
+        assert sources == [(type(source).__name__, source.key, source.title) for source in spec.sources]
+    assert found["VLCS"]["expected"]["class_counts"]["SUN09"]["dog"] == 30
+
+
+def things(what):
+    return algorithms if what == "algorithms" else {name: spec.build for name, spec in models.items()}
+
+
+@pytest.mark.parametrize("what", ["algorithms", "models"])
+def test_list_has_every_hyperparameter(listed, what):
+    found = {row["name"]: row for row in listed("list", what, "--json")}
+    assert list(found) == list(things(what))
+    for name, thing in things(what).items():
+        hyperparameters = {h["name"]: h for h in found[name]["hyperparameters"]}
+        assert {h["name"]: h["default"] for h in hyperparameters.values()} == resolve(declared(thing), {})
+        assert {n for n, h in hyperparameters.items() if h["search"]} == {
+            n for n, h in declared(thing).items() if h.search is not None
+        }
+
+
+def test_schema_and_search_range_say_what_is_allowed(listed):
+    (sage,) = (row for row in listed("list", "algorithms", "--json") if row["name"] == "SAGE")
+    found = {h["name"]: h for h in sage["hyperparameters"]}
+    assert found["rho"]["schema"] == {"type": "number", "minimum": 0}
+    assert found["noise"] == {"name": "noise", "default": True, "schema": {"type": "boolean"}, "search": None}
+    search = found["rho"]["search"]
+    assert search.pop("kind") == type(declared(algorithms["SAGE"])["rho"].search).__name__
+    assert search == {key: getattr(declared(algorithms["SAGE"])["rho"].search, key) for key in search} != {}
+    for choice in found["ns"]["schema"]["enum"]:
+        assert validate(declared(algorithms["SAGE"]), {"ns": choice})["ns"] == choice
+
+
+def test_description_is_the_whole_one(listed):
+    (data,) = listed("list", "data", "--json")
+    assert "batch_size: rows of each source domain" in data["description"]
+
+
+def test_weights_list(listed, tmp_path):
+    stored = random.Random(0).choice(clip_names())
+    for name in (f"{stored}.pt", "mine.safetensors", "notes.txt"):
+        (tmp_path / name).write_text("")
+    found = {row["name"]: row for row in listed("weights", "list", "--json", "--weights_dir", tmp_path)}
+    assert list(found) == [*clip_names(), "mine"]
+    files = {name: row["file"] for name, row in found.items() if row["file"]}
+    assert files == {stored: str(tmp_path / f"{stored}.pt"), "mine": str(tmp_path / "mine.safetensors")}
+    assert (found["openai"]["activation"], len(found["openai"]["sha256"])) == ("quickgelu", 64)
+    assert found["mine"] == {"name": "mine", "activation": None, "sha256": None, "file": files["mine"]}
+
+
+def test_sweep_list(listed, tmp_path):
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    runs = read_sweep(tmp_path / "s.yaml").runs()
+    (tmp_path / "out" / runs[2].folder_name).mkdir(parents=True)
+    (tmp_path / "out" / runs[2].folder_name / "done").touch()
+    found = listed("sweep", "list", tmp_path / "s.yaml", "--json", "--output_dir", tmp_path / "out")
+    assert [row["folder_name"] for row in found] == [run.folder_name for run in runs]
+    assert [row["state"] for row in found] == ["missing", "missing", "done", "missing"]
+    assert found[1]["test_envs"] == list(runs[1].test_envs)
