@@ -1,5 +1,6 @@
 """What a notebook needs: the results of a folder as a frame, the benchmark's table of them, and paired comparisons."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     expected = every_combination(loaded.records, names) if plan is None else plan
     there = {_key(run) for run in loaded.records if run.single}
     frame = to_frame(loaded.records, names, list(dict.fromkeys(key[1] for key in expected)))
-    frame.attrs["missing"] = [list(key) for key in dict.fromkeys(expected) if key not in there]
-    frame.attrs["left_out"] = loaded.left_out()
+    missing = [key for key in dict.fromkeys(expected) if key not in there]
+    frame.attrs["missing"] = json.dumps(missing)  # a text, because pandas copies it with every part of the frame
+    frame.attrs["left_out"] = json.dumps(loaded.left_out())
     return frame
 
 
@@ -109,7 +111,7 @@ def table(
         return tables.build(loaded.records, selection, expected=planned_keys(folder), notes=loaded.notes())
     runs = to_records(results)
     check_agreement(runs)
-    notes = [*populations(runs), *results.attrs.get("left_out", ())]
+    notes = [*populations(runs), *json.loads(results.attrs.get("left_out", "[]"))]
     return tables.build(runs, selection, expected=_expected(results, runs), notes=notes)
 
 
@@ -166,15 +168,13 @@ def _expected(frame: pd.DataFrame, runs: Sequence[RunRecord]) -> list[Key] | Non
         return None
     present = [_key(run) for run in runs if run.single]
     datasets, labels = (_order(frame[name]) for name in ("dataset", "label"))
-    missing: Iterable[Key] = (tuple(key) for key in frame.attrs["missing"])
+    missing: Iterable[Key] = (tuple(key) for key in json.loads(frame.attrs["missing"]))
     keys = {*present, *(key for key in missing if key[0] in datasets and key[1] in labels)}
     return sorted(keys, key=lambda key: (datasets[key[0]], labels[key[1]], *key[2:]))
 
 
 def _order(column: "pd.Series[str]") -> Mapping[str, int]:
     """The values of a column, in the order of its categories if it has any."""
-    values = column.unique()
-    ordered = (
-        [value for value in values.categories if value in set(values)] if hasattr(values, "categories") else values
-    )
-    return {str(value): at for at, value in enumerate(ordered)}
+    is_ordered = isinstance(column.dtype, pd.CategoricalDtype)
+    values = column.cat.remove_unused_categories().cat.categories if is_ordered else column.unique()
+    return {str(value): at for at, value in enumerate(values)}

@@ -32,10 +32,10 @@ def to_frame(runs: Sequence[RunRecord], names: Mapping[str, Sequence[str]], labe
     """
     pairs = [(run, env) for run in runs for env in range(run.n_envs)]
     run_of_row = np.repeat(np.arange(len(runs)), [len(SPLITS) * run.in_acc.size for run in runs])
-    first = np.cumsum([0, *(run.n_envs for run in runs)])
+    first_pair = np.cumsum([0, *(run.n_envs for run in runs)])
     pair_of_row = _joined(
         np.tile(np.repeat(np.arange(run.n_envs) + at, len(SPLITS)), len(run.steps))
-        for at, run in zip(first, runs, strict=False)
+        for at, run in zip(first_pair, runs, strict=False)
     )
     facts: dict[str, tuple[list[Any], npt.NDArray[np.int64]]] = {
         column: ([getattr(run, attribute) for run in runs], run_of_row) for column, attribute in _PER_RUN.items()
@@ -126,8 +126,8 @@ def _is_out(split: "pd.Series[Any]") -> npt.NDArray[np.bool_]:
     splits = split.astype(object)
     if set(splits) != set(SPLITS):
         raise UserError(
-            f"The frame has rows of the splits {', '.join(sorted(map(str, set(splits))))}. "
-            "A checkpoint is selected on the out split and reported on the in split: keep both."
+            f"Column split of the frame should have both in and out. Found {', '.join(sorted(map(str, set(splits))))}. "
+            "A checkpoint is selected on the out split, and its accuracy on the in split is reported."
         )
     return (splits == "out").to_numpy(bool)
 
@@ -148,14 +148,13 @@ def _environments(
     frame: pd.DataFrame, rows: pd.DataFrame, heads: pd.DataFrame
 ) -> tuple[list[tuple[str, ...]], list[tuple[int, ...]]]:
     """Of each run the names of its environments, and which are held out."""
-    pairs = rows[["run", "env", "held_out"]].assign(name=frame["environment"].astype(object)).drop_duplicates()
-    pairs = pairs.sort_values(["run", "env"])
-    by_run = pairs.groupby("run")
+    pairs = rows[["run", "env", "held_out"]].assign(name=frame["environment"].astype(object).to_numpy())
+    by_run = pairs.drop_duplicates().sort_values(["run", "env"]).groupby("run")
     envs, names, held_out = (by_run[column].agg(list) for column in ("env", "name", "held_out"))
     for run, n_envs, found in zip(heads["run"], heads["n_envs"], envs, strict=True):
         if found != list(range(n_envs)):
             raise UserError(
-                f"Run {run} has {n_envs} environments, and the frame rows of {found}. "
+                f"Run {run} has {n_envs} environments, but the frame has its rows of environments {found}. "
                 "Filter by whole runs or by steps; a table needs all environments."
             )
     test_envs = [tuple(env for env, held in enumerate(flags) if held) for flags in held_out]

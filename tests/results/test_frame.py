@@ -137,14 +137,16 @@ WRONG = {
     "variant of the frame should hold texts. Found 24788": lambda f: f.assign(variant=24788),
     "lacks step, loss": lambda f: f.drop(columns=["loss", "step"]),
     "has no rows": lambda f: f[f["trial"] == 9],
-    "rows of the splits out": lambda f: f[f["split"] == "out"],
-    "rows of the splits in, out, test": lambda f: f.assign(split=f["split"].astype(object).where(f.index > 0, "test")),
+    "should have both in and out. Found out": lambda f: f[f["split"] == "out"],
+    "should have both in and out. Found in, out, test": lambda f: f.assign(
+        split=f["split"].astype(object).where(f.index > 0, "test")
+    ),
     "has 8 rows twice, e.g. of run full": lambda f: pd.concat([f, f[f["run"] == "full"]]),
     "more than one trial in the rows of run pair": lambda f: f.assign(trial=f["trial"] + (f.index == f.index[-1])),
-    r"Run full has 2 environments, and the frame rows of \[0\]": lambda f: f[~f["held_out"]],
-    r"Run pair has 3 environments, and the frame rows of \[0, 1\]": lambda f: f[f["env"] < 2],
-    r"rows of \[0, 1, 7\]": lambda f: f.assign(env=f["env"].where(f["env"] < 2, 7)),
-    r"rows of \[0, 1, 1, 2\]": lambda f: f.assign(held_out=f["held_out"] ^ (f.index == f.index[-3])),
+    r"Run full has 2 environments, but the frame has its rows of environments \[0\]": lambda f: f[~f["held_out"]],
+    r"Run pair has 3 environments, but .* rows of environments \[0, 1\]": lambda f: f[f["env"] < 2],
+    r"rows of environments \[0, 1, 7\]": lambda f: f.assign(env=f["env"].where(f["env"] < 2, 7)),
+    r"rows of environments \[0, 1, 1, 2\]": lambda f: f.assign(held_out=f["held_out"] ^ (f.index == f.index[-3])),
 }
 
 

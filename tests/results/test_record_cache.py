@@ -99,6 +99,22 @@ def test_only_what_changed_is_read_again(folder, parsed):
     assert parsed == []
 
 
+@pytest.mark.parametrize("accuracy", [0.3, 0.25])
+def test_a_file_of_another_time_or_of_another_size_is_read_again(folder, parsed, accuracy):
+    path = folder / "one" / "results.jsonl"
+    before, done = path.stat(), (folder / "one" / "done").stat()
+    load_records(folder)
+    parsed.clear()
+    write(folder, "one", accuracy=accuracy)
+    same_size = path.stat().st_size == before.st_size
+    os.utime(path, ns=(1, before.st_mtime_ns + same_size))
+    os.utime(folder / "one" / "done", ns=(1, done.st_mtime_ns))
+    assert same_size == (accuracy == 0.3)
+    (one,) = (r for r in load_records(folder).records if r.name == "one")
+    assert one.in_acc[0, 0] == accuracy
+    assert parsed == ["one"]
+
+
 def test_a_run_without_its_marker_is_unfinished_whatever_the_cache_says(folder, parsed):
     load_records(folder)
     (folder / "one" / "done").unlink()
@@ -148,7 +164,7 @@ DAMAGES = {
     "cut": lambda b: b[:-100],
     "empty": lambda b: b"",
     "of another kind": lambda b: b[:-4] + b"PAR3",
-    "turned bits": lambda b: b[:1000] + bytes(byte ^ 1 for byte in b[1000:1100]) + b[1100:],
+    "another name": lambda b: b.replace(b"three", b"there", 1),
 }
 
 
@@ -217,6 +233,7 @@ def test_many_runs_are_read_by_several_processes(folder, monkeypatch):
     alone = load_records(folder, include_unfinished=True)
     (folder / record_cache.FILE).unlink()
     monkeypatch.setattr(results_folder, "PARALLEL_FROM", 1)
+    monkeypatch.setattr(results_folder, "CHUNK", 1)
     together = load_records(folder, include_unfinished=True)
     for ours, theirs in zip(together.records, alone.records, strict=True):
         same(ours, theirs)
