@@ -29,7 +29,7 @@ def _environment_mistakes(spec: "DatasetSpec", dataset: "MultiDomainDataset") ->
     found = tuple(env.name for env in dataset.environments)
     both = f"it names {', '.join(named)}, and the data has {', '.join(found)}"
     if len(named) != len(found):
-        return [f"environments: {both}; name all {len(found)}, or load only the {len(named)}"]
+        return [f"the number of environments: {both}; name all that are read, and read all that are named"]
     if sorted(named) == sorted(found) and named != found:
         return [
             f"the order of the environments: {both}, so that another one would be held out than is named. Give "
@@ -38,8 +38,8 @@ def _environment_mistakes(spec: "DatasetSpec", dataset: "MultiDomainDataset") ->
         ]
     if not all(_fits(label, i, found) for i, label in enumerate(named)):
         return [
-            f"environments: {both}; a name should be that of the folder or its beginning. Other labels need the "
-            f"folders as well, in the same order: `expected=Expected(environments={found})`"
+            f"the names of the environments: {both}; a name should be that of the folder or its beginning. Other labels "
+            f"need the folders as well, in the same order: `expected=Expected(environments={found})`"
         ]
     return []
 

@@ -54,7 +54,10 @@ def read_folders(
     cache_gb: float = 1,
     expected: Expected | None = None,
 ) -> MultiDomainDataset:
-    """Read a dataset of environment folders, all with the same classes.
+    """Read a dataset of environment folders, all with the same classes; small files beside them say more of it.
+
+    These are ``SUBSET.txt``, ``PREPARED.json``, ``CORRUPT.txt`` and ``CLASSES.json``: see `prepared`, `corrupt` and
+    `classnames`.
 
     Args:
         root: folder of the environment folders.

@@ -137,7 +137,8 @@ def _need_text(state: State, path: Path) -> None:
 def text_features(clip: Any, classes: Sequence[str], template: str) -> Tensor:
     """L2-normalised text features of the classes' prompts [C, 512].
 
-    The name of a class is that of its folder with ``_`` as a space; the tokenizer, OpenAI's, does not tell cases apart.
+    The name of a class is that of its folder, or the dataset's readable one, with ``_`` as a space; the tokenizer,
+    OpenAI's, does not tell cases apart. Names that look like codes are warned of.
     """
     prompts = [template.replace("{}", name.replace("_", " ")) for name in classes]
     _warn_of_codes(classes, prompts)

@@ -61,7 +61,7 @@ def test_another_order_is_refused_with_both_orders():
 @pytest.mark.parametrize("names", [("art", "photo"), ("art", "photo", "sketch", "clipart")])
 def test_another_number_is_refused(names):
     assert message(spec(names)).startswith(
-        f"environments: it names {', '.join(names)}, and the data has art, photo, sketch; name all 3, or load only the"
+        f"the number of environments: it names {', '.join(names)}, and the data has art, photo, sketch; name all that"
     )
 
 
