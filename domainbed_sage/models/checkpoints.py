@@ -51,24 +51,29 @@ def read(path: Path) -> State:
         UserError: the file is in none of the formats, or holds objects that only its code could restore.
     """
     try:
-        stored = _reader(path)(path)
+        return _table(_reader(path)(path), path)
+    except UserError:
+        raise
     except Exception as error:  # a damaged file can break a reader in any way
         raise UserError(_unreadable(path, error)) from error
-    table: Any = stored
-    way: list[str] = []
+
+
+def _table(stored: Any, path: Path) -> State:
+    """The table of weights in what a reader found."""
+    table, way = stored, list[str]()
     while isinstance(table, Mapping) and (key := _wrapper(table)):
         table, way = table[key], [*way, key]
     if not isinstance(table, Mapping) or not table or not all(isinstance(v, Tensor) for v in table.values()):
         raise UserError(f"{path} holds no table of tensors{_contents(table)}. Allowed: {FORMATS}.")
-    state = {
-        _COMPILED.sub("", str(name)).removeprefix("module."): value.float() if value.is_floating_point() else value
-        for name, value in table.items()
-        if name not in ARCHIVE_CONSTANTS
-    }
     if way:
         entries = ", ".join(map(str, stored))
         log.info("%s: took the %d tensors in %s, of its entries %s.", path, len(table), " / ".join(way), entries)
-    if len(state) < len(table.keys() - ARCHIVE_CONSTANTS):
+    found = {name: tensor for name, tensor in table.items() if name not in ARCHIVE_CONSTANTS}
+    state = {
+        _COMPILED.sub("", str(name)).removeprefix("module."): value.float() if value.is_floating_point() else value
+        for name, value in found.items()
+    }
+    if len(state) < len(found):
         raise UserError(f"{path} holds tensors whose names differ in 'module.' or '_orig_mod.' alone. Save one set.")
     return state
 
