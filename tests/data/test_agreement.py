@@ -67,7 +67,7 @@ def test_another_number_is_refused(names):
 
 @pytest.mark.parametrize("names", [("art", "photo", "sketches"), ("sketch", "photo", "arts"), ("x", "p", "s")])
 def test_other_names_are_refused(names):
-    assert "a name should be that of the folder or its beginning" in message(spec(names))
+    assert "a name should be that of the folder or its start" in message(spec(names))
 
 
 @pytest.mark.parametrize(
