@@ -38,8 +38,8 @@ def _environment_mistakes(spec: "DatasetSpec", dataset: "MultiDomainDataset") ->
         ]
     if not all(_fits(label, i, found) for i, label in enumerate(named)):
         return [
-            f"the names of the environments: {both}; a name should be that of the folder or its start. Other labels "
-            f"need the folders as well, in the same order: `expected=Expected(environments={found})`"
+            f"the names of the environments: {both}; a name should be that of the folder or its start. Other "
+            f"labels need the folders as well, in the same order: `expected=Expected(environments={found})`"
         ]
     return []
 

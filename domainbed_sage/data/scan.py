@@ -73,7 +73,8 @@ def images(root: Path, environments: Sequence[str]) -> Iterator[str]:
     for top in [top for top in tops if not _again(top, seen)]:
         for folder, files in _walk(top, seen, []):
             place = folder.relative_to(root).as_posix()
-            yield from (f"{place}/{name}" for name in sorted(entry.name for entry in files) if is_image(name))
+            names = sorted(entry.name for entry in files if is_image(entry.name) and not _is_special(entry))
+            yield from (f"{place}/{name}" for name in names)
 
 
 def same_files(root: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
@@ -183,6 +184,11 @@ def _is_file(entry: Entry) -> bool:
         return entry.is_file()
     except OSError:
         return False
+
+
+def _is_special(entry: Entry) -> bool:
+    """Whether it is a pipe or a device, at which whoever opens it may wait for ever; a link to nothing is not."""
+    return not _is_file(entry) and os.path.exists(entry.path)  # noqa: PTH110 - as `entry.path` is a text
 
 
 def _mistake(entry: Entry, hidden: bool, system: str, trees: tuple[str, ...]) -> str:

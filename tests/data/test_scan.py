@@ -177,6 +177,34 @@ def test_what_is_called_an_image_and_is_none(root):
     fails(root, *words, mistakes=2)
 
 
+def test_check_tells_all_of_it_and_waits_for_nobody(tmp_path, monkeypatch, capsys):
+    """What cannot be read does not hide the rest, and nobody ever writes to the pipe."""
+    root = plant(tmp_path / "PACS", few(datasets["PACS"], 1), "a few", same=False)
+    command = ["data", "check", "PACS", "--data_dir", str(tmp_path), "--images", "--manifest"]
+    assert cli.main(["data", "manifest", "PACS", "--data_dir", str(tmp_path)]) == 0
+    folder = root / "photo" / "dog"
+    (folder / "broken.jpg").symlink_to("/nowhere")
+    os.mkfifo(folder / "pipe.jpg")
+    (root / "sketch" / "dog" / "pic_00000.jpg").write_bytes(b"")
+    assert cli.main([*command, str(root / "MANIFEST.csv")]) == 2
+    told = capsys.readouterr().err
+    assert f"{folder}/pipe.jpg is neither a file nor a folder" in told
+    assert told.count(f"{folder}/broken.jpg cannot be read (No such file or directory)") == 2
+    (folder / "broken.jpg").unlink()
+    assert cli.main([*command, str(root / "MANIFEST.csv")]) == 2
+    told = capsys.readouterr().err
+    for words in ("pipe.jpg is neither", "1 file with another size", "1 of 28 images cannot be decoded"):
+        assert words in told
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: real(path) if Path(path) != folder else real(_closed(path)))
+    assert cli.main([*command, str(root / "MANIFEST.csv")]) == 2
+    assert capsys.readouterr().err.count(f"{folder} cannot be read (Permission denied)") == 3
+
+
+def _closed(path):
+    raise PermissionError(13, "Permission denied", str(path))
+
+
 def test_a_folder_named_like_an_image_makes_no_class(root):
     for path in (root / "photo" / "dog").iterdir():
         path.unlink()
@@ -194,13 +222,7 @@ def test_small_copies_that_systems_keep(root, name):
 
 def test_a_folder_that_cannot_be_read(root, monkeypatch):
     closed, real = root / "photo" / "dog", os.scandir
-
-    def scandir(path="."):
-        if Path(path) == closed:
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "scandir", lambda path: real(path) if Path(path) != closed else real(_closed(path)))
     with pytest.raises(UserError, match=rf"{closed} cannot be read \(Permission denied\)\. Mend the disk or its perm"):
         read_folders(root, "Own")
 

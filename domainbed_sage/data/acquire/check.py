@@ -1,5 +1,7 @@
 """Whether the dataset on disk is the published one, and the one another lab has."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from domainbed_sage.core.errors import UserError
@@ -29,25 +31,43 @@ def check(
     """
     root = data_dir / spec.folder
     path = other or root / manifest.FILE
-    lines, mistakes = [], []
-    try:
+    lines: list[str] = []
+    mistakes: list[str] = []
+    with _told(mistakes, unless=not root.is_dir()):
         dataset = spec.load(data_dir)
-        lines = [*_describe(dataset, root), *_links(dataset, root)]
-    except UserError as error:
-        if not root.is_dir():
-            raise
-        mistakes = [str(error)]
-    if other is not None or path.is_file():
-        wanted = manifest.read(path)
-        found = manifest.build(root, spec.expected.environments or _folders(root))
-        mistakes += manifest.compare(wanted, found).mistakes(root)
-        verdict = f"all {len(found)} files are those of {path} (fingerprint {manifest.fingerprint(found)[:12]})"
-    else:
-        verdict = f"contents were not compared: `domainbed-sage data manifest {spec.name}` writes a manifest"
-    verdicts = [verdict, *_decode_all(spec, root, leave_out, mistakes)] if images or leave_out else [verdict]
+        lines += [*_describe(dataset, root), *_links(dataset, root)]
+    with _told(mistakes):
+        lines += _compare(spec, root, path, mistakes) if other is not None or path.is_file() else [_uncompared(spec)]
+    if images or leave_out:
+        with _told(mistakes):
+            lines += _decode_all(spec, root, leave_out, mistakes)
     if mistakes:
         raise UserError("\n".join(mistakes))
-    return "\n".join([*lines, *verdicts])
+    return "\n".join(lines)
+
+
+@contextmanager
+def _told(mistakes: list[str], *, unless: bool = False) -> Iterator[None]:
+    """Add what goes wrong to the mistakes, and go on with the next thing to check."""
+    try:
+        yield
+    except UserError as error:
+        if unless:
+            raise
+        mistakes.append(str(error))
+    except OSError as error:
+        mistakes.append(f"{error.filename} cannot be read ({error.strerror}). Mend the disk or its permissions.")
+
+
+def _compare(spec: DatasetSpec, root: Path, path: Path, mistakes: list[str]) -> list[str]:
+    wanted = manifest.read(path)
+    found = manifest.build(root, spec.expected.environments or _folders(root))
+    mistakes += manifest.compare(wanted, found).mistakes(root)
+    return [f"all {len(found)} files are those of {path} (fingerprint {manifest.fingerprint(found)[:12]})"]
+
+
+def _uncompared(spec: DatasetSpec) -> str:
+    return f"contents were not compared: `domainbed-sage data manifest {spec.name}` writes a manifest"
 
 
 def _decode_all(spec: DatasetSpec, root: Path, leave_out: bool, mistakes: list[str]) -> list[str]:
