@@ -40,7 +40,7 @@ def workflow():
 def test_the_workflow_tests_supported_pythons():
     rows = workflow()["strategy"]["matrix"]["include"]
     classifiers = {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)}
-    assert {row["python"] for row in rows} <= classifiers
+    assert classifiers <= {row["python"] for row in rows if row["versions"] == "newest"}
     assert {row["python"] for row in rows if row["versions"] == "oldest"} == {PROJECT["requires-python"].lstrip(">=")}
 
 
