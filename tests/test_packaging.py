@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 import domainbed_sage
 
@@ -34,7 +34,7 @@ def test_every_dependency_has_a_lower_bound_and_ci_installs_it():
 
 
 def workflow():
-    return yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["test"]
+    return YAML(typ="safe").load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["test"]
 
 
 def test_the_workflow_tests_supported_pythons():
@@ -60,7 +60,7 @@ def test_the_workflow_calls_targets_that_exist(row):
 
 
 def test_citation():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
     assert str(citation["version"]) == domainbed_sage.__version__
     assert citation["cff-version"] == "1.2.0"
     assert citation["authors"] == PROJECT["authors"]

@@ -24,7 +24,7 @@ def example(tmp_path, monkeypatch):
     Path("vrex.py").write_text(block("python", "## Your own algorithm"))
     sweep = block("yaml", "## Your own algorithm")
     Path("vrex.yaml").write_text(re.sub(r"steps: \d+", "steps: 3", sweep))
-    return [line.split()[1:] for line in block("console", "vrex.yaml` beside it").splitlines()]
+    return [line.split()[1:] for line in block("console", "`vrex.yaml`, in the same folder").splitlines()]
 
 
 def test_own_algorithm(example, capsys):

@@ -109,7 +109,7 @@ def test_pixels_without_a_known_white_are_refused(tmp_path, content, kind):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
 def test_8_bits_stay_as_pillow_converts_them(tmp_path, mode):
     rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).convert("RGB" if mode == "P" else mode)
+    image = Image.fromarray(rng.integers(0, 256, (10, 8, 3), np.uint8)).convert("RGB" if mode == "P" else mode)
     image = image.quantize(16) if mode == "P" else image
     content = saved(image, "TIFF" if mode in ("CMYK", "YCbCr") else "PNG")
     expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
