@@ -8,7 +8,6 @@ from pathlib import Path
 from domainbed_sage.cli import machine
 from domainbed_sage.config import RunConfig
 from domainbed_sage.sweeps.cluster import ledger, site, slurm, submit
-from domainbed_sage.sweeps.cluster.gpus import visible
 from domainbed_sage.sweeps.local import Outcome, run_missing
 from domainbed_sage.training import train
 
@@ -51,8 +50,7 @@ def launch(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Na
             print(run.folder_name)
             train.run(run, replace(where, output_dir=folder / run.folder_name, progress=True))
         return Outcome(len(runs) - before, before, {})
-    on_gpus = [gpu for gpu in visible() for _ in range(settings.runs_per_gpu)] if where.device.type == "cuda" else []
-    return run_missing(runs, where, settings.runs_per_gpu if settings.runs_per_gpu > 1 else None, devices=on_gpus)
+    return run_missing(runs, where, per_gpu=settings.runs_per_gpu)
 
 
 def retry(name: str, runs: Sequence[RunConfig], folder: Path, args: argparse.Namespace) -> None:

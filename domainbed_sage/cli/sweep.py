@@ -141,7 +141,9 @@ def remove_incomplete(runs: list[RunConfig], folder: Path) -> int:
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=int, help="runs at the same time; by default one per two cores, at least two")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at the same time; by default one per GPU, or one per two cores and at least two"
+    )
     machine.add_arguments(parser)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.limits import is_refusal
 
 Decode: TypeAlias = Literal["full", "draft", "resized"]
 
@@ -40,6 +41,8 @@ class Decoder:
             with Image.open(path) as image:
                 return vision.pil_to_tensor(self._reduced(image))
         except (OSError, SyntaxError, ValueError) as error:
+            if isinstance(error, OSError) and is_refusal(error):
+                raise
             raise UserError(
                 f"{path} cannot be decoded as an image ({error}). It is damaged or not an image: restore it from the "
                 f"source of the dataset, or see `domainbed-sage data check --images`. Nothing is skipped or replaced "

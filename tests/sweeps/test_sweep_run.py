@@ -71,7 +71,7 @@ def test_failing_and_dying_runs(write_sweep, tmp_path, monkeypatch, capsys):
     )
     (tmp_path / "package-1.0.dist-info").mkdir()
     (tmp_path / "package-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: package\nVersion: 1.0\n")
-    entry_points = "[domainbed_sage.core.plugins]\nplugin = of_a_package\n"
+    entry_points = "[domainbed_sage.plugins]\nplugin = of_a_package\n"
     (tmp_path / "package-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
     monkeypatch.syspath_prepend(str(tmp_path))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domainbed_sage.sweeps import local
-from domainbed_sage.sweeps.cluster.gpus import parse, visible
+from domainbed_sage.sweeps.gpus import parse, visible
 
 LISTING = """\
 GPU 0: NVIDIA A100-PCIE-40GB (UUID: GPU-aaaa-0)

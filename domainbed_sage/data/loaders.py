@@ -1,0 +1,183 @@
+"""Loader processes: what they make, how it arrives, and that they end with the run, however that ends."""
+
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import resource_tracker, util
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from domainbed_sage.core import limits
+from domainbed_sage.core.errors import ErrorReport
+from domainbed_sage.core.plugins import load_installed, load_plugin, loaded_plugins
+
+T = TypeVar("T")
+
+DEAF_TO = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2}
+PATIENCE_S = 10.0
+LOOK_EVERY_S = 1.0
+PR_SET_PDEATHSIG = 1
+
+
+def loaded(
+    dataset: Dataset[T], keys: Iterable[Any], num_workers: int = 0, *, pin_memory: bool = False
+) -> Generator[T, None, None]:
+    """Yield ``dataset[key]`` for each key in order, made ahead by loader processes if there are any.
+
+    Close the generator (`contextlib.closing`) to end the processes before its last item. They are deaf to signals that
+    Slurm and terminals send to every process of a run, which has to save its checkpoint first.
+
+    Raises:
+        UserError: the machine refuses memory, open files or the like; see `limits`.
+        Exception: whatever `dataset` raises, here as in a loader process.
+    """
+    if num_workers == 0:
+        yield from DataLoader(dataset, batch_size=None, sampler=keys, pin_memory=pin_memory, generator=_own_generator())
+        return
+    loader = DataLoader(
+        _Packed(dataset),
+        batch_size=None,
+        sampler=keys,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_set_up,
+        generator=_own_generator(),
+    )
+    with limits.explained(*limits.LOADERS):
+        util.get_temp_dir()  # which they then share, and this process removes, however they end
+        with _signals_blocked(), _all_or_none():
+            iterator = iter(loader)
+        try:
+            for sent in iterator:
+                if isinstance(sent, ErrorReport):
+                    raise sent.error()
+                yield sent.open() if isinstance(sent, _Parcel) else sent
+        finally:
+            _end(iterator)
+
+
+def _own_generator() -> torch.Generator:
+    """A loader draws a number of no use from the global one, if it has none of its own."""
+    return torch.Generator()
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """An item of the dataset, pickled; its tensors lie in shared memory.
+
+    torch would pickle it in a background thread, which prints an error and goes on, while the run waits for ever.
+    """
+
+    content: bytes
+
+    def open(self) -> Any:
+        return pickle.loads(self.content)
+
+    def pin_memory(self) -> Any:
+        """Called by torch's DataLoader."""
+        return self.open().pin_memory()
+
+
+class _Packed(Dataset[_Parcel | ErrorReport]):
+    """Another dataset, in a form that reaches a loader process and comes back from it, whatever happens there."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> _Parcel | ErrorReport:
+        try:
+            return _Parcel(bytes(ForkingPickler.dumps(self.dataset[key])))
+        except Exception as error:
+            return ErrorReport.of(error)
+
+    # A process that is not a fork knows the classes of a plugin only once it has loaded the plugin.
+
+    def __getstate__(self) -> tuple[list[Path], bytes]:
+        return loaded_plugins(), bytes(ForkingPickler.dumps(self.dataset))
+
+    def __setstate__(self, state: tuple[list[Path], bytes]) -> None:
+        plugins, dataset = state
+        load_installed()
+        for plugin in plugins:
+            load_plugin(plugin)
+        self.dataset = pickle.loads(dataset)
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process that is started inside inherits this: from its first moment, no signal meant for the run ends it."""
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # which would end the blockade, if it were started inside
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _set_up(worker: int) -> None:
+    """Set up a loader process: one thread, deaf to signals that are meant for the run, gone when the run is gone."""
+    del worker
+    torch.set_num_threads(1)
+    for signum in DEAF_TO - {signal.SIGTERM}:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_run, daemon=True).start()
+
+
+def _end_with_run() -> None:
+    """End this process when the run's process tells it to by SIGTERM, as multiprocessing does at exit, or is gone."""
+    run, starter = multiprocessing.parent_process(), os.getppid()
+    told_by = None
+    while run and run.is_alive() and os.getppid() == starter and told_by != run.pid:
+        told = signal.sigtimedwait({signal.SIGTERM}, LOOK_EVERY_S)
+        told_by = told.si_pid if told else None
+    os._exit(0)
+
+
+@contextmanager
+def _all_or_none() -> Iterator[None]:
+    """If not all loader processes can be started, end those that were; torch keeps them in a half-made iterator."""
+    try:
+        yield
+    except Exception as error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            iterator: Any = frame.f_locals.get("self")
+            if hasattr(iterator, "_shutdown_workers"):
+                iterator._shutdown = True  # its own way to end lacks what was not made yet
+                _kill(getattr(iterator, "_workers", ()))
+        raise
+
+
+def _end(iterator: Any) -> None:
+    """End the loader processes of torch's iterator: ask them to, and kill those that do not within `PATIENCE_S`.
+
+    One that was killed may have taken a lock with it for which the others, and this process, would wait for ever.
+    """
+    shutdown = threading.Thread(target=iterator._shutdown_workers, daemon=True)
+    shutdown.start()
+    shutdown.join(PATIENCE_S)
+    _kill(iterator._workers)
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    for process in processes:
+        for _ in range(2):
+            with suppress(RuntimeError):  # torch's, on the death of a loader process: the first time only
+                process.kill()
+                process.join(PATIENCE_S)
