@@ -40,12 +40,12 @@ GPU_MEMORY = Limit(
     "choose a smaller batch_size, which makes it another run.",
 )
 MEMORY = Limit(
-    r"MemoryError|ENOMEM|can't allocate memory",
+    r"MemoryError|ENOMEM|can't allocate memory|Cannot allocate memory",
     "The machine's memory (not the GPU's) is full",
     _LESS_MEMORY,
 )
 KILLED = Limit(
-    r"is killed by signal: Killed",
+    r"ended by SIGKILL",
     "A loader process was killed from outside, most likely by the kernel because the machine's memory was full",
     _LESS_MEMORY,
 )
@@ -68,7 +68,7 @@ TEMPORARY = Limit(
     "characters, e.g. `export TMPDIR=/tmp`; or do without loader processes (--num_workers 0).",
 )
 SHARED_MEMORY = Limit(
-    r"ENOSPC|shared memory|Bus error",
+    r"ENOSPC|shared memory|ended by SIGBUS",
     "/dev/shm, through which loader processes hand over images, is full",
     "Start fewer loader processes (--num_workers; 0 needs no /dev/shm), or give the machine a larger /dev/shm (a "
     "container: `docker run --shm-size 8g`, or --ipc host). The disks are not meant.",

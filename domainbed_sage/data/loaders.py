@@ -61,10 +61,10 @@ def loaded(
         with _signals_blocked(), _all_or_none():
             iterator = iter(loader)
         try:
-            for sent in iterator:
-                if isinstance(sent, ErrorReport):
-                    raise sent.error()
-                yield sent.open() if isinstance(sent, _Parcel) else sent
+            for item in _received(iterator):
+                if isinstance(item, ErrorReport):
+                    raise item.error()
+                yield item
         finally:
             _end(iterator)
 
@@ -72,6 +72,19 @@ def loaded(
 def _own_generator() -> torch.Generator:
     """A loader draws a number of no use from the global one, if it has none of its own."""
     return torch.Generator()
+
+
+def _received(iterator: Any) -> Iterator[Any]:
+    """What the loader processes send; if one of them has died, that is the error, and not what follows from it."""
+    try:
+        for sent in iterator:
+            yield sent.open() if isinstance(sent, _Parcel) else sent
+    except Exception as error:
+        codes = [process.exitcode for process in iterator._workers if process.exitcode]
+        if not codes:
+            raise
+        ends = {f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}" for code in codes}
+        raise RuntimeError(f"A loader process was ended {', '.join(sorted(ends))}") from error
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same, command, ended, on_cpu, run, wait_for
+from helpers import alive, assert_same, command, ended, on_cpu, run, wait_for
 
 from domainbed_sage.cli import main
 from domainbed_sage.core.errors import UserError
@@ -149,14 +149,6 @@ def start(file, active):
 def owners(run_folders):
     """Processes that own these folders."""
     return [int(re.match(r"process (\d+) on ", (folder / "lock").read_text())[1]) for folder in run_folders]
-
-
-def alive(pid):
-    """Whether a process runs; one that has ended and that nobody asked after is not alive."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def is_free(folder):
