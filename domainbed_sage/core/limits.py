@@ -4,7 +4,7 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import shorten
 
 from domainbed_sage.core.errors import UserError
@@ -45,7 +45,7 @@ MEMORY = Limit(
     _LESS_MEMORY,
 )
 KILLED = Limit(
-    r"ended by SIGKILL",
+    r"ended by SIGKILL|is killed by signal: Killed",
     "A loader process was killed from outside, most likely by the kernel because the machine's memory was full",
     _LESS_MEMORY,
 )
@@ -68,14 +68,16 @@ TEMPORARY = Limit(
     "characters, e.g. `export TMPDIR=/tmp`; or do without loader processes (--num_workers 0).",
 )
 SHARED_MEMORY = Limit(
-    r"ENOSPC|shared memory|ended by SIGBUS",
+    r"shared memory\(shm\)|shared memory object|ended by SIGBUS|is killed by signal: Bus error",
     "/dev/shm, through which loader processes hand over images, is full",
     "Start fewer loader processes (--num_workers; 0 needs no /dev/shm), or give the machine a larger /dev/shm (a "
     "container: `docker run --shm-size 8g`, or --ipc host). The disks are not meant.",
 )
 
-STEP = (GPU_MEMORY, MEMORY, OPEN_FILES)
-LOADERS = (KILLED, OPEN_FILES, MEMORY, TEMPORARY, SHARED_MEMORY, PROCESSES)  # in order: the first whose sign is found
+# What a step, or whatever else a run does, may show, and what the start of loader processes and the way from them may;
+# the first one counts whose sign is found.
+STEP = (KILLED, GPU_MEMORY, OPEN_FILES, MEMORY, SHARED_MEMORY)
+LOADERS = (KILLED, OPEN_FILES, MEMORY, TEMPORARY, SHARED_MEMORY, replace(SHARED_MEMORY, signs=r"ENOSPC"), PROCESSES)
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker, util
-from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from domainbed_sage.core import limits
 from domainbed_sage.core.errors import ErrorReport
@@ -56,17 +56,14 @@ def loaded(
         worker_init_fn=_set_up,
         generator=_own_generator(),
     )
-    with limits.explained(*limits.LOADERS):
-        util.get_temp_dir()  # which they then share, and this process removes, however they end
-        with _signals_blocked(), _all_or_none():
-            iterator = iter(loader)
-        try:
-            for item in _received(iterator):
-                if isinstance(item, ErrorReport):
-                    raise item.error()
-                yield item
-        finally:
-            _end(iterator)
+    processes = _start(loader)
+    try:
+        for item in _received(processes):
+            if isinstance(item, ErrorReport):
+                raise item.error()
+            yield item
+    finally:
+        processes.end()
 
 
 def _own_generator() -> torch.Generator:
@@ -74,34 +71,30 @@ def _own_generator() -> torch.Generator:
     return torch.Generator()
 
 
-def _received(iterator: Any) -> Iterator[Any]:
-    """What the loader processes send; if one of them has died, that is the error, and not what follows from it."""
-    try:
-        for sent in iterator:
-            yield sent.open() if isinstance(sent, _Parcel) else sent
-    except Exception as error:
-        codes = [process.exitcode for process in iterator._workers if process.exitcode]
-        if not codes:
-            raise
-        ends = {f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}" for code in codes}
-        raise RuntimeError(f"A loader process was ended {', '.join(sorted(ends))}") from error
-
-
 @dataclass(frozen=True)
 class _Parcel:
-    """An item of the dataset, pickled; its tensors lie in shared memory.
+    """An item of the dataset, pickled, with its tensors in shared memory; or why there was no place for it.
 
     torch would pickle it in a background thread, which prints an error and goes on, while the run waits for ever.
     """
 
-    content: bytes
+    content: bytes | ErrorReport
+
+    @classmethod
+    def of(cls, item: Any) -> "_Parcel":
+        try:
+            return cls(bytes(ForkingPickler.dumps(item)))
+        except Exception as error:
+            return cls(ErrorReport.of(error))
 
     def open(self) -> Any:
+        if isinstance(self.content, ErrorReport):
+            raise self.content.error()
         return pickle.loads(self.content)
 
     def pin_memory(self) -> Any:
-        """Called by torch's DataLoader."""
-        return self.open().pin_memory()
+        """Called by a thread of torch's DataLoader, where an error would lose its class."""
+        return self if isinstance(self.content, ErrorReport) else self.open().pin_memory()
 
 
 class _Packed(Dataset[_Parcel | ErrorReport]):
@@ -112,9 +105,10 @@ class _Packed(Dataset[_Parcel | ErrorReport]):
 
     def __getitem__(self, key: Any) -> _Parcel | ErrorReport:
         try:
-            return _Parcel(bytes(ForkingPickler.dumps(self.dataset[key])))
+            item = self.dataset[key]
         except Exception as error:
             return ErrorReport.of(error)
+        return _Parcel.of(item)
 
     # A process that is not a fork knows the classes of a plugin only once it has loaded the plugin.
 
@@ -163,34 +157,56 @@ def _end_with_run() -> None:
     os._exit(0)
 
 
-@contextmanager
-def _all_or_none() -> Iterator[None]:
-    """If not all loader processes can be started, end those that were; torch keeps them in a half-made iterator."""
-    try:
-        yield
-    except Exception as error:
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            iterator: Any = frame.f_locals.get("self")
-            if hasattr(iterator, "_shutdown_workers"):
-                iterator._shutdown = True  # its own way to end lacks what was not made yet
-                _kill(getattr(iterator, "_workers", ()))
-        raise
+class _Processes(_MultiProcessingDataLoaderIter):
+    """torch's iterator over what loader processes send, which leaves none of them behind."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        try:
+            super().__init__(loader)
+        except BaseException:
+            self._shutdown = True  # torch's way to end them lacks what was not made yet
+            self._kill()
+            raise
+
+    def end(self) -> None:
+        """Ask the processes to end, and kill those that do not within `PATIENCE_S`.
+
+        One that was killed may have taken a lock with it for which the others, and this process, would wait for ever.
+        """
+        shutdown = threading.Thread(target=self._shutdown_workers, daemon=True)
+        shutdown.start()
+        shutdown.join(PATIENCE_S)
+        self._kill()
+
+    def _kill(self) -> None:
+        for process in getattr(self, "_workers", ()):
+            for _ in range(2):
+                with suppress(RuntimeError):  # torch's, on the death of a loader process: the first time only
+                    process.kill()
+                    process.join(PATIENCE_S)
 
 
-def _end(iterator: Any) -> None:
-    """End the loader processes of torch's iterator: ask them to, and kill those that do not within `PATIENCE_S`.
+def _start(loader: DataLoader[Any]) -> _Processes:
+    loader.check_worker_number_rationality()
+    with limits.explained(*limits.LOADERS):
+        util.get_temp_dir()  # which they then share, and this process removes, however they end
+        try:
+            with _signals_blocked():
+                return _Processes(loader)
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they hold open files, which the report may need
+            raise
 
-    One that was killed may have taken a lock with it for which the others, and this process, would wait for ever.
-    """
-    shutdown = threading.Thread(target=iterator._shutdown_workers, daemon=True)
-    shutdown.start()
-    shutdown.join(PATIENCE_S)
-    _kill(iterator._workers)
 
-
-def _kill(processes: Iterable[BaseProcess]) -> None:
-    for process in processes:
-        for _ in range(2):
-            with suppress(RuntimeError):  # torch's, on the death of a loader process: the first time only
-                process.kill()
-                process.join(PATIENCE_S)
+def _received(processes: _Processes) -> Iterator[Any]:
+    """What the loader processes send; if one of them has died, that is the error, and not what follows from it."""
+    with limits.explained(*limits.LOADERS):
+        try:
+            for sent in processes:
+                yield sent.open() if isinstance(sent, _Parcel) else sent
+        except Exception as error:
+            codes = [process.exitcode for process in processes._workers if process.exitcode]
+            if not codes:
+                raise
+            ends = {f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}" for code in codes}
+            raise RuntimeError(f"A loader process was ended {', '.join(sorted(ends))}") from error

@@ -215,6 +215,7 @@ def _end(pool: ProcessPoolExecutor, *, ask: bool = False, patience_s: float | No
         if process.is_alive():
             log.warning("A process that has nothing left to do does not end; it is killed.")
             process.kill()
+            process.join()
 
 
 class Overview:

@@ -34,8 +34,12 @@ REFUSALS = [
         limits.OPEN_FILES,
     ),
     (RuntimeError("A loader process was ended by SIGKILL"), limits.KILLED),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), limits.KILLED),
     (RuntimeError("A loader process was ended by SIGSEGV"), None),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Segmentation fault. "), None),
     (RuntimeError("A loader process was ended by SIGBUS"), limits.SHARED_MEMORY),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible"), limits.SHARED_MEMORY),
+    (RuntimeError("unable to open shared memory object </torch_1>: No space left (28)"), limits.SHARED_MEMORY),
     (OSError("AF_UNIX path too long"), limits.TEMPORARY),
     (FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']"), limits.TEMPORARY),
     (os_error(errno.ENOSPC, "/scratch/pymp-1f2e3d4c"), limits.TEMPORARY),
@@ -64,7 +68,7 @@ def test_refusals_are_told_apart(error, limit):
 
 
 def test_every_limit_is_met_here():
-    assert {limit for _, limit in REFUSALS} == {*ALL, *limits.STEP, None}
+    assert {limit.meaning for _, limit in REFUSALS if limit} == {limit.meaning for limit in (*ALL, *limits.STEP)}
 
 
 def test_a_step_is_not_a_loader():
@@ -76,6 +80,13 @@ def test_a_step_is_not_a_loader():
     ):
         with pytest.raises(type(error)), limits.explained(*limits.STEP):
             raise error
+
+
+@pytest.mark.parametrize("words", ["is killed by signal: Killed. ", "is killed by signal: Bus error. It is possible"])
+def test_a_loader_that_dies_is_an_error_of_the_step_as_well(words):
+    """torch raises it wherever the run is at that moment."""
+    with pytest.raises(UserError, match=f"loader process.*{words[:20]}"), limits.explained(*limits.STEP):
+        raise RuntimeError(f"DataLoader worker (pid 7) {words}")
 
 
 def test_long_words_of_the_system_are_cut():

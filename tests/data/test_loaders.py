@@ -112,8 +112,18 @@ def test_an_item_that_cannot_be_sent():
         list(loaded(Odd(), range(9), 1))
 
 
+def test_a_full_disk_is_not_shared_memory():
+    """The dataset's own error: it writes to a cache, for instance."""
+
+    def happen(key):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        list(loaded(Items(happen), range(9), 1))
+
+
 def test_pinned_memory():
-    """torch's thread opens a parcel and pins what is in it; the report of an error it leaves alone."""
+    """torch's thread opens a parcel and pins what is in it; reports of errors it leaves alone."""
 
     class Pinned:
         def pin_memory(self):
@@ -126,8 +136,8 @@ def test_pinned_memory():
             return Pinned()
 
     assert pin_memory(loaders._Packed(Some())[0]) == "pinned"
-    report = ErrorReport.of(UserError("m"))
-    assert pin_memory(report) is report
+    for unpinned in (ErrorReport.of(UserError("m")), loaders._Parcel.of(lambda: None)):
+        assert pin_memory(unpinned) is unpinned
 
 
 def test_the_global_generator_is_not_touched():
