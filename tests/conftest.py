@@ -7,6 +7,7 @@ import pytest
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.core import plugins
+from domainbed_sage.data.specs import datasets
 
 pytest.register_assert_rewrite("helpers")
 
@@ -22,9 +23,10 @@ def no_process_is_left():
 @pytest.fixture
 def forget_plugins():
     """What a test loads is unknown again afterwards."""
-    things, loaded = dict(algorithms._things), dict(plugins._loaded)
+    registries = (algorithms._things, datasets._things, plugins._loaded)
+    known = [dict(registry) for registry in registries]
     yield
-    for registry, before in ((algorithms._things, things), (plugins._loaded, loaded)):
+    for registry, before in zip(registries, known, strict=True):
         registry.clear()
         registry.update(before)
 

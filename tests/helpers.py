@@ -120,6 +120,14 @@ def ended(process, timeout=60):
     return status
 
 
+def alive(pid):
+    """Whether a process runs; one that has ended and that nobody asked after is not alive."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _train(config, machine, die_after_step, die_at_write, environ):
     os.environ.update(environ or {})
     if environ is None:

@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 from domainbed_sage.algorithms import algorithms, register
+from domainbed_sage.core.errors import NoSpace
+from domainbed_sage.training.ownership import Fenced
 
 HERE = Path(__file__).parent
 
@@ -50,3 +53,32 @@ class Forks(algorithms["ERM"]):
         method = multiprocessing.get_start_method()
         assert method == "fork", f"loader processes would be started by {method}, and import torch anew each"
         return super().update(batch)
+
+
+@register("Ghost")
+class Ghost(algorithms["ERM"]):
+    """Its folder belongs to a later start of its job."""
+
+    def update(self, batch):
+        raise Fenced("the folder belongs to process 7 on elsewhere")
+
+
+@register("FillsTheDisk")
+class FillsTheDisk(algorithms["ERM"]):
+    """Finds no space."""
+
+    def update(self, batch):
+        raise NoSpace("No space is left for checkpoint.pt.")
+
+
+@register("Lingers")
+class Lingers(algorithms["ERM"]):
+    """Leaves a thread that never ends, and so a process."""
+
+    def update(self, batch):
+        threading.Thread(target=threading.Event().wait).start()
+        return super().update(batch)
+
+
+if (HERE / "unfit").exists() and multiprocessing.parent_process() is not None:
+    raise ZeroDivisionError("only in a worker process")

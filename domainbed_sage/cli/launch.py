@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from domainbed_sage.cli import machine
 from domainbed_sage.core.files import regular
 from domainbed_sage.sweeps.cluster import ledger, site, slurm
-from domainbed_sage.sweeps.cluster.gpus import visible
 
 if TYPE_CHECKING:
     from domainbed_sage.config import RunConfig
@@ -57,8 +56,7 @@ def launch(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.
             print(run.folder_name)
             train.run(run, replace(where, output_dir=folder / run.folder_name, progress=True))
         return Outcome(len(runs) - before, before, {})
-    on_gpus = [gpu for gpu in visible() for _ in range(settings.runs_per_gpu)] if where.device.type == "cuda" else []
-    return run_missing(runs, where, settings.runs_per_gpu if settings.runs_per_gpu > 1 else None, devices=on_gpus)
+    return run_missing(runs, where, per_gpu=settings.runs_per_gpu)
 
 
 def retry(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace) -> None:

@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `run`."""
-    parser.add_argument("--jobs", type=int, help="runs at the same time; by default one per two cores, at least two")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at the same time; by default one per GPU, or one per two cores and at least two"
+    )
     machine.add_arguments(parser)
 
 

@@ -1,6 +1,10 @@
 """The exceptions whose messages are written for the user of the suite."""
 
+import pickle
+import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -41,6 +45,57 @@ class NoSpace(UserError):  # noqa: N818 - reads as what it is
 
 class Stopped(Exception):  # noqa: N818 - an outcome, not an error
     """The run was asked to stop; its state is saved, and the same command continues it."""
+
+
+@dataclass(frozen=True)
+class ErrorReport:
+    """An exception on its way to another process.
+
+    Not every exception survives pickling: a constructor may need other arguments, a class may be known in one process
+    only, an attribute may hold a lock. One that does not arrives as a `UserError` with the same message if it was one,
+    and otherwise as an exception of the same name.
+
+    Attributes:
+        kind: name of its class.
+        message: what it says.
+        mistakes: see `UserError`; `None` if it is another exception.
+        pickled: the exception itself, as far as it can be pickled.
+        trace: its stack trace.
+    """
+
+    kind: str
+    message: str
+    mistakes: tuple[str, ...] | None
+    pickled: bytes
+    trace: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> "ErrorReport":
+        """Report an exception that was caught."""
+        told = traceback.TracebackException.from_exception(error)  # reads messages that cannot be read, too
+        mistakes = error.mistakes if isinstance(error, UserError) else None
+        pickled = b""
+        with suppress(Exception):
+            pickled = pickle.dumps(error)
+        return cls(type(error).__name__, str(told), mistakes, pickled, "".join(told.format()))
+
+    def error(self) -> Exception:
+        """The exception, to be raised here; its stack trace is a note."""
+        error = self._original() or self._stand_in()
+        error.add_note(f"In another process:\n{self.trace}")
+        return error
+
+    def _original(self) -> Exception | None:
+        with suppress(Exception):
+            error = pickle.loads(self.pickled)
+            if isinstance(error, Exception) and (type(error).__name__, str(error)) == (self.kind, self.message):
+                return error
+        return None
+
+    def _stand_in(self) -> Exception:
+        if self.mistakes is not None:
+            return UserError(self.message, self.mistakes)
+        return type(self.kind, (RuntimeError,), {})(self.message)
 
 
 def raise_all(mistakes: Sequence[str], where: str) -> None:

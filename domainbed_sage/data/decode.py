@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.limits import is_refusal
 
 Decode: TypeAlias = Literal["full", "draft", "resized"]
 
@@ -58,6 +59,8 @@ class Decoder:
         except (UserError, MemoryError):
             raise
         except Exception as error:  # Pillow's decoders raise all kinds on damaged data
+            if isinstance(error, OSError) and is_refusal(error):
+                raise
             if isinstance(error, OSError) and error.errno is not None:
                 raise UserError(
                     f"{path} cannot be read ({error.strerror}). Restore it, or mend the disk, its permissions or the "

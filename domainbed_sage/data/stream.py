@@ -1,15 +1,15 @@
 """The training minibatches: that of step t is a pure function of the run's seed and t."""
 
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from domainbed_sage.core.seeding import generator, step_seed
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.data.environment import Environment
+from domainbed_sage.data.loaders import loaded
 from domainbed_sage.data.transforms import Transform
 
 
@@ -58,27 +58,8 @@ class TrainStream(Dataset[DomainBatch]):
         y = torch.tensor(np.array([label for _, label in pairs]))
         return DomainBatch(x, y, (self.batch_size,) * len(self.sources))
 
-    def batches(self, start: int, stop: int, num_workers: int = 0, pin_memory: bool = False) -> Iterator[DomainBatch]:
-        """Minibatches of the steps start, …, stop - 1, made ahead by worker processes if there are any."""
-        loader = DataLoader(
-            self,
-            batch_size=None,
-            sampler=range(start, stop),
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            worker_init_fn=quiet_worker,
-            generator=torch.Generator(),  # else the loader draws from the global one
-        )
-        return iter(loader)
-
-
-def quiet_worker(worker: int) -> None:
-    """Set up a loader process: one thread, and deaf to signals that are meant for the run.
-
-    Slurm and terminals signal every process of a job; a loader process that died of it would fail the run before it
-    could save a checkpoint. Loader processes end when the run's process tells them to, or is gone.
-    """
-    del worker
-    torch.set_num_threads(1)
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(signum, signal.SIG_IGN)
+    def batches(
+        self, start: int, stop: int, num_workers: int = 0, pin_memory: bool = False
+    ) -> Generator[DomainBatch, None, None]:
+        """Minibatches of the steps start, …, stop - 1; see `loaders.loaded`, also for why to close the generator."""
+        return loaded(self, range(start, stop), num_workers, pin_memory=pin_memory)

@@ -6,22 +6,24 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.core.errors import NoSpace, UserError
+from domainbed_sage.core.errors import ErrorReport, NoSpace, Stopped, UserError
 from domainbed_sage.core.files import regular
-from domainbed_sage.core.plugins import load_installed, load_plugin, loaded_plugins
-from domainbed_sage.training import train
+from domainbed_sage.core.plugins import loaded_plugins
+from domainbed_sage.sweeps import worker
+from domainbed_sage.sweeps.gpus import visible
 from domainbed_sage.training.notes import note_refusal, read_progress
 from domainbed_sage.training.ownership import Fenced
 
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 FRUITLESS_ATTEMPTS = 3
-_stop, _running = threading.Event(), threading.Event()
+IDLE_S = 30.0  # for processes that have nothing left to do but to end
 
 
 class Killed(Exception):  # noqa: N818 - reads as what it is
@@ -51,27 +53,29 @@ def run_missing(
     machine: Machine,
     jobs: int | None = None,
     *,
-    devices: Sequence[str] = (),
+    per_gpu: int = 1,
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Execute the runs whose folders below ``machine.output_dir`` have no `done` marker.
 
-    Every process works on one run at a time with an equal share of the processor cores. Ctrl-C, or SIGTERM, saves a
-    checkpoint of every active run; the same call later continues them. A process that is killed costs nothing but
-    time: its run continues in another one, unless processes are killed three times in a row without finishing any run.
+    Every process works on one run at a time with an equal share of the processor cores; GPUs are dealt out to the
+    processes in turn. Ctrl-C, or SIGTERM, saves a checkpoint of every active run; the same call later continues them. A
+    process that is killed costs nothing but time: its run continues in another one, unless processes are killed three
+    times in a row without finishing any run.
 
     Args:
         runs: the runs.
         machine: where they run; `output_dir` is the folder of all of them.
-        jobs: processes; by default one per two cores, and at least two where there are two cores.
-        devices: values of CUDA_VISIBLE_DEVICES, one for each process; `jobs` is then their number.
+        jobs: processes; by default `per_gpu` on each GPU, or, without GPUs, one per two cores and at least two where
+            there are two cores.
+        per_gpu: processes on each GPU; where there is none, the number of processes if it is more than 1.
         stop: what Ctrl-C does, for callers that are not in the main thread.
 
     A full disk ends the sweep: runs that have not begun are not started.
     """
     missing = [run for run in runs if not regular(machine.output_dir / run.folder_name / "done")]
     before = len(runs) - len(missing)
-    workers = _workers(len(runs), len(missing), len(devices) or jobs, devices, stop)
+    workers = _workers(len(runs), len(missing), _shares(machine.device, jobs, per_gpu), stop)
     overview = Overview(machine.output_dir, total=len(runs), done=before, rows=workers.jobs)
     failed: dict[str, str] = {}
     interrupted = False
@@ -103,8 +107,9 @@ def _on_terminate(handler: Any) -> Any:
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use; in a Slurm job those of its task."""
-    return int(os.environ.get("SLURM_CPUS_PER_TASK") or len(os.sched_getaffinity(0)))
+    """Processor cores that this process may use; in a Slurm job no more than those of its task."""
+    usable = len(os.sched_getaffinity(0))
+    return min(int(os.environ.get("SLURM_CPUS_PER_TASK") or usable), usable)
 
 
 @dataclass(frozen=True)
@@ -120,16 +125,28 @@ class _Workers:
         for device in self.devices:
             devices.put(device)
         arguments = (self.threads, loaded_plugins(), devices if self.devices else None)
-        return ProcessPoolExecutor(self.jobs, context, initializer=_initialise, initargs=arguments)
+        return ProcessPoolExecutor(self.jobs, context, initializer=worker.initialise, initargs=arguments)
 
 
 def _workers(
-    runs: int, missing: int, jobs: int | None, devices: Sequence[str], stop: threading.Event | None
+    runs: int, missing: int, shares: tuple[int | None, tuple[str, ...]], stop: threading.Event | None
 ) -> _Workers:
     cores = available_cores()
-    jobs = jobs or min(max(cores // 2, min(cores, 2)), max(runs, 1))
+    wanted, devices = shares
+    jobs = wanted or min(max(cores // 2, min(cores, 2)), max(runs, 1))
     threads = max(cores // jobs, 1)  # whatever is missing: a continued run needs the threads that it began with
-    return _Workers(min(jobs, max(missing, 1)), threads, tuple(devices), stop or threading.Event())
+    return _Workers(min(jobs, max(missing, 1)), threads, devices, stop or threading.Event())
+
+
+def _shares(device: torch.device, jobs: int | None, per_gpu: int) -> tuple[int | None, tuple[str, ...]]:
+    """How many processes there shall be, if that is not up to the cores, and CUDA_VISIBLE_DEVICES of each."""
+    if device.type != "cuda":
+        return jobs or (per_gpu if per_gpu > 1 else None), ()
+    if ":" in str(device):  # this one and no other
+        return jobs or per_gpu, ()
+    gpus = visible() or [str(index) for index in range(torch.cuda.device_count())]
+    jobs = jobs or per_gpu * max(len(gpus), 1)
+    return jobs, tuple(islice(cycle(gpus), jobs))
 
 
 def _attempt(
@@ -137,40 +154,68 @@ def _attempt(
 ) -> list[RunConfig]:
     """Work through the runs in a pool, note failures, and return the runs that a dying process left undone."""
     pool = workers.pool()
-    left: list[RunConfig] = []
+    waiting, left = deque(runs), list[RunConfig]()
+    active: dict[Future[ErrorReport | None], RunConfig] = {}
     try:
-        futures: dict[Future[None], RunConfig] = {pool.submit(_run_one, run, machine): run for run in runs}
-        pending = set(futures)
-        while pending:
-            finished, pending = wait(pending, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+        while active or (waiting and not left):
+            while waiting and not left and len(active) < workers.jobs:  # no more: what a pool has taken, it begins
+                run = waiting.popleft()
+                try:
+                    active[pool.submit(worker.execute, run, machine)] = run
+                except BrokenProcessPool:
+                    left.append(run)
+            finished, _ = wait(active, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
             if workers.stop.is_set():
                 raise KeyboardInterrupt
             for future in finished:
-                if future.cancelled():
-                    continue
-                run, error = futures[future], future.exception()
-                if isinstance(error, BrokenProcessPool):
+                run = active.pop(future)
+                if isinstance(future.exception(), BrokenProcessPool):
                     left.append(run)
-                    continue
-                if error is not None:
-                    failed[run.folder_name] = str(error)
-                if isinstance(error, UserError):
-                    note_refusal(machine.output_dir / run.folder_name, error)
-                if isinstance(error, NoSpace | Fenced):  # no other run would fare better
-                    for other in pending:
-                        other.cancel()
-                overview.finished(run, error)
-            overview.look([futures[f] for f in pending])
+                elif _is_end_of_all(run, future.result(), machine, overview, failed):
+                    waiting.clear()
+            overview.look(list(active.values()))
     except KeyboardInterrupt:
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
+        _end(pool, ask=True)
+        raise
+    if left:
+        pool.shutdown()  # the other processes save checkpoints
+    else:
+        _end(pool, patience_s=IDLE_S)
+    return [*left, *waiting]
+
+
+def _is_end_of_all(
+    run: RunConfig, report: ErrorReport | None, machine: Machine, overview: "Overview", failed: dict[str, str]
+) -> bool:
+    """Note what became of a run, and say whether no other one would fare better."""
+    if report is None:
+        overview.finished(run, "")
+        return False
+    error = report.error()
+    reason = report.message if isinstance(error, UserError) else f"{report.kind}: {report.message}"
+    if not isinstance(error, UserError | Stopped):
+        reason += " (see err.txt in its folder)"
+    if not isinstance(error, Stopped):  # then the folder is somebody else's
+        note_refusal(machine.output_dir / run.folder_name, error)
+    failed[run.folder_name] = reason
+    overview.finished(run, reason)
+    return isinstance(error, NoSpace | Fenced)
+
+
+def _end(pool: ProcessPoolExecutor, *, ask: bool = False, patience_s: float | None = None) -> None:
+    """End the processes of a pool; `ask` those that work on a run to save its state."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    if ask:
         for process in processes:
             process.terminate()
-        for process in processes:  # not the pool, which does not wait when it is shut down a second time
+    until = None if patience_s is None else time.monotonic() + patience_s
+    for process in processes:  # not the pool, which may wait for ever, or not at all when it is shut down again
+        process.join(None if until is None else max(until - time.monotonic(), 0))
+        if process.is_alive():
+            log.warning("A process that has nothing left to do does not end; it is killed.")
+            process.kill()
             process.join()
-        raise
-    pool.shutdown()
-    return left
 
 
 class Overview:
@@ -184,11 +229,11 @@ class Overview:
             for i in range(rows)
         ]
 
-    def finished(self, run: RunConfig, error: BaseException | None) -> None:
-        """Count a finished run, and say so."""
+    def finished(self, run: RunConfig, failure: str) -> None:
+        """Count a finished run, and say so, with the first line of why it failed."""
         self.count += 1
         self.total.update()
-        verdict = "done" if error is None else f"FAILED: {str(error).splitlines()[0] if str(error) else repr(error)}"
+        verdict = f"FAILED: {failure.splitlines()[0]}" if failure else "done"
         tqdm.write(f"{self.count:>4}/{self.total.total} {run.folder_name}: {verdict}")
 
     def look(self, pending: Sequence[RunConfig]) -> None:
@@ -216,46 +261,3 @@ class Overview:
         except OSError:
             return {}
         return read_progress(folder) if fresh else {}
-
-
-def _initialise(threads: int, plugins: Sequence[Path], devices: "multiprocessing.Queue[str] | None") -> None:
-    if devices is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
-    torch.set_num_threads(threads)
-    multiprocessing.set_start_method("fork", force=True)  # of the loaders; a spawned one imports torch anew each time
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends it to all; the parent decides
-    signal.signal(signal.SIGTERM, _ask_to_stop)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    load_installed()
-    for plugin in plugins:
-        load_plugin(plugin)
-
-
-def _end_with_parent() -> None:
-    """Without its parent a worker would wait for work for ever, and keep its memory and the lock of its run."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
-
-
-def _ask_to_stop(signum: int, frame: FrameType | None) -> None:
-    del signum, frame
-    _stop.set()
-    if not _running.is_set():
-        os._exit(0)
-
-
-def _run_one(run: RunConfig, machine: Machine) -> None:
-    _running.set()
-    try:
-        train.run(run, replace(machine, output_dir=machine.output_dir / run.folder_name), _stop)
-    except UserError:
-        raise
-    except Exception as error:  # its traceback is in err.txt; it may not survive the way to the parent process
-        raise UserError(f"{type(error).__name__}: {error} (see err.txt in its folder)") from None
-    finally:
-        _running.clear()
-        if _stop.is_set():
-            os._exit(0)  # nobody waits for the result, and from Python 3.12 on nobody would end this process

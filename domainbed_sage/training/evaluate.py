@@ -1,16 +1,17 @@
 """Accuracy of a model on the splits of the environments, on the full grid or where it is needed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, default_collate
 
 from domainbed_sage.data.environment import Environment
+from domainbed_sage.data.loaders import loaded
 from domainbed_sage.data.splits import Split
-from domainbed_sage.data.stream import quiet_worker
 from domainbed_sage.data.transforms import Transform
 
 BATCH_SIZE = 64
@@ -79,16 +80,12 @@ class Evaluator:
         """Accuracy on each wanted (environment, "in" or "out"), whose images pass in the order of `sorted(wanted)`."""
         halves = [(i, half, self.splits[i].half(half)) for i, half in sorted(wanted)]
         samples = [(self.environments[i], int(index)) for i, _, indices in halves for index in indices]
-        loader = DataLoader(
-            _Images(samples, self.transform),
-            batch_size=BATCH_SIZE,
-            num_workers=self.num_workers,
-            worker_init_fn=quiet_worker,
-        )
-        hits = [
-            predict(self.normalize(x.to(self.device, non_blocking=True))).argmax(1) == y.to(self.device)
-            for x, y in loader
-        ]
+        rows = [range(len(samples))[start : start + BATCH_SIZE] for start in range(0, len(samples), BATCH_SIZE)]
+        with closing(loaded(_Images(samples, self.transform), rows, self.num_workers)) as batches:
+            hits = [
+                predict(self.normalize(x.to(self.device, non_blocking=True))).argmax(1) == y.to(self.device)
+                for x, y in batches
+            ]
         correct = torch.cat(hits).cpu().numpy() if hits else np.zeros(0, dtype=bool)
         parts = np.split(correct, np.cumsum([len(indices) for *_, indices in halves])[:-1])
         return {key(i, half): fraction(part) for (i, half, _), part in zip(halves, parts, strict=True)}
@@ -104,13 +101,14 @@ def fraction(correct: np.ndarray) -> float:
     return float(correct.sum() / len(correct)) if len(correct) else float("nan")
 
 
-class _Images(Dataset[tuple[Tensor, int]]):
+class _Images(Dataset[list[Tensor]]):
+    """Item `rows` holds the images [n, 3, s, s] and the labels [n] of these samples."""
+
     def __init__(self, samples: Sequence[tuple[Environment, int]], transform: Transform) -> None:
         self.samples, self.transform = samples, transform
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        environment, index = self.samples[position]
-        return self.transform(environment.image(index)), int(environment.labels[index])
+    def __getitem__(self, rows: Sequence[int]) -> list[Tensor]:
+        chosen = [self.samples[row] for row in rows]
+        pairs = [(self.transform(env.image(index)), int(env.labels[index])) for env, index in chosen]
+        images_and_labels: list[Tensor] = default_collate(pairs)
+        return images_and_labels

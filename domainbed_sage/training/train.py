@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from domainbed_sage.algorithms.base import check_metrics
 from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.core import limits
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.core.seeding import step_seed
@@ -51,7 +52,7 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
             folder.clean(keep_checkpoint=machine.keep_checkpoint)
             return
         folder.forget_failure()
-        with folder.logs():
+        with folder.logs(), limits.explained(*limits.STEP):
             log.info("Environment: %s", provenance.versions() | {"device": str(machine.device)})
             log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"))
             listeners = Callbacks(machine.callbacks)
@@ -111,7 +112,7 @@ class Loop:
             unit="step",
         )
         began = time.monotonic()
-        with bar:
+        with closing(batches), bar:
             for step, batch in zip(range(start, self.config.steps), batches, strict=True):
                 self._step(step, batch.to(self.machine.device).map(self.experiment.normalize))
                 self.step_times.append(time.monotonic() - began)

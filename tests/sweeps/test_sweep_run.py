@@ -1,5 +1,7 @@
 """Sweeps in worker processes that fail, are killed and are interrupted."""
 
+import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -10,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same, command, ended, on_cpu, run, wait_for
+from helpers import alive, assert_same, command, ended, on_cpu, run, wait_for
 
 from domainbed_sage.cli import main
+from domainbed_sage.config import Machine
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.sweeps import local
 from domainbed_sage.sweeps.local import Outcome, run_missing
@@ -151,14 +154,6 @@ def owners(run_folders):
     return [int(re.match(r"process (\d+) on ", (folder / "lock").read_text())[1]) for folder in run_folders]
 
 
-def alive(pid):
-    """Whether a process runs; one that has ended and that nobody asked after is not alive."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def is_free(folder):
     try:
         with RunFolder(folder).locked():
@@ -215,3 +210,98 @@ def test_workers_that_always_die(write_sweep, tmp_path, monkeypatch):
     assert attempts == [4] * local.FRUITLESS_ATTEMPTS
     assert set(outcome.failed) == {config.folder_name for config in runs}
     assert all("killed" in reason and "out of memory" in reason for reason in outcome.failed.values())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "reason"),
+    [
+        ("Ghost", "Fenced: the folder belongs to process 7 on elsewhere"),
+        ("FillsTheDisk", "No space is left for checkpoint.pt."),
+    ],
+)
+def test_no_further_run_begins(write_sweep, tmp_path, algorithm, reason):
+    """Of a ghost, or on a full disk; also none of those that a pool takes in advance."""
+    runs = read_sweep(write_sweep(f"steps: 2\nalgorithms: [{algorithm}]\n")).runs()
+    outcome = run_missing(runs, on_cpu(tmp_path / "results"), 1)
+    assert outcome == Outcome(0, 0, {runs[0].folder_name: reason})
+    assert [run.folder_name for run in runs if (tmp_path / "results" / run.folder_name).exists()] == [
+        runs[0].folder_name
+    ]
+    noted = (tmp_path / "results" / runs[0].folder_name / "failed.json").exists()
+    assert noted == (algorithm != "Ghost")  # that folder is its successor's
+
+
+def test_a_plugin_that_fails_in_worker_processes(write_sweep, tmp_path):
+    """It is not taken for a process that was killed."""
+    runs = read_sweep(write_sweep("steps: 2\ntest_envs: [[0], [1]]\nalgorithms: [ERM]\n")).runs()
+    (tmp_path / "unfit").touch()
+    outcome = run_missing(runs, on_cpu(tmp_path / "results"), 1)
+    assert list(outcome.failed) == [run.folder_name for run in runs]
+    assert all(
+        "troubled.py could not be loaded: ZeroDivisionError: only in a" in text for text in outcome.failed.values()
+    )
+    assert json.loads((tmp_path / "results" / runs[0].folder_name / "failed.json").read_text())["kind"] == "UserError"
+
+
+def test_a_process_that_does_not_end(write_sweep, tmp_path, monkeypatch):
+    """Its run is done; what a plugin has left running in it must not hold the sweep."""
+    monkeypatch.setattr(local, "IDLE_S", 1.0)
+    runs = read_sweep(write_sweep("steps: 1\ntest_envs: [[0]]\nalgorithms: [Lingers]\n")).runs()
+    assert run_missing(runs, on_cpu(tmp_path), 1) == Outcome(1, 0, {})
+    assert multiprocessing.active_children() == []
+
+
+# How many processes, and what each has
+
+
+def shares(device, jobs=None, per_gpu=1):
+    return local._shares(torch.device(device), jobs, per_gpu)
+
+
+def test_one_process_per_gpu(monkeypatch):
+    monkeypatch.setattr(local, "visible", lambda: ["MIG-a", "GPU-b"])
+    assert shares("cuda") == (2, ("MIG-a", "GPU-b"))
+    assert shares("cuda", per_gpu=2) == (4, ("MIG-a", "GPU-b", "MIG-a", "GPU-b"))
+    assert shares("cuda", jobs=3) == (3, ("MIG-a", "GPU-b", "MIG-a"))
+    assert shares("cuda", jobs=1) == (1, ("MIG-a",))
+
+
+def test_processes_on_the_gpu_that_was_named(monkeypatch):
+    monkeypatch.setattr(local, "visible", lambda: pytest.fail("nobody asked"))
+    assert shares("cuda:1") == (1, ())
+    assert shares("cuda:1", per_gpu=2) == (2, ())
+    assert shares("cuda:1", jobs=3) == (3, ())
+
+
+def test_gpus_that_only_torch_sees(monkeypatch):
+    monkeypatch.setattr(local, "visible", list)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert shares("cuda") == (2, ("0", "1"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert shares("cuda") == (1, ())
+
+
+def test_processes_without_a_gpu():
+    assert shares("cpu") == (None, ())
+    assert shares("cpu", jobs=3) == (3, ())
+    assert shares("cpu", per_gpu=2) == (2, ())
+
+
+def test_a_sweep_on_gpus_asks_for_one_process_each(write_sweep, tmp_path, monkeypatch):
+    runs, seen = read_sweep(write_sweep("algorithms: [ERM]\n")).runs(), []
+    monkeypatch.setattr(local, "visible", lambda: ["a", "b", "c"])
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda pid: range(64))
+    monkeypatch.setattr(local, "_attempt", lambda left, machine, workers, *rest: seen.append(workers) or [])
+    run_missing(runs, Machine(output_dir=tmp_path, device=torch.device("cuda")))
+    assert (seen[0].jobs, seen[0].threads, seen[0].devices) == (3, 21, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("given", "usable", "cores"), [(None, 8, 8), ("", 8, 8), ("4", 8, 4), ("64", 8, 8), ("8", 8, 8)]
+)
+def test_cores_are_those_that_slurm_gives_and_the_machine_has(monkeypatch, given, usable, cores):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    if given is not None:
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda pid: range(usable))
+    assert local.available_cores() == cores

@@ -9,7 +9,7 @@ WAIT_S = 30.0
 
 
 def visible() -> list[str]:
-    """Values for CUDA_VISIBLE_DEVICES, one per GPU or slice: those already given to this process, or all there are.
+    """Values for CUDA_VISIBLE_DEVICES, one per GPU or slice: those given to this process, or all that are found.
 
     A GPU that is split into MIG slices is represented by its slices; PyTorch reaches a slice only by its UUID.
     """
@@ -18,7 +18,10 @@ def visible() -> list[str]:
         return [device.strip() for device in given.split(",") if device.strip()]
     if shutil.which("nvidia-smi") is None:
         return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=WAIT_S, check=False)
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=WAIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return []
     return parse(listed.stdout)
 
 

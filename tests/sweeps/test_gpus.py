@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from domainbed_sage.sweeps import local
-from domainbed_sage.sweeps.cluster.gpus import parse, visible
+from domainbed_sage.sweeps import gpus, local
+from domainbed_sage.sweeps.gpus import parse, visible
 
 LISTING = """\
 GPU 0: NVIDIA A100-PCIE-40GB (UUID: GPU-aaaa-0)
@@ -43,6 +43,16 @@ def test_nvidia_smi_is_asked(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert visible() == parse(LISTING)
+
+
+def test_nvidia_smi_that_does_not_answer(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr(gpus, "WAIT_S", 0.2)
+    assert visible() == []
 
 
 def test_every_process_has_a_gpu_of_its_own(tmp_path):

@@ -1,0 +1,388 @@
+"""Loader processes: what arrives of them, signals, start methods, and that none is left, whatever happens."""
+
+import ctypes
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import closing, suppress
+from multiprocessing import popen_fork
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import _start, alive, ended, wait_for
+from torch.utils.data import Dataset
+from torch.utils.data._utils.pin_memory import pin_memory
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from domainbed_sage.core import limits
+from domainbed_sage.core.errors import ErrorReport, UserError
+from domainbed_sage.core.plugins import load_plugin
+from domainbed_sage.data import loaders
+from domainbed_sage.data.loaders import loaded
+
+STUCK_S = 1000.0
+
+
+class Items(Dataset[torch.Tensor]):
+    """Item k is a tensor of k, after `happen(k)` has happened."""
+
+    def __init__(self, happen=lambda key: None):
+        self.happen = happen
+
+    def __getitem__(self, key):
+        self.happen(key)
+        return torch.full((3,), key)
+
+
+@pytest.fixture(autouse=True)
+def no_loader_is_left():
+    yield
+    assert multiprocessing.active_children() == []
+
+
+@pytest.fixture
+def started_by():
+    """Set how processes are started."""
+    before = multiprocessing.get_start_method()
+    yield lambda method: multiprocessing.set_start_method(method, force=True)
+    multiprocessing.set_start_method(before, force=True)
+
+
+def values(batches):
+    return [int(item[0]) for item in batches]
+
+
+def children():
+    return [process.pid for process in multiprocessing.active_children()]
+
+
+# What arrives
+
+
+class PickyError(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_items_in_order(num_workers):
+    assert values(loaded(Items(), range(3, 9), num_workers)) == [3, 4, 5, 6, 7, 8]
+    assert values(loaded(Items(), [5, 1, 5], num_workers)) == [5, 1, 5]
+    assert values(loaded(Items(), [], num_workers)) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (UserError("dog.jpg cannot be decoded\nTwo lines.", ["a", "b"]), "UserError"),
+        (KeyError("dog"), "KeyError"),
+        (PickyError("a", "b"), "PickyError"),
+        (OSError(errno.EIO, "Input/output error", "dog.jpg"), "OSError"),
+    ],
+)
+def test_an_error_arrives_as_itself(num_workers, error, kind):
+    def happen(key):
+        if key == 2:
+            raise error
+
+    seen = []
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - which is the question
+        seen.extend(values(loaded(Items(happen), range(9), num_workers)))
+    assert (type(caught.value).__name__, str(caught.value)) == (kind, str(error))
+    assert getattr(caught.value, "mistakes", None) == getattr(error, "mistakes", None)
+    assert getattr(caught.value, "errno", None) == getattr(error, "errno", None)
+    assert num_workers == 0 or "in happen" in caught.value.__notes__[0]
+
+
+def test_an_item_that_cannot_be_sent():
+    class Odd(Items):
+        def __getitem__(self, key):
+            return lambda: key
+
+    with pytest.raises(Exception, match=r"^Can't pickle"):
+        list(loaded(Odd(), range(9), 1))
+
+
+def test_a_full_disk_is_not_shared_memory():
+    """The dataset's own error: it writes to a cache, for instance."""
+
+    def happen(key):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        list(loaded(Items(happen), range(9), 1))
+
+
+def test_pinned_memory():
+    """torch's thread opens a parcel and pins what is in it; reports of errors it leaves alone."""
+
+    class Pinned:
+        def pin_memory(self):
+            return "pinned"
+
+    Pinned.__qualname__, globals()["Pinned"] = "Pinned", Pinned
+
+    class Some(Items):
+        def __getitem__(self, key):
+            return Pinned()
+
+    assert pin_memory(loaders._Packed(Some())[0]) == "pinned"
+    for unpinned in (ErrorReport.of(UserError("m")), loaders._Parcel.of(lambda: None)):
+        assert pin_memory(unpinned) is unpinned
+
+
+def test_the_global_generator_is_not_touched():
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    list(loaded(Items(), range(2), 1))
+    list(loaded(Items(), range(2), 0))
+    assert torch.equal(torch.rand(2), expected)
+
+
+# Limits of the machine
+
+
+def test_a_loader_that_is_killed():
+    def happen(key):
+        if key == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(UserError, match=limits.KILLED.meaning):
+        list(loaded(Items(happen), range(9), 2))
+
+
+def test_shared_memory_that_is_full(monkeypatch):
+    words = "unable to allocate shared memory(shm) for file </torch_7>: No space left on device (28)"
+
+    def full(storage):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    with pytest.raises(UserError, match=rf"{limits.SHARED_MEMORY.meaning} \({words[:20]}"):
+        list(loaded(Items(), range(9), 1))
+
+
+def test_a_long_path_of_temporary_files(tmp_path):
+    long = tmp_path / ("scratch" * 15)
+    long.mkdir()
+    messages = multiprocessing.get_context("forkserver").Queue()
+    assert ended(_start(_with_temporary_files_in, str(long), messages), 120) == 0
+    assert messages.get(timeout=60).startswith(f"{limits.TEMPORARY.meaning} (AF_UNIX path too long")
+
+
+def _with_temporary_files_in(folder, messages):
+    tempfile.tempdir = folder
+    multiprocessing.current_process()._config.pop("tempdir", None)  # the test's own, if it has one
+    try:
+        list(loaded(Items(), range(9), 1))
+    except UserError as error:
+        messages.put(str(error))
+
+
+def items_with(open_files):
+    """How many items arrive, and are kept, if so many more files may be opened; and the message, if not all do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held, message = [], ""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + open_files, hard))
+    try:
+        with closing(loaded(Items(), range(60), 2)) as batches:
+            held.extend(batches)
+    except UserError as error:
+        message = str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return len(held), message
+
+
+def test_too_few_open_files():
+    """Whatever it is that finds no place: pipes, processes, the tensors that come."""
+    for open_files in (*range(1, 25, 2), 40, 60):
+        arrived, message = items_with(open_files)
+        assert arrived < 60
+        assert message.startswith(limits.OPEN_FILES.meaning)
+        assert children() == []
+    assert items_with(150) == (60, "")
+
+
+def test_not_all_processes_can_be_started(monkeypatch):
+    launch, number = popen_fork.Popen._launch, iter(range(9))
+
+    def refuse(self, process):
+        if next(number) == 1:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        launch(self, process)
+
+    monkeypatch.setattr(popen_fork.Popen, "_launch", refuse)
+    with pytest.raises(UserError, match=limits.PROCESSES.meaning):
+        list(loaded(Items(), range(9), 2))
+
+
+# The end
+
+
+@pytest.mark.parametrize("items", [0, 1, 5])
+def test_closing_ends_them(items):
+    with closing(loaded(Items(), range(100), 2)) as batches:
+        for _ in range(items):
+            next(batches)
+        assert len(children()) == (2 if items else 0)
+    assert children() == []
+
+
+def test_closing_kills_those_that_do_not_listen(monkeypatch):
+    monkeypatch.setattr(loaders, "PATIENCE_S", 0.5)
+    with closing(loaded(Items(_stuck), range(100), 2)) as batches:
+        next(batches)
+        time.sleep(1)
+    assert children() == []
+
+
+def test_closing_waits_for_no_lock(monkeypatch):
+    """A loader that is killed may hold the lock of an event that torch then waits for."""
+    monkeypatch.setattr(loaders, "PATIENCE_S", 0.2)
+    with closing(loaded(Items(), range(100), 2)) as batches:
+        next(batches)
+        monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_shutdown_workers", lambda self: time.sleep(STUCK_S))
+    monkeypatch.undo()
+    assert children() == []
+
+
+def _leave_open(pids):
+    """End with an error while the loaders work and nobody closes their generator."""
+    global open_batches
+    open_batches = loaded(Items(), range(10**9), 2)
+    next(open_batches)
+    pids.put(children())
+    raise SystemExit(3)
+
+
+def _wait_with(method, happen, pids):
+    multiprocessing.set_start_method(method, force=True)
+    batches = loaded(Items(happen), range(10**9), 2)
+    next(batches)
+    pids.put(children())
+    time.sleep(STUCK_S)
+
+
+def _nothing(key):
+    pass
+
+
+def _stuck(key):
+    if key > 0:
+        time.sleep(0.5)  # until item 0 has been sent
+        ctypes.PyDLL(None).sleep(int(STUCK_S))  # no other thread of this process gets a word in
+
+
+def test_a_process_ends_whose_loaders_live():
+    pids = multiprocessing.get_context("forkserver").Queue()
+    assert ended(_start(_leave_open, pids), 120) == 3
+    loader_pids = pids.get(timeout=60)
+    assert len(loader_pids) == 2
+    assert not any(map(alive, loader_pids))
+
+
+@pytest.mark.parametrize(("method", "happen"), [("fork", _nothing), ("fork", _stuck), ("forkserver", _nothing)])
+def test_loaders_end_with_their_run(method, happen):
+    """The run is killed: loaders that fill a pipe nobody reads, or that are stuck, or are no children of it."""
+    pids = multiprocessing.get_context("forkserver").Queue()
+    process = _start(_wait_with, method, happen, pids)
+    loader_pids = pids.get(timeout=120)
+    assert len(loader_pids) == 2
+    assert all(map(alive, loader_pids))
+    process.kill()
+    assert ended(process) == -signal.SIGKILL
+    wait_for(lambda: not any(map(alive, loader_pids)))
+
+
+# Signals
+
+
+@pytest.mark.parametrize("signum", sorted(loaders.DEAF_TO))
+def test_signals_for_the_run_end_no_loader(monkeypatch, signum):
+    """From its first moment to its last, and if it is not the run that sends them."""
+    set_up = loaders._set_up
+
+    def slowly(worker):
+        time.sleep(0.5)
+        set_up(worker)
+
+    monkeypatch.setattr(loaders, "_set_up", slowly)
+    others = multiprocessing.get_context("fork")
+    known = _children_of(os.getpid())
+    with closing(loaded(Items(lambda key: time.sleep(0.02)), range(30), 2)) as batches:
+        killer = others.Process(target=_signal_new_children, args=(os.getpid(), known, signum))
+        killer.start()
+        assert values(batches) == list(range(30))
+        killer.join()
+    assert killer.exitcode == 0
+
+
+def _children_of(pid):
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def _signal_new_children(parent, known, signum):
+    """Send a signal to the loaders of a process again and again, until there are none."""
+    sent, give_up = 0, time.monotonic() + 60
+    while time.monotonic() < give_up:
+        new = _children_of(parent) - known - {os.getpid()}
+        for pid in new:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+                sent += 1
+        if sent and not new:
+            return
+        time.sleep(0.05)
+    raise SystemExit(1)
+
+
+def test_the_run_can_end_its_loaders():
+    """As multiprocessing does at the end of a process; torch takes an end with status 0 for no failure."""
+    with closing(loaded(Items(lambda key: time.sleep(0.01)), range(10**6), 2)) as batches:
+        next(batches)
+        processes = multiprocessing.active_children()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0, 0]
+
+
+# Processes that are not forks
+
+PLUGIN = """
+from torch.utils.data import Dataset
+import torch
+
+class Error(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+class Squares(Dataset):
+    def __getitem__(self, key):
+        if key == 7:
+            raise Error("a", "b")
+        return torch.full((3,), key ** 2)
+"""
+
+
+@pytest.mark.usefixtures("forget_plugins")
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_other_ways_to_start_processes(started_by, tmp_path, method):
+    """A dataset of a plugin, which the loader process has not loaded."""
+    (tmp_path / "squares.py").write_text(PLUGIN)
+    load_plugin(tmp_path / "squares.py")
+    dataset = sys.modules["domainbed_sage_plugin_squares"].Squares()
+    started_by(method)
+    assert values(loaded(dataset, range(3), 1)) == [0, 1, 4]
