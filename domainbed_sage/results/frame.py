@@ -151,12 +151,14 @@ def _environments(
     pairs = rows[["run", "env", "held_out"]].assign(name=frame["environment"].astype(object).to_numpy())
     by_run = pairs.drop_duplicates().sort_values(["run", "env"]).groupby("run")
     envs, names, held_out = (by_run[column].agg(list) for column in ("env", "name", "held_out"))
-    for run, n_envs, found in zip(heads["run"], heads["n_envs"], envs, strict=True):
+    for run, n_envs, found, flags in zip(heads["run"], heads["n_envs"], envs, held_out, strict=True):
         if found != list(range(n_envs)):
             raise UserError(
                 f"Run {run} has {n_envs} environments, but the frame has its rows of environments {found}. "
                 "Filter by whole runs or by steps; a table needs all environments."
             )
+        if not any(flags):
+            raise UserError(f"Run {run} holds out no environment: column held_out is False in all of its rows.")
     test_envs = [tuple(env for env, held in enumerate(flags) if held) for flags in held_out]
     return [tuple(map(str, own)) for own in names], test_envs
 

@@ -22,8 +22,7 @@ def cells(strings: pd.DataFrame, bold: pd.DataFrame | None = None) -> str:
         texts = texts.where(~bold.to_numpy(bool), "<b>" + texts + "</b>")
     texts.index, texts.columns = (axis.map(lambda name: escape(str(name))) for axis in (texts.index, texts.columns))
     texts.insert(0, escape(str(strings.index.name)), texts.index, allow_duplicates=True)
-    with pd.option_context("display.max_colwidth", None):  # which would cut long texts, and marks within them
-        return texts.to_html(escape=False, index=False, border=0)
+    return texts.to_html(escape=False, index=False, border=0)
 
 
 def sentences(lines: Sequence[str]) -> str:

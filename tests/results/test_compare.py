@@ -211,6 +211,15 @@ def test_equal_differences_have_no_error(tmp_path):
     ]
 
 
+def test_a_tie_is_one_in_spite_of_rounding(tmp_path):
+    """The same three accuracies in another order: their differences, in percent, average to 1.2e-15."""
+    for trial, (ours, theirs) in enumerate(((0.2, 0.29), (0.29, 0.62), (0.62, 0.2))):
+        sweep_folder.write_flat(tmp_path, [theirs, 0.5], trial=trial)
+        sweep_folder.write_flat(tmp_path, [ours, 0.4], trial=trial, algorithm="SAGE")
+    row = dg.compare(tmp_path).frame.loc["SAGE"]
+    assert (row["wins"], row["ties"], row["losses"]) == (0, 1, 1)
+
+
 def test_nothing_in_common(tmp_path):
     sweep_folder.write_flat(tmp_path, [0.5, 0.6], trial=0)
     sweep_folder.write_flat(tmp_path, [0.5, 0.6], trial=1, algorithm="SAGE")
@@ -268,6 +277,7 @@ def test_printed_forms(folder, tmp_path):
     assert " ".join(lines[1].split()) == "SAM +0.16 [+0.14, +0.19] p < 0.001 [-0.48, +0.81] p = 0.514 66 12/0/10"
     assert "p adjusted for 2 methods (Holm)" in comparison.caption
     assert max(map(len, lines)) <= 88
+    assert "<td>[+0.14, +0.19] p &lt; 0.001</td>" in comparison._repr_html_()
     name = "<b>&"
     sweep_folder.write_flat(tmp_path, [0.5, 0.6], algorithm=name)
     sweep_folder.write_flat(tmp_path, [0.5, 0.7], algorithm="<i>")
