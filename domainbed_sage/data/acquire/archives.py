@@ -186,12 +186,13 @@ def _open_tar(stream: _TarStream, path: Path, *, known: bool) -> tarfile.TarFile
 
 def _zip_members(path: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
+        for info in archive.infolist():  # all, before the first is unpacked
             if info.volume:
                 raise _unsupported(path, "it is the last part of an archive in several parts")
             if info.compress_type not in ZIP_METHODS:
                 method = "Deflate64" if info.compress_type == DEFLATE64 else f"method {info.compress_type}"
                 raise _unsupported(path, f"its members are compressed with {method}, which Python does not know")
+        for info in archive.infolist():
             mode = info.external_attr >> 16
             kind = "encrypted" if info.flag_bits & 1 else ""
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
