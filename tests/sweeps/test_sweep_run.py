@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same, command, ended, on_cpu, run, wait_for
+from helpers import assert_same, command, ended, on_cpu, run, small_config, wait_for
 
 from domainbed_sage.cli import main
 from domainbed_sage.core.errors import UserError
@@ -215,3 +215,17 @@ def test_workers_that_always_die(write_sweep, tmp_path, monkeypatch):
     assert attempts == [4] * local.FRUITLESS_ATTEMPTS
     assert set(outcome.failed) == {config.folder_name for config in runs}
     assert all("killed" in reason and "out of memory" in reason for reason in outcome.failed.values())
+
+
+@pytest.mark.parametrize("note", ['{"step": "x", "steps": 3}', '{"steps": 3}', "[]", "{", '{"step": 1, "steps": 3}'])
+def test_a_damaged_note_of_an_active_run(tmp_path, monkeypatch, note):
+    """Only the last one says how far the run is."""
+    config = small_config()
+    (tmp_path / config.folder_name).mkdir()
+    (tmp_path / config.folder_name / "progress.json").write_text(note)
+    overview = local.Overview(tmp_path, total=1, done=0, rows=1)
+    for bar in (overview.total, *overview.rows):
+        monkeypatch.setattr(bar, "disable", False)
+        monkeypatch.setattr(bar, "refresh", lambda *_, **__: None)
+    overview.look([config])
+    assert overview.rows[0].total == (3 if note == '{"step": 1, "steps": 3}' else 1)
