@@ -8,6 +8,8 @@ import pytest
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.core import plugins
 from domainbed_sage.data.specs import datasets
+from domainbed_sage.models import models
+from domainbed_sage.training.callbacks import callbacks
 
 pytest.register_assert_rewrite("helpers")
 
@@ -23,12 +25,13 @@ def no_process_is_left():
 @pytest.fixture
 def forget_plugins():
     """What a test loads is unknown again afterwards."""
-    registries = (algorithms._things, datasets._things, plugins._loaded)
-    known = [dict(registry) for registry in registries]
+    kept = [algorithms._things, datasets._things, models._things, callbacks._things, plugins._loaded, sys.modules]
+    before, path = [dict(things) for things in kept], list(sys.path)
     yield
-    for registry, before in zip(registries, known, strict=True):
-        registry.clear()
-        registry.update(before)
+    sys.path[:] = path
+    for things, then in zip(kept, before, strict=True):
+        for name in things.keys() - then.keys():
+            del things[name]
 
 
 @pytest.fixture

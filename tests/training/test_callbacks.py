@@ -4,12 +4,15 @@ import importlib.util
 import logging
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from helpers import assert_same, records, run, small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils import tensorboard
+from torch.utils.tensorboard import SummaryWriter
 
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.training.callbacks import Callback, callbacks, curves
@@ -70,6 +73,71 @@ def test_a_failing_callback_costs_a_warning(tmp_path, register, caplog):
     assert "the service is down" in (folder / "err.txt").read_text()
     (folder / "err.txt").write_text("")
     assert_same(folder, alone)
+
+
+@pytest.mark.parametrize("when", ["__init__", "on_start"])
+def test_a_callback_that_does_not_begin_is_told_nothing_more(tmp_path, register, caplog, when):
+    def refuse(*_):
+        raise ConnectionError("the service is down")
+
+    told = []
+    methods = {
+        when: refuse,
+        "on_record": lambda *_: told.append("record"),
+        "on_end": lambda *_, **__: told.append("end"),
+    }
+    register("broken", type("Broken", (Callback,), methods))
+    register("whole", type("Whole", (Callback,), {name: methods[name] for name in ("on_record", "on_end")}))
+    run(small_config(steps=1), tmp_path / "run", callbacks=("broken", "whole"))
+    assert told == ["record", "end"]
+    assert caplog.text.count("Callback broken failed: ConnectionError: the service is down. The run goes on.") == 1
+
+
+def test_a_callback_that_fails_at_the_end(tmp_path, register, caplog):
+    class Broken(Callback):
+        def on_end(self, *, finished):
+            raise ConnectionError("the service is down")
+
+    register("broken", Broken)
+    run(small_config(steps=1), tmp_path / "run", callbacks=("broken",))
+    assert "Callback broken failed" in caplog.text
+    assert (tmp_path / "run" / "done").exists()
+
+
+def test_a_callback_changes_no_record(tmp_path, register):
+    told = []
+
+    class Changes(Callback):
+        def on_record(self, record):
+            record.clear()
+
+    class Notes(Callback):
+        def on_record(self, record):
+            told.append(record["step"])
+
+    register("changes", Changes)
+    register("notes", Notes)
+    folder = run(small_config(steps=1), tmp_path / "run", callbacks=("changes", "notes"))
+    assert told == [0]
+    assert [line["step"] for line in records(folder)] == [0]
+
+
+@pytest.mark.parametrize("purged", [True, False])
+def test_points_of_a_start_that_was_killed_are_hidden(tmp_path, register, monkeypatch, purged):
+    """It had told of step 3, and its checkpoint was that of step 1: the next start tells of step 3 again."""
+    board = callbacks["tensorboard"]
+    if not purged:
+        writer = SummaryWriter
+        monkeypatch.setattr(tensorboard, "SummaryWriter", lambda path, purge_step: writer(path))
+    for first, loss in ((0, 2.0), (1, 1.0)):
+        listener = board()
+        listener.on_start(small_config(), tmp_path, first)
+        for step in (0, 3)[first > 0 :]:
+            listener.on_record({"step": step, "loss": loss})
+        listener.on_end(finished=False)
+        time.sleep(0.01)
+    expected = [(0, 2.0), (3, 1.0)] if purged else [(0, 2.0), (3, 2.0), (3, 1.0)]
+    assert points(tmp_path)["loss"] == [(step, pytest.approx(value)) for step, value in expected]
 
 
 def test_unknown_callback(tmp_path):

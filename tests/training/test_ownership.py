@@ -13,6 +13,7 @@ from helpers import assert_same, ended, on_cpu, records, run, small_config, star
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.training import ownership, train
 from domainbed_sage.training.ownership import Fenced, Owner, owned
+from domainbed_sage.training.run_folder import RunFolder
 
 FIRST = Owner(1, "node1", "77_3", 0)
 SECOND = Owner(2, "node2", "77_3", 1)
@@ -130,6 +131,97 @@ def test_file_system_without_locks(tmp_path, monkeypatch, caplog):
     with owned(tmp_path / "lock", FIRST) as mine:
         mine.check()
     assert "this file system has no locks (No locks available)" in caplog.text
+
+
+def test_a_lock_file_that_was_exchanged_while_we_came(tmp_path, monkeypatch):
+    """We locked a file that is no longer there: whoever looks at the path would find it free."""
+    path, real = tmp_path / "lock", ownership._try_lock
+    exchanged = []
+
+    def slowly(file, *kind):
+        if not exchanged:
+            exchanged.append(path.unlink())
+            path.touch()
+        return real(file, *kind)
+
+    monkeypatch.setattr(ownership, "_try_lock", slowly)
+    with owned(path, FIRST) as mine:
+        mine.check()
+        assert ownership.is_held(path)
+
+
+def test_a_child_does_not_keep_the_lock(tmp_path):
+    """A loader process lives on for some seconds after its parent was killed."""
+    (until, parent), (born, child) = os.pipe(), os.pipe()
+    with owned(tmp_path / "lock", FIRST):
+        pid = os.fork()
+        if not pid:
+            os.close(parent)
+            os.write(child, b"1")
+            os.read(until, 1)  # until the parent closes its end
+            os._exit(0)
+        os.read(born, 1)
+    try:
+        assert not ownership.is_held(tmp_path / "lock")
+    finally:
+        os.close(parent)
+        os.waitpid(pid, 0)
+        for end in (until, born, child):
+            os.close(end)
+
+
+# Every write looks first, each for itself
+
+
+@pytest.fixture
+def ghost(tmp_path):
+    """A folder with records and a checkpoint, whose owner has been succeeded."""
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        folder.append({"step": 0})
+        folder.save({"step": 1})
+        (folder.path / "lock").write_bytes(SECOND.line())
+        yield folder
+
+
+def fail_in(folder):
+    with folder.logs():
+        raise ZeroDivisionError
+
+
+LOOKS = {
+    "append": lambda folder: folder.append({"step": 1}),
+    "save": lambda folder: folder.save({"step": 2}),
+    "finish with weights": lambda folder: folder.finish({"w": 1}),
+    "finish without": lambda folder: folder.finish(None),
+    "progress": lambda folder: folder.progress({"step": 1}),
+    "set aside": lambda folder: folder._set_aside(folder.checkpoint, "is damaged"),
+    "cut": lambda folder: folder._cut_records(0),
+    "restore": lambda folder: folder.restore(),
+    "fail": fail_in,
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_ghost_writes_nothing(ghost, name):
+    before = {path.name: path.read_bytes() for path in ghost.path.iterdir()}
+    with pytest.raises(Fenced, match=r"belongs to process 2 on node2"):
+        LOOKS[name](ghost)
+    logs = {"out.txt": b"", "err.txt": b""} if name == "fail" else {}
+    assert {path.name: path.read_bytes() for path in ghost.path.iterdir()} == before | logs
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_an_owner_does(ghost, name):
+    """Otherwise the test above could not fail."""
+    (ghost.path / "lock").write_bytes(ghost._ownership.me.line())
+    before = {path.name: path.read_bytes() for path in ghost.path.iterdir()}
+    if name == "fail":
+        with pytest.raises(ZeroDivisionError):
+            LOOKS[name](ghost)
+    else:
+        LOOKS[name](ghost)
+    assert ({path.name: path.read_bytes() for path in ghost.path.iterdir()} == before) == (name == "restore")
 
 
 # Real training processes

@@ -1,6 +1,7 @@
 """A run that is stopped or killed, at whatever moment, ends with the bits of one that was left in peace."""
 
 import random
+import shutil
 import signal
 import threading
 
@@ -8,8 +9,8 @@ import pytest
 import torch
 from helpers import HPARAMS, STEPS, assert_same, ended, on_cpu, records, run, small_config, start, weights
 
-from domainbed_sage.core.errors import Stopped
-from domainbed_sage.training import train
+from domainbed_sage.core.errors import Stopped, UserError
+from domainbed_sage.training import checkpoint, train
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,30 @@ def test_killed_at_random_moments_until_it_ends(tmp_path, num_workers):
     assert kills > 3
     assert_same(tmp_path / "killed", run(config, tmp_path / "undisturbed"))
     assert None in {line["env0_in_acc"] for line in records(tmp_path / "killed")}  # the best so far counted
+
+
+def test_the_guard_measures_once_in_a_run(undisturbed, tmp_path, monkeypatch):
+    """Measured anew at other weights, a run near the limit would finish whole, and die where it was interrupted."""
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped, match="after step 0"):
+        run(small_config("SAGE"), tmp_path / "run", stop=stop)
+    path = tmp_path / "run" / "checkpoint.pt"
+    state = checkpoint.read(path)
+    assert 0.9 < state["algorithm"]["survival"] <= 1
+    old = shutil.copytree(tmp_path / "run", tmp_path / "old")
+    del state["algorithm"]["survival"]
+    torch.save(state, old / "checkpoint.pt")  # as earlier versions wrote it
+
+    def too_low(*_):
+        raise UserError("does not survive")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("domainbed_sage.algorithms.base.check_survival", too_low)
+        assert_same(run(small_config("SAGE"), tmp_path / "run"), undisturbed["SAGE"])
+        with pytest.raises(UserError, match="does not survive"):
+            run(small_config("SAGE"), old)
+    assert_same(run(small_config("SAGE"), old), undisturbed["SAGE"])
 
 
 def test_other_number_of_threads_after_a_restart(undisturbed, tmp_path):

@@ -193,16 +193,30 @@ def test_slurm_that_fails_or_is_silent(monkeypatch, tmp_path):
         slurm.queue(["a"])
 
 
-def test_index_that_is_damaged_or_cannot_be_written(runs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("content", ["{", "[]", "3", "[" * 100_000])
+def test_index_that_is_damaged_or_cannot_be_written(runs, tmp_path, content):
     finish(tmp_path, runs[0])
-    (tmp_path / "index.json").write_text("{")
+    (tmp_path / "index.json").write_text(content)
     assert states(runs[:1], tmp_path) == ["done"]
     assert set(json.loads((tmp_path / "index.json").read_text())) == {runs[0].folder_name}
 
 
-def test_damaged_ledger_says_what_to_do(runs, tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "3",
+        "[" * 100_000,
+        '{"tasks": 3, "ids": [], "when": 1, "name": "a"}',
+        '{"tasks": [], "ids": [], "when": "x", "name": "a"}',
+        '{"tasks": [], "ids": [], "when": 1}',
+        '{"tasks": [], "ids": [], "when": 1, "name": "a", "other": 1}',
+    ],
+)
+def test_damaged_ledger_says_what_to_do(runs, tmp_path, content):
     submit(tmp_path, runs, [[runs[0]]])
-    (tmp_path / "jobs" / "array" / "array.json").write_text("{")
+    (tmp_path / "jobs" / "array" / "array.json").write_text(content)
     with pytest.raises(UserError, match=r"is damaged .* Look for jobs named array in squeue, cancel them, and remove"):
         survey(runs, tmp_path)
 
@@ -312,3 +326,21 @@ def test_json_is_complete(runs, tmp_path, capsys):
     facts = json.loads(status.as_json(survey(runs, tmp_path)))
     assert facts["counts"] == {"done": 1, "running": 0, "queued": 0, "failed": 0, "missing": 7}
     assert {run["name"] for run in facts["runs"]} == {run.folder_name for run in runs}
+
+
+@pytest.mark.parametrize(
+    "note", ['{"step": "x", "steps": null, "seconds_per_step": [1]}', '{"seconds_per_step": NaN}', "[3]", "9" * 5000]
+)
+def test_a_note_of_nonsense_does_no_harm(runs, tmp_path, queue, note):
+    submit(tmp_path, runs, [[runs[0]]])
+    queue[0]["7_0"] = QueuedJob("7_0", "RUNNING", "array", "node1")
+    (begin(tmp_path, runs[0]) / "progress.json").write_text(note)
+    found = survey(runs, tmp_path)
+    assert found.runs[0].state == "running"
+    assert "hours left" not in render("s", tmp_path, found, runs)
+
+
+def test_done_is_a_file(runs, tmp_path):
+    (begin(tmp_path, runs[0]) / "done").mkdir()
+    with pytest.raises(UserError, match=r"done should be a file\. Found a folder\. Move it away"):
+        survey(runs, tmp_path)
