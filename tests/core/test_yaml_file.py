@@ -85,13 +85,13 @@ def test_nothing_in_it(tmp_path, content):
 
 
 def test_aliases_and_merge_keys(tmp_path):
-    text = "a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, y: 3}\nd: {y: 4, <<: [{y: 5, z: 5}, *a]}\ne: {'<<': 6}\n"
+    text = "a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, y: 3}\nd: {y: 4, <<: [{x: 9, y: 5, z: 5}, *a]}\ne: {'<<': 6}\n"
     found = read(tmp_path, text)
     assert found.values() == {
         "a": {"x": 1, "y": 2},
         "b": {"x": 1, "y": 2},
         "c": {"x": 1, "y": 3},
-        "d": {"x": 1, "y": 4, "z": 5},
+        "d": {"x": 9, "y": 4, "z": 5},
         "e": {"<<": 6},
     }
     assert found.find(["c", "x"]).line == 1
