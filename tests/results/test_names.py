@@ -49,6 +49,16 @@ def test_labels_of_latex():
     assert made[0].startswith("100-x-")
 
 
+@pytest.mark.parametrize("name", [*CASES, "a\\|b", "\\", "`|`", "&lt;", "<script>x</script>", "~~x~~", "1. x", "x #"])
+def test_a_reader_of_markdown_gets_the_name_back(name):
+    markdown_it = pytest.importorskip("markdown_it")
+    text = f"## {escape.markdown(name)}\n\n| {escape.markdown(name)} |\n|---|\n| {escape.markdown(name)} |\n"
+    parser = markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    found = [token.children for token in parser.parse(text) if token.type == "inline"]
+    assert ["".join(part.content for part in parts) for parts in found] == [escape.printable(name)] * 3
+    assert {part.type for parts in found for part in parts} <= {"text", "text_special"}
+
+
 @pytest.fixture(params=[name for name in CASES if "\ud800" not in name], ids=ascii)
 def named(request, tmp_path):
     """A name, and a table in which the dataset, an algorithm and an environment have it."""
