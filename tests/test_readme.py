@@ -30,8 +30,9 @@ def example(tmp_path, monkeypatch):
 def test_own_algorithm(example, capsys):
     for words in example:
         assert main(words) == 0, words
-    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "+/-" in line]
-    assert set(rows) == {"ERM", "SAGE", "VREx"}
+    printed = capsys.readouterr().out
+    rows = [line.split()[0] for line in printed[printed.index("-------- Dataset") :].splitlines()[2:5]]
+    assert rows == ["ERM", "SAGE", "VREx"]
     assert {path.suffix for path in Path("results/vrex").glob("table.*")} == {".md", ".tex", ".csv"}
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.core.resources import shipped
-from domainbed_sage.results import render
+from domainbed_sage.results import escape, render
 from domainbed_sage.results.selection import Method
 from domainbed_sage.results.tables import AVERAGE, Cell, Table, average
 
@@ -123,7 +123,7 @@ def markdown(comparison: Comparison) -> str:
 def latex(comparison: Comparison) -> str:
     """A booktabs table, with the notes below as paragraphs."""
     body = render.latex_grid(comparison.strings("±", "–"), _caption(comparison), f"tab:paper:{comparison.method.name}")
-    notes = [render.escape_latex(note) for note in comparison.notes]
+    notes = [escape.latex(note) for note in comparison.notes]
     return render.PREAMBLE + "\n\n".join([body, *notes]) + "\n"
 
 
@@ -143,7 +143,7 @@ def csv(comparison: Comparison) -> str:
             recomputed = comparison.printed.loc[algorithm, "recomputed"] if column == AVERAGE else math.nan
             measured = (cell.mean, cell.err, cell.trials, cell.expected)
             rows.append((algorithm, column, *measured, printed, recomputed, cell.mean - printed))
-    return pd.DataFrame(rows, columns=list(_CSV)).to_csv(index=False, lineterminator="\n")
+    return render.csv_text(pd.DataFrame(rows, columns=list(_CSV)))
 
 
 def write_all(comparison: Comparison, folder: Path, *, stem: str = "paper") -> list[Path]:

@@ -1,6 +1,8 @@
 """Pictures of results, as PNG: dots with error bars for a table, and training curves."""
 
 import io
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.results.escape import printable
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.tables import AVERAGE, Cell, Grid, Table
 
@@ -15,12 +18,17 @@ if TYPE_CHECKING:  # imported where a picture is drawn: that takes as long as ev
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
+
+LONGEST = 32  # characters of a name
 _DOT, _BEST, _FAINT, _INK = "#33658a", "#c8553d", "#8a8a8a", "#333333"
 _COLOURS = (_DOT, _BEST, "#4f9d69", "#8d6a9f", "#d99a2b", "#3d3d3d", "#5fb3c4", "#b5656b", "#8a8a3c", "#999999")
 _MARKS = ("", "o", "^", "s")
 _LINES = {"held-out environment": "-", "sources, validation": "--"}
+_ASIAN = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # a $ in a name is a $
+    "text.usetex": False,
     "font.size": 8.0,
     "axes.edgecolor": "#bbbbbb",
     "axes.linewidth": 0.6,
@@ -40,6 +48,14 @@ _STYLE: Any = {
 }
 
 
+def _style() -> Any:
+    """Settings of all pictures, with a font for Asian names where this machine has one."""
+    from matplotlib import font_manager
+
+    fonts = font_manager.get_font_names()
+    return {**_STYLE, "font.family": ["DejaVu Sans", *(name for name in _ASIAN if name in fonts)]}
+
+
 def dots(table: Table, chance: Mapping[str, float] | None = None) -> bytes:
     """One row of panels per grid, one panel per column, one line per algorithm; PNG.
 
@@ -53,7 +69,7 @@ def dots(table: Table, chance: Mapping[str, float] | None = None) -> bytes:
     grids = (*table.grids, table.averages) if len(table.grids) > 1 else table.grids
     columns = max(grid.cells.shape[1] for grid in grids)
     height = 0.95 + 0.3 * len(table.averages.cells)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(1.2 + 1.75 * columns, 0.8 + height * len(grids)))
         figure.set_layout_engine("constrained", h_pad=0.08, w_pad=0.06)
         panels = figure.subplots(len(grids), columns, squeeze=False)
@@ -64,17 +80,23 @@ def dots(table: Table, chance: Mapping[str, float] | None = None) -> bytes:
                     continue
                 name = str(grid.cells.columns[column])
                 subject = name if grid is table.averages else grid.title
-                _column(panel, name, list(grid.cells.iloc[:, column]), (chance or {}).get(subject))
-            row[0].set_yticks(range(len(grid.cells)), list(grid.cells.index), fontsize=8)
-            row[0].set_title(grid.title, loc="left", fontweight="bold", fontsize=9, pad=16)
+                _column(panel, shortened(name), list(grid.cells.iloc[:, column]), (chance or {}).get(subject))
+            row[0].set_yticks(range(len(grid.cells)), [shortened(name) for name in grid.cells.index], fontsize=8)
+            row[0].set_title(shortened(grid.title), loc="left", fontweight="bold", fontsize=9, pad=16)
         figure.suptitle(f"Accuracy on the held-out environment (%), model selection: {table.method.title}", fontsize=9)
         figure.supxlabel(_key(grids), fontsize=7, color=_FAINT)
         return _png(figure)
 
 
+def shortened(name: str) -> str:
+    """A name as plain text, of a length that leaves room for the picture."""
+    text = printable(name)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[1 - LONGEST // 2 :]}"
+
+
 def _key(grids: Sequence[Grid]) -> str:
     cells: list[Cell] = [cell for grid in grids for cell in grid.cells.to_numpy().ravel()]
-    marks = ["bars: standard error over trials"]
+    marks = ["bars: standard error over trials"] if any(cell.err >= 0 for cell in cells) else []
     if len(grids[0].cells) > 1:
         marks.append("red: best of the column")
     if any(cell.trials < cell.expected and cell.trials for cell in cells):
@@ -153,14 +175,14 @@ def curves(records: Sequence[RunRecord], names: Mapping[str, Sequence[str]]) -> 
     }
     datasets = [name for name in names if (points["dataset"] == name).any()]
     columns = max(len(names[dataset]) for dataset in datasets)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(1.2 + 2.1 * columns, 0.7 + 3.6 * len(datasets) + 0.18 * (len(algorithms) // 6)))
         figure.set_layout_engine("constrained", h_pad=0.06, w_pad=0.05)
         panels = figure.subplots(2 * len(datasets), columns, squeeze=False, sharex="row")
         for at, dataset in enumerate(datasets):
             rows = panels[2 * at : 2 * at + 2]
             _dataset_curves(rows, points[points["dataset"] == dataset], dataset, names[dataset], looks)
-        lines = [Line2D([], [], lw=1.4, ms=3, label=name, **look) for name, look in looks.items()]
+        lines = [Line2D([], [], lw=1.4, ms=3, label=shortened(name), **look) for name, look in looks.items()]
         lines += [Line2D([], [], color=_INK, lw=1.2, ls=style, label=what) for what, style in _LINES.items()]
         figure.legend(handles=lines, loc="outside upper center", ncols=min(len(lines), 6), frameon=False, fontsize=7.5)
         return _png(figure)
@@ -202,13 +224,13 @@ def _dataset_curves(
             for curve, style in _LINES.items():
                 _line(upper, by_step[curve], {**look, "ls": style})
             _line(lower, by_step["loss"], look)
-        upper.set_title(f"held out: {names[env]}", fontsize=8)
+        upper.set_title(f"held out: {shortened(names[env])}", fontsize=8)
         upper.tick_params(labelbottom=False, length=0)
         lower.tick_params(length=0)
         for panel in (upper, lower):
             panel.locator_params(axis="x", nbins=4)
         lower.set_xlabel("step")
-    rows[0][0].set_ylabel(f"{dataset}\naccuracy (%)")
+    rows[0][0].set_ylabel(f"{shortened(dataset)}\naccuracy (%)")
     rows[1][0].set_ylabel("training loss")
 
 
@@ -224,5 +246,12 @@ def _line(panel: "Axes", by_step: Any, look: Mapping[str, Any]) -> None:
 
 def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.filterwarnings("always", "Glyph .* missing from font")
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    glyphs = [warning for warning in said if "Glyph" in str(warning.message)]
+    for other in (warning for warning in said if warning not in glyphs):
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    if glyphs:
+        log.warning("The fonts of this machine lack characters of some names. The pictures show boxes, the tables all.")
     return buffer.getvalue()

@@ -1,37 +1,19 @@
 """Write tables as Markdown, LaTeX, CSV and plain text."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from tabulate import tabulate
 
 from domainbed_sage.core.files import write_atomically
+from domainbed_sage.results import escape
 from domainbed_sage.results.tables import Grid, Table
 
 WIDTH = 80  # columns of a terminal
 PREAMBLE = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}\n"
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "−": "$-$",
-    "→": r"$\to$",
-    **{character: f"\\{character}" for character in "_%&#${}"},
-}
-
-
-def escape_latex(text: str) -> str:
-    """Escape the characters that LaTeX gives a meaning."""
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def escape_markdown(text: str) -> str:
-    """Escape the characters that would end a cell or start emphasis."""
-    return text.replace("|", "\\|").replace("*", "\\*")
 
 
 def best(grid: Grid) -> pd.DataFrame:
@@ -46,38 +28,25 @@ def best(grid: Grid) -> pd.DataFrame:
 
 def markdown_grid(strings: pd.DataFrame, bold: pd.DataFrame | None = None) -> str:
     """A pipe table: first column left-aligned, the others centred."""
-    head = [str(strings.index.name), *strings.columns]
-    lines = [head, [":--", *(":-:" for _ in strings.columns)]]
-    for row, (name, *cells) in enumerate(strings.itertuples()):
-        marks = [bold is not None and bool(bold.iat[row, column]) for column in range(len(cells))]
-        texts = [escape_markdown(cell) for cell in cells]
-        lines.append(
-            [escape_markdown(name), *(f"**{t}**" if mark else t for t, mark in zip(texts, marks, strict=True))]
-        )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    head, *rows = _cells(strings, escape.markdown, "**{}**", bold)
+    return tabulate(rows, head, "pipe", disable_numparse=True, colalign=("left", *("center" for _ in strings.columns)))
 
 
 def latex_grid(strings: pd.DataFrame, caption: str, label: str, bold: pd.DataFrame | None = None) -> str:
     """A complete `table` environment, shrunk to the width of the text where it is wider."""
-    lines = []
-    for row, (name, *cells) in enumerate(strings.itertuples()):
-        marks = [bold is not None and bool(bold.iat[row, column]) for column in range(len(cells))]
-        texts = [escape_latex(cell) for cell in cells]
-        strong = [f"\\textbf{{{t}}}" if mark else t for t, mark in zip(texts, marks, strict=True)]
-        lines.append(" & ".join([escape_latex(name), *strong]) + r" \\")
-    head = " & ".join(escape_latex(name) for name in [str(strings.index.name), *strings.columns])
+    head, *rows = (" & ".join(cells) + r" \\" for cells in _cells(strings, escape.latex, r"\textbf{{{}}}", bold))
     return "\n".join(
         [
             r"\begin{table}[htbp]",
             r"\centering",
-            f"\\caption{{{escape_latex(caption)}}}",
-            f"\\label{{{label}}}",
+            f"\\caption{{{escape.latex(caption)}}}",
+            f"\\label{{{escape.latex_label(label)}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             f"\\begin{{tabular}}{{l{'c' * len(strings.columns)}}}",
             r"\toprule",
-            head + r" \\",
+            head,
             r"\midrule",
-            *lines,
+            *("{}" + row if row.startswith(("[", "*")) else row for row in rows),  # these would belong to the \\ before
             r"\bottomrule",
             r"\end{tabular}}",
             r"\end{table}",
@@ -87,23 +56,32 @@ def latex_grid(strings: pd.DataFrame, caption: str, label: str, bold: pd.DataFra
 
 def text_grid(strings: pd.DataFrame) -> str:
     """Columns aligned with blanks."""
-    rows = [[str(strings.index.name), *strings.columns], *([name, *cells] for name, *cells in strings.itertuples())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return tabulate(_cells(strings, escape.printable), tablefmt="plain", disable_numparse=True)
+
+
+def _cells(
+    strings: pd.DataFrame, escaped: Callable[[str], str], strong: str = "{}", bold: pd.DataFrame | None = None
+) -> Iterator[list[str]]:
+    """The head and the rows as escaped texts; `strong` is the pattern of the bold ones."""
+    yield [escaped(str(name)) for name in (strings.index.name, *strings.columns)]
+    marks = np.zeros(strings.shape, bool) if bold is None else bold.to_numpy()
+    for (name, *cells), marked in zip(strings.itertuples(), marks, strict=True):
+        texts = (strong.format(escaped(t)) if mark else escaped(t) for t, mark in zip(cells, marked, strict=True))
+        yield [escaped(name), *texts]
 
 
 def markdown(table: Table) -> str:
     """All grids under headings, then the footer; best of each column bold."""
     parts = [f"# Model selection: {table.method.title}"]
     for grid in (*table.grids, table.averages):
-        parts += [f"## {grid.title}", markdown_grid(grid.strings("±"), best(grid)), caption(table, grid)]
+        title, below = escape.markdown(grid.title), escape.markdown(caption(table, grid))
+        parts += [f"## {title}", markdown_grid(grid.strings("±"), best(grid)), below]
     return "\n\n".join([*parts, *markdown_list(table.footer)]) + "\n"
 
 
 def markdown_list(sentences: Sequence[str]) -> list[str]:
     """Sentences as one bulleted list; empty when there are none."""
-    lines = [f"- {escape_markdown(sentence)}" for sentence in sentences]
+    lines = [f"- {escape.markdown(sentence)}" for sentence in sentences]
     return ["\n".join(lines)] if lines else []
 
 
@@ -113,13 +91,19 @@ def latex(table: Table) -> str:
         latex_grid(grid.strings("±"), caption(table, grid), f"tab:{table.method.name}:{grid.title}", best(grid))
         for grid in (*table.grids, table.averages)
     ]
-    parts += [escape_latex(sentence) for sentence in table.footer]
+    parts += [escape.latex(sentence) for sentence in table.footer]
     return PREAMBLE + "\n\n".join(parts) + "\n"
 
 
 def csv(table: Table) -> str:
     """One row per selected number, at full precision; accuracies in [0, 1]."""
-    return table.results.to_csv(index=False, lineterminator="\n")
+    return csv_text(table.results)
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV; its texts without control characters."""
+    printed = frame.map(lambda value: escape.printable(value) if isinstance(value, str) else value)
+    return printed.to_csv(index=False, lineterminator="\n")
 
 
 def text(table: Table) -> str:
@@ -130,27 +114,26 @@ def text(table: Table) -> str:
         if max(map(len, body.splitlines())) > WIDTH:
             body = text_grid(grid.strings(short=True))
             body += "\n* trials missing, see below" * ("*" in body)
-        subject = "Averages" if grid is table.averages else f"Dataset: {grid.title}"
+        subject = "Averages" if grid is table.averages else f"Dataset: {escape.printable(grid.title)}"
         parts.append(f"-------- {subject}, model selection method: {table.method.title}\n{body}")
     return "\n\n".join([*parts, *paragraph(table.footer)]) + "\n"
 
 
 def paragraph(sentences: Sequence[str]) -> list[str]:
     """Sentences one below the other, wrapped for a terminal; empty when there are none."""
-    lines = [textwrap.fill(sentence, WIDTH, subsequent_indent="  ") for sentence in sentences]
+    lines = [textwrap.fill(escape.printable(sentence), WIDTH, subsequent_indent="  ") for sentence in sentences]
     return ["\n".join(lines)] if lines else []
 
 
 def caption(table: Table, grid: Grid) -> str:
     """What a grid shows: measure, model selection, trials."""
     what = "Average over the held-out environments" if grid is table.averages else f"{grid.title}, held-out environment"
-    trials = f"trial {grid.trials[0]}" if len(grid.trials) == 1 else f"trials {', '.join(map(str, grid.trials))}"
+    trials = f"mean ± standard error over trials {', '.join(map(str, grid.trials))}"
+    if len(grid.trials) == 1:
+        trials = f"trial {grid.trials[0]} only"
     marks = [cell for cell in grid.cells.to_numpy().ravel() if not cell.complete]
     unknown = " X: results are missing; (n/m): n of m trials." if marks else ""
-    return (
-        f"{what}: accuracy in percent, mean ± standard error over {trials}. "
-        f"Model selection: {table.method.title}.{unknown}"
-    )
+    return f"{what}: accuracy in percent, {trials}. Model selection: {table.method.title}.{unknown}"
 
 
 def write_all(table: Table, folder: Path, *, stem: str = "table") -> list[Path]:

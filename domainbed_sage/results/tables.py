@@ -26,7 +26,8 @@ class Cell:
 
     Attributes:
         mean: NaN where there is no result.
-        err: standard error, population standard deviation / sqrt(trials); NaN for a plain average of other cells.
+        err: standard error, population standard deviation / sqrt(trials); NaN for a plain average of other cells, and
+            for one trial, which says nothing about it.
         trials: number of trials in the mean.
         expected: number of trials that should be in it.
     """
@@ -225,7 +226,7 @@ def _mean(values: Sequence[float], expected: int) -> Cell:
     """Mean and standard error of accuracies in [0, 1], in percent."""
     if not values:
         return Cell(expected=expected)
-    err = 100 * np.std(np.array(values) / np.sqrt(len(values)))
+    err = 100 * np.std(np.array(values) / np.sqrt(len(values))) if len(values) > 1 else math.nan
     return Cell(float(100 * np.mean(values)), float(err), len(values), expected)
 
 
@@ -276,7 +277,7 @@ def _remarks(results: pd.DataFrame, grids: Iterable[Grid]) -> list[str]:
     remarks = []
     cells = [cell for grid in grids for cell in grid.cells.to_numpy().ravel()]
     if any(cell.trials == 1 for cell in cells):
-        remarks.append("A standard error over one trial is printed as 0.0; it was not measured.")
+        remarks.append("A number over one trial has no standard error.")
     searched = results[results["settings"] > 1].groupby("algorithm")["settings"].agg(["min", "max"])
     if len(searched):
         counts = (f"{name} {low if low == high else f'{low}-{high}'}" for name, low, high in searched.itertuples())

@@ -10,6 +10,7 @@ import pytest
 
 from domainbed_sage.core import yaml_file
 from domainbed_sage.core.errors import Mistake, UserError, near, shown
+from domainbed_sage.core.text_file import read_text
 
 
 def read(tmp_path, content, **options):
@@ -85,13 +86,13 @@ def test_nothing_in_it(tmp_path, content):
 
 
 def test_aliases_and_merge_keys(tmp_path):
-    text = "a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, y: 3}\nd: {y: 4, <<: [{y: 5, z: 5}, *a]}\ne: {'<<': 6}\n"
+    text = "a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, y: 3}\nd: {y: 4, <<: [{x: 9, y: 5, z: 5}, *a]}\ne: {'<<': 6}\n"
     found = read(tmp_path, text)
     assert found.values() == {
         "a": {"x": 1, "y": 2},
         "b": {"x": 1, "y": 2},
         "c": {"x": 1, "y": 3},
-        "d": {"x": 1, "y": 4, "z": 5},
+        "d": {"x": 9, "y": 4, "z": 5},
         "e": {"<<": 6},
     }
     assert found.find(["c", "x"]).line == 1
@@ -108,6 +109,11 @@ def test_encodings(tmp_path):
     environ = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-c", program, str(tmp_path / "s.yaml")]
     assert subprocess.check_output(command, env=environ, text=True, timeout=120).strip() == ascii(expected)
+
+
+def test_a_byte_order_mark_is_no_character(tmp_path):
+    (tmp_path / "s.txt").write_bytes(b"\xef\xbb\xbf\xef\xbb\xbfa")
+    assert read_text(tmp_path / "s.txt", "File", 10) == "\ufeffa"
 
 
 def test_a_list_of_names_is_a_mapping(tmp_path):

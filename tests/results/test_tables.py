@@ -61,18 +61,32 @@ def test_hand_computed_numbers(tmp_path):
     assert list(first) == ["PACS", "ERM", 0, "env0", 0, 0.5, 0.5, 0, 0, 1]
 
 
+def test_one_trial_has_no_spread(tmp_path):
+    """Two equal trials have one of zero; a plain average of cells has none, as before."""
+    sweep_folder.write_flat(tmp_path, [0.5, 0.7], trial=3)
+    result = table(tmp_path)
+    assert row(result.grids[0], "ERM") == ["50.0", "70.0", "60.0"]
+    assert row(result.averages, "ERM") == ["60.0", "60.0"]
+    assert "accuracy in percent, trial 3 only." in render.caption(result, result.grids[0])
+    sweep_folder.write_flat(tmp_path, [0.5, 0.7], trial=4)
+    result = table(tmp_path)
+    assert row(result.grids[0], "ERM") == ["50.0 +/- 0.0", "70.0 +/- 0.0", "60.0"]
+    assert row(result.averages, "ERM") == ["60.0 +/- 0.0", "60.0"]
+    assert "mean ± standard error over trials 3, 4." in render.caption(result, result.grids[0])
+
+
 def test_overall_average_is_the_plain_mean_of_datasets(tmp_path):
     sweep_folder.write_flat(tmp_path, [0.5, 0.7], dataset="VLCS")
     sweep_folder.write_flat(tmp_path, [0.2, 0.2, 0.2, 0.6], dataset="PACS")
     result = table(tmp_path)
-    assert row(result.averages, "ERM") == ["30.0 +/- 0.0", "60.0 +/- 0.0", "45.0"]
+    assert row(result.averages, "ERM") == ["30.0", "60.0", "45.0"]
     assert list(result.averages.cells.columns) == ["PACS", "VLCS", "Avg"]
-    assert result.footer == ("A standard error over one trial is printed as 0.0; it was not measured.",)
+    assert result.footer == ("A number over one trial has no standard error.",)
 
 
 def test_missing_is_shown_named_and_never_averaged_over(gappy):
     result = table(gappy)
-    assert row(result.grids[0], "SAGE") == ["55.0 +/- 3.5", "80.0 +/- 0.0 (1/2)", "X", "X"]
+    assert row(result.grids[0], "SAGE") == ["55.0 +/- 3.5", "80.0 (1/2)", "X", "X"]
     assert row(result.averages, "SAGE") == ["X", "X"]
     assert row(result.grids[0], "ERM")[-1] == "61.7"
     assert result.missing == (("PACS", "SAGE", 1, 1), ("PACS", "SAGE", 2, 0), ("PACS", "SAGE", 2, 1))
@@ -82,7 +96,7 @@ def test_missing_is_shown_named_and_never_averaged_over(gappy):
 def test_average_over_complete_trials_is_marked(tmp_path):
     sweep_folder.write_flat(tmp_path, [0.5, 0.6], trial=0)
     sweep_folder.write_flat(tmp_path, [0.5, None], trial=1)
-    assert row(table(tmp_path).averages, "ERM") == ["55.0 +/- 0.0 (1/2)", "X"]
+    assert row(table(tmp_path).averages, "ERM") == ["55.0 (1/2)", "X"]
 
 
 def test_planned_results_set_what_is_expected_and_the_order(tmp_path):
@@ -91,7 +105,7 @@ def test_planned_results_set_what_is_expected_and_the_order(tmp_path):
     result = table(tmp_path, expected=plan)
     assert [grid.title for grid in result.grids] == ["VLCS", "PACS"]
     assert list(result.averages.cells.index) == ["SAGE", "ERM"]
-    assert row(result.grids[0], "ERM") == ["50.0 +/- 0.0 (1/2)", "60.0 +/- 0.0 (1/2)", "X"]
+    assert row(result.grids[0], "ERM") == ["50.0 (1/2)", "60.0 (1/2)", "X"]
     assert list(result.grids[1].cells.columns) == ["A", "C", "P", "S", "Avg"]
     assert len(result.missing) == len(plan) - 2
 
@@ -156,19 +170,27 @@ def test_equals_literal_restatement(tmp_path, method):
         assert row(result.averages, algorithm) == domainbed_selection.averages_row(*rule)
 
 
+def pipe_table(text):
+    """Cells of the first pipe table by the first cell of their row."""
+    lines = [line for line in text.partition("\n## Averages")[0].splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert set("".join(rows[1])) == set(":-")
+    return {name: cells for name, *cells in rows}
+
+
 def test_markdown_bolds_the_best_complete_cells(tmp_path):
     for algorithm, accuracies in {"ERM": [0.5, 0.9], "SAGE": [0.50049, None], "SAM": [0.4, 0.8]}.items():
         sweep_folder.write_flat(tmp_path, accuracies, algorithm=algorithm)
-    text = render.markdown(table(tmp_path))
-    assert "| ERM | **50.0 ± 0.0** | **90.0 ± 0.0** | **70.0** |" in text
-    assert "| SAGE | **50.0 ± 0.0** | X | X |" in text
-    assert "| SAM | 40.0 ± 0.0 | 80.0 ± 0.0 | 60.0 |" in text
+    found = pipe_table(render.markdown(table(tmp_path)))
+    assert found["ERM"] == ["**50.0**", "**90.0**", "**70.0**"]
+    assert found["SAGE"] == ["**50.0**", "X", "X"]
+    assert found["SAM"] == ["40.0", "80.0", "60.0"]
 
 
 def test_incomplete_cell_does_not_compete_for_bold(gappy):
-    text = render.markdown(table(gappy))
-    assert "| SAGE | **55.0 ± 3.5** | 80.0 ± 0.0 (1/2) | X | X |" in text
-    assert "| ERM | 52.0 ± 1.4 | **60.0 ± 0.0** |" in text
+    found = pipe_table(render.markdown(table(gappy)))
+    assert found["SAGE"] == ["**55.0 ± 3.5**", "80.0 (1/2)", "X", "X"]
+    assert found["ERM"][:2] == ["52.0 ± 1.4", "**60.0 ± 0.0**"]
 
 
 def test_latex_is_complete_and_escaped(tmp_path):
@@ -176,10 +198,10 @@ def test_latex_is_complete_and_escaped(tmp_path):
     sweep_folder.write(tmp_path, lines)
     text = render.latex(table(tmp_path))
     assert r"Algorithm & fluent\_hc & noto & Avg \\" in text
-    assert r"A\_1\&B\%\# & 50.0 $\pm$ 0.0 & X & X \\" in text
+    assert r"A\_1\&B\%\# & 50.0 & X & X \\" in text
     for command in (r"\begin{table}", r"\caption{PACS", r"\toprule", r"\midrule", r"\bottomrule", r"\end{table}"):
         assert text.count(command) == (1 if "PACS" in command else 2)
-    assert "mean $\\pm$ standard error over trial 0. Model selection: training-domain validation set." in text
+    assert "accuracy in percent, trial 0 only. Model selection: training-domain validation set." in text
     assert text.isascii()
 
 
@@ -192,9 +214,10 @@ def test_csv_keeps_full_precision(tmp_path):
 
 
 def test_text_fits_a_terminal_and_keeps_domainbeds_values(tmp_path):
-    for trial in (0, 1):
+    for trial in (0, 1, 2):
         sweep_folder.write_flat(tmp_path, [0.5, 0.6, 0.7, 0.8], trial=trial)
-    sweep_folder.write_flat(tmp_path, [0.5, 0.6, 0.7, 0.8], algorithm="LongName")
+    for trial in (0, 1):
+        sweep_folder.write_flat(tmp_path, [0.5, 0.6, 0.7, 0.8], algorithm="LongName", trial=trial)
     text = render.text(table(tmp_path))
     assert max(map(len, text.splitlines())) <= 80
     assert "-------- Dataset: PACS, model selection method: training-domain validation set" in text

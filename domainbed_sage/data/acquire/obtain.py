@@ -120,9 +120,14 @@ def staging(spec: DatasetSpec, data_dir: Path) -> Iterator[Path]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(
                 f"{spec.name} is being fetched to {data_dir} by another process. Wait for its end."
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"{data_dir} lies on a file system without locks ({error.strerror}), where two downloads at once could "
+                "spoil each other's work. Choose another --data_dir, and move the dataset there when it is complete."
             ) from None
         try:
             yield folder

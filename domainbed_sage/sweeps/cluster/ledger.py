@@ -7,6 +7,7 @@ an entry whose jobs can be found by their name.
 import fcntl
 import getpass
 import json
+import logging
 import os
 import re
 import secrets
@@ -22,6 +23,8 @@ from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import explained, write_atomically
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
+
+log = logging.getLogger(__name__)
 
 JOBS = "jobs"
 
@@ -115,7 +118,11 @@ def locked(results: Path) -> Iterator[None]:
         file = (results / "launch.lock").open("w")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("Another launch, retry or cancel is at work in %s. Waiting for its end.", results)
+                fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             raise UserError(
                 f"{results} lies on a file system without locks ({error.strerror}), where two launches at once could "

@@ -1,5 +1,6 @@
 """Getting a dataset: every kind of source, every archive's own folder names, and nothing in place that is not whole."""
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -215,6 +216,15 @@ def test_two_downloads_do_not_meet(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match=r"PACS is being fetched to \S+ by another process. Wait for its end"):
             get(tmp_path, PACS.sources)
+
+
+def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(UserError, match=r"lies on a file system without locks \(No locks available\)"):
+        get(tmp_path, PACS.sources)
 
 
 LAYOUTS = {
