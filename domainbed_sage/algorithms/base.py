@@ -51,10 +51,12 @@ class Algorithm(ABC):
         params: the trainable parameters θ.
         step: number of updates already done; the training loop sets it.
         passes_per_step: forward-backward passes over the minibatch in one update, for planning.
+        repeated: hyperparameter that says how often a step repeats the same passes, if one does; planning counts a few.
     """
 
     name: ClassVar[str] = "algorithm"
     passes_per_step: ClassVar[int] = 1
+    repeated: ClassVar[str | None] = None
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -73,22 +75,6 @@ class Algorithm(ABC):
         """Forward-backward passes over a minibatch in a run of `steps` updates, for planning."""
         del hparams
         return steps * cls.passes_per_step
-
-    @classmethod
-    def other_flops(cls, shapes: Sequence[torch.Size], hparams: Mapping[str, Any]) -> float:
-        """FLOPs of an update beside its passes, in matrix products on parameters of these shapes; for planning."""
-        del shapes, hparams
-        return 0.0
-
-    @classmethod
-    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
-        """When an update may hold the most memory, for planning.
-
-        Each is a pass over this share of the minibatch (0: no pass), and the vectors of the size of the weights that
-        are held beside the weights, the optimiser's state and the pass's own gradient.
-        """
-        del num_domains
-        return [(1.0, 0)]
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of the rows []."""

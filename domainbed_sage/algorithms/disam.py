@@ -1,6 +1,5 @@
 """Domain-inspired sharpness-aware minimisation."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -48,12 +47,6 @@ class DISAM(Algorithm):
     ) -> None:
         super().__init__(problem)
         self.rho, self.lambda_weight, self.sample_weighted = rho, lambda_weight, sample_weighted
-
-    @classmethod
-    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
-        """See `Algorithm.fullest_moments`: θ + ε, in the second pass."""
-        del num_domains
-        return [(1.0, 1)]
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""

@@ -1,6 +1,6 @@
 """Gradient-guided annealing, and its variant by Langevin-like noise (GGA-L)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -41,6 +41,8 @@ class GGA(Algorithm):
     One search step costs `trials` forward and backward passes.
     """
 
+    repeated = "trials"
+
     def __init__(
         self,
         problem: Problem,
@@ -70,11 +72,6 @@ class GGA(Algorithm):
         """See `Algorithm.passes`: every step of the window costs one pass more than its trials."""
         window = max(min(hparams["end"], steps - 1) - hparams["start"] + 1, 0)
         return steps + window * (hparams["trials"] + 1)
-
-    @classmethod
-    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
-        """See `Algorithm.fullest_moments`: a trial's weights, the best, the centre, the domains' gradients."""
-        return [(1 / num_domains, num_domains + 1), (1.0, 0)]
 
     def search(self, batch: DomainBatch) -> Metrics:
         """Move the weights to the best candidate; smallest cosine before and after, and the number of acceptances."""
@@ -138,11 +135,6 @@ class GGAL(Algorithm):
         super().__init__(problem)
         self.gamma = gamma
         self.draw = torch.rand_like if noise == "uniform" else torch.randn_like
-
-    @classmethod
-    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
-        """See `Algorithm.fullest_moments`: the domains' gradients."""
-        return [(1 / num_domains, num_domains - 1)]
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""

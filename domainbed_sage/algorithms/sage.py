@@ -1,8 +1,7 @@
 """Spectral-aware gradient-aligned exploration."""
 
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -12,7 +11,7 @@ from domainbed_sage.algorithms.registry import register
 from domainbed_sage.core.hparams import Power
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import spectral_ascent
-from domainbed_sage.geometry.polar import PolarDtype, PolarMethod, polar_flops
+from domainbed_sage.geometry.polar import PolarDtype, PolarMethod
 from domainbed_sage.geometry.vectors import add_noise_, agreement, norm
 
 
@@ -70,18 +69,6 @@ class SAGE(Algorithm):
             orthogonalize=orthogonalize,
             scale_by_weight=scale_by_weight,
         )
-
-    @classmethod
-    def other_flops(cls, shapes: Sequence[torch.Size], hparams: Mapping[str, Any]) -> float:
-        """See `Algorithm.other_flops`: the polar factors."""
-        if not hparams["orthogonalize"]:
-            return 0.0
-        return sum(polar_flops(s, hparams["ns"], hparams["ns_steps"], hparams["ns_dtype"]) for s in shapes)
-
-    @classmethod
-    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
-        """See `Algorithm.fullest_moments`: the domains' gradients; g, Q and ε; θ + ε in the second pass."""
-        return [(1 / num_domains, num_domains - 1), (0.0, 3), (1.0, 1)]
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""

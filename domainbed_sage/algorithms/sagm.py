@@ -1,6 +1,5 @@
 """Sharpness-aware gradient matching."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -48,12 +47,6 @@ class SAGM(Algorithm):
     ) -> None:
         super().__init__(problem)
         self.rho, self.alpha, self.weight = rho, alpha, 0.5 if halve else 1.0
-
-    @classmethod
-    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
-        """See `Algorithm.fullest_moments`: g and θ + ε, in the second pass."""
-        del num_domains
-        return [(1.0, 2)]
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""

@@ -1,6 +1,5 @@
 """Sharpness-aware minimisation."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -34,12 +33,6 @@ class SAM(Algorithm):
     ) -> None:
         super().__init__(problem)
         self.rho = rho
-
-    @classmethod
-    def fullest_moments(cls, num_domains: int) -> Sequence[tuple[float, int]]:
-        """See `Algorithm.fullest_moments`: θ + ε, in the second pass."""
-        del num_domains
-        return [(1.0, 1)]
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""

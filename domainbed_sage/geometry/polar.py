@@ -30,7 +30,7 @@ def polar_factors(
         same_shape[G.shape, G.dtype].append(i)
     factors = list(matrices)
     for (shape, _), members in same_shape.items():
-        limit = BATCH_ON_CPU if matrices[members[0]].device.type == "cpu" else BATCH_ON_DEVICE
+        limit = BATCH_ON_CPU if matrices[members[0]].untyped_storage().device.type == "cpu" else BATCH_ON_DEVICE
         size = max(limit // max(shape.numel(), 1), 1)
         for chunk in (members[at : at + size] for at in range(0, len(members), size)):
             together = matrices[chunk[0]] if len(chunk) == 1 else torch.stack([matrices[i] for i in chunk])
@@ -160,27 +160,3 @@ def _symmetric_product(A: Tensor, B: Tensor, out: Tensor | None = None) -> Tenso
     for i in range(0, m - block, block):
         out[..., i + block :, i : i + block] = out[..., i : i + block, i + block :].mT
     return out
-
-
-def polar_flops(shape: torch.Size, method: PolarMethod = "quintic", steps: int = 5, dtype: PolarDtype = "full") -> int:
-    """FLOPs of the matrix products that `polar_factor` needs for a parameter of this shape, viewed as [first, rest].
-
-    Per product of an i x j with a j x k matrix 2 i j k, of a symmetric one by blocks 5/8 of it from m = 512 on. With
-    sides m ≤ n and h(n) = 2 m² n: T steps on the matrix cost T (h(n) + s h(n) + s h(m)); on the Gram matrix, from
-    n ≥ 2 m on, h(n) + s h(n) + (4T - 3) s h(m), and a restart h(n) + s h(n) - 3 s h(m) more. The cubic step needs one
-    product s h(m) less. Of the SVD only the product U Vᵀ is counted, h(n).
-    """
-    if len(shape) < 2 or steps == 0:
-        return 0
-    m, n = sorted((shape[0], shape.numel() // shape[0]))
-    if method in ("svd", "svd_rank"):
-        return 2 * m * m * n
-    block = -(-m // BLOCKS)
-    upper = sum(min(block, m - i) * (m - i) for i in range(0, m, block)) / m**2
-    symmetric = upper if m >= BLOCKED_FROM else 1.0
-    long, gram, square = 2 * m * m * n, 2 * m * m * n * symmetric, 2 * m**3 * symmetric
-    squarings = 0 if method == "cubic" else steps
-    if n < GRAM_ASPECT * m:
-        return round(steps * (gram + long) + squarings * square)
-    restarts = len(_restarts(polynomials(method, steps), dtype))  # type: ignore[arg-type]
-    return round((1 + restarts) * (gram + long) + (squarings + 3 * (steps - 1 - restarts)) * square)

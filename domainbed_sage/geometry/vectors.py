@@ -19,25 +19,32 @@ def in_own_memory(vector: Vector, params: Vector) -> Vector:
     is what lies in a parameter's memory. PyTorch 2.9 materializes a missing gradient as a leaf that requires one;
     the tensors returned do not.
     """
-    taken = {p.untyped_storage().data_ptr() for p in params}
+    taken = {p.untyped_storage()._cdata for p in params}
     own = []
     for g, p in zip((t.detach() for t in vector), params, strict=True):
         memory = g.untyped_storage()
-        alone = memory.data_ptr() not in taken and memory.nbytes() == g.nbytes and g.stride() == p.stride()
-        taken.add(memory.data_ptr())
+        alone = memory._cdata not in taken and memory.nbytes() == g.nbytes and g.stride() == p.stride()
+        taken.add(memory._cdata)
         own.append(g if alone else torch.empty_like(p).copy_(g))
     return tuple(own)
 
 
 def dot(a: Vector, b: Vector) -> Tensor:
     """Inner product Σ_j a_j b_j of two vectors, as if both were flat []."""
-    pieces = ((x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True))
-    return torch.stack([torch.dot(s, t) for x, y in pieces for s, t in zip(_short(x), _short(y), strict=True)]).sum()
+    return _dot(_pieces(a), _pieces(b))
 
 
-def _short(x: Tensor) -> Sequence[Tensor]:
-    """Pieces of a flat tensor: on CPU, BLAS adds up a product in its own precision, 3e-5 off over millions of terms."""
-    return x.split(LONGEST_DOT) if x.device.type == "cpu" else (x,)
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    return torch.stack([torch.dot(s, t) for s, t in zip(a, b, strict=True)]).sum()
+
+
+def _pieces(vector: Vector) -> Sequence[Tensor]:
+    """Its tensors, flat; on CPU cut short, because BLAS adds up in its own precision, 3e-5 off over millions of terms.
+
+    Asked is where the numbers lie: fake tensors of the CPU have none, and are taken for a GPU's.
+    """
+    flat = (x.reshape(-1) for x in vector)
+    return [p for x in flat for p in (x.split(LONGEST_DOT) if x.untyped_storage().device.type == "cpu" else (x,))]
 
 
 def norm(a: Vector) -> Tensor:
@@ -85,8 +92,8 @@ def weighted_mean_(vectors: Sequence[Vector], counts: Sequence[int]) -> Vector:
 
 def gram(vectors: Sequence[Vector]) -> Tensor:
     """Inner products ⟨a_i, a_j⟩ of K vectors [K, K]."""
-    K = len(vectors)
-    upper = {(i, j): dot(vectors[i], vectors[j]) for i in range(K) for j in range(i, K)}
+    K, pieces = len(vectors), [_pieces(v) for v in vectors]
+    upper = {(i, j): _dot(pieces[i], pieces[j]) for i in range(K) for j in range(i, K)}
     return torch.stack([torch.stack([upper[min(i, j), max(i, j)] for j in range(K)]) for i in range(K)])
 
 

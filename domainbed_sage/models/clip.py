@@ -152,7 +152,7 @@ def _require(hparams: Mapping[str, Any]) -> Provenance:
     return {"name": hparams["weights"], "sha256": sha256_of(path) if path else None, "activation": used}
 
 
-@register("clip_vit_b16", require=_require, blank={"weights": "none"}, lr=1e-6, batch_size=12)
+@register("clip_vit_b16", require=_require, without_weights={"weights": "none"}, lr=1e-6, batch_size=12)
 def clip_vit_b16(
     classes: Sequence[str],
     *,

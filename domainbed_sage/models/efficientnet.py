@@ -46,7 +46,7 @@ def _require(hparams: Mapping[str, Any]) -> Provenance:
     return {"name": PACKAGE, "sha256": sha256_of(weights_path())}
 
 
-@register("tf_efficientnet_lite0", require=_require, blank={"pretrained": False}, lr=1e-4, batch_size=8)
+@register("tf_efficientnet_lite0", require=_require, without_weights={"pretrained": False}, lr=1e-4, batch_size=8)
 def tf_efficientnet_lite0(
     classes: Sequence[str],
     *,

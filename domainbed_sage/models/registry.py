@@ -33,25 +33,29 @@ class ModelSpec:
         require: given the hyperparameters of a run, makes sure before anything starts that the weights it needs are on
             this machine, and returns where they come from, for the records (``name``, ``sha256``, …). It raises a
             `UserError` with the command that gets a missing file, and it never downloads.
-        blank: hyperparameters that build the same architecture without any weight file.
+        without_weights: hyperparameters that build the same architecture without any weight file.
     """
 
     build: Callable[..., Model]
     recommended: Mapping[str, Any] = field(default_factory=dict)
     require: Require = nothing_required
-    blank: Mapping[str, Any] = field(default_factory=dict)
+    without_weights: Mapping[str, Any] = field(default_factory=dict)
 
 
 models: Registry[ModelSpec] = Registry("model")
 
 
 def register(
-    name: str, *, require: Require = nothing_required, blank: Mapping[str, Any] | None = None, **recommended: Any
+    name: str,
+    *,
+    require: Require = nothing_required,
+    without_weights: Mapping[str, Any] | None = None,
+    **recommended: Any,
 ) -> Callable[[Callable[..., Model]], Callable[..., Model]]:
     """Decorator that enters a builder under `name`; see `ModelSpec` for the rest."""
 
     def enter(build: Callable[..., Model]) -> Callable[..., Model]:
-        models.register(name)(ModelSpec(build, recommended, require, blank or {}))
+        models.register(name)(ModelSpec(build, recommended, require, without_weights or {}))
         return build
 
     return enter

@@ -67,7 +67,7 @@ def _require(hparams: Mapping[str, Any]) -> Provenance:
     return {"name": source[0], "sha256": sha256_of(source[1])} if source else {"name": "none", "sha256": None}
 
 
-@register("timm", require=_require, blank={"pretrained": False, "checkpoint": ""})
+@register("timm", require=_require, without_weights={"pretrained": False, "checkpoint": ""})
 def timm_model(
     classes: Sequence[str],
     *,

@@ -1,50 +1,53 @@
-"""What a training step costs, before it is run: FLOPs and memory by algorithm, model, K and batch.
+"""What a training step costs, before it is run: FLOPs and memory of the algorithm's own `update`, on fake tensors.
 
-With N rows of K domains, P bytes of weights, and a forward and backward pass of f FLOPs per image that needs A(n) bytes
-for n images (activations, and its gradient as far as it is there at the fullest moment):
+Fake tensors have a shape and a size but no values, so a step on them takes neither memory nor arithmetic. The real
+`update` of the real model runs at the real batch size, with the optimizer's state in place; every operation is noted
+with its FLOPs and the memory of its results. An algorithm states two things about its cost. `Algorithm.passes`: where
+its steps differ in their passes (GGA's search), one of each kind is counted, and the mean taken over the run.
+`Algorithm.repeated`: of a step that repeats its passes very often a few are run, and FLOPs scaled by `passes`.
 
-    FLOPs = passes * N * f + other                      other: matrix products beside the passes, SAGE's polar factors
-    bytes = (1 + s) P + max over moments of (A(share * N) + v P)
+FLOPs are those of matrix products, convolutions and attention, by PyTorch's formulas; other work (elementwise, SVD) is
+none. Memory is that of all tensors, as on a GPU in float32 with fused attention: weights, optimizer state, batch,
+activations, gradients already allocated at peak memory, stacked polar factors. Not in it are the workspace of the math
+libraries, the caching of the allocator, and the first step's check of the perturbation.
 
-s is 2 for Adam, 0 or 1 for SGD; passes, other, and the moments (share, v) are each algorithm's own:
-
-    algorithm          passes          other                moments (share of N, vectors held)
-    ERM                1               0                    (1, 0)
-    SAM, DISAM         2               0                    (1, 1)
-    SAGM               2               0                    (1, 2)
-    GGA                1 (search: 252) 0                    (1/K, K + 1), (1, 0)
-    GGA_L              1               0                    (1/K, K - 1)
-    SAGE               2               see `polar_flops`    (1/K, K - 1), (0, 3), (1, 1)
-
-f and A(n) are counted once per model by passes without arithmetic, on PyTorch's meta device and with fake tensors.
-Elementwise work is not in f, nor in the library's count that `tests/sweeps/test_cost.py` holds this against. Networks
-whose layers mix samples (BatchNorm with batch statistics) need a joint graph and K backward passes for domain
-gradients; more than is counted. Nor are the copies that stack matrices of one shape on a GPU (0.8 GB at most), and the
-first step's check of the perturbation.
+Counts serve runs that cost the same. Of a float hyperparameter only whether it is zero counts; fewer classes than weigh
+`LIGHT_HEAD` of the network are counted as so many; from the third batch size on, FLOPs and memory of every moment
+follow from those of two. An `update` that needs values (`item`, a branch on a tensor, a boolean mask) cannot run so: a
+warning says it, and it is given the FLOPs of its `passes`, and the memory of a plain step.
 """
 
 import copy
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
 from torch._subclasses import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
-from domainbed_sage.algorithms import Algorithm, algorithms
+from domainbed_sage.algorithms import Algorithm, Problem, algorithms
+from domainbed_sage.algorithms.erm import ERM
 from domainbed_sage.config import RunConfig
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import declared
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import Model, build_model, models
+from domainbed_sage.models.checkpoints import first_line
 from domainbed_sage.models.optimizers import optimizers
+from domainbed_sage.sweeps.tally import Tally
 
-FEWEST_ROWS = 2  # BatchNorm takes no fewer
+log = logging.getLogger(__name__)
+
+FEW = 2  # repetitions: the second finds what the first has left
+LIGHT_HEAD = 0.0025  # of the featurizer's weights
+
+Count: TypeAlias = NDArray[np.float64]  # FLOPs of a pass and what belongs to it; then bytes alive after each allocation
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,9 @@ class StepCost:
     """Cost of one training step, averaged over the run.
 
     Attributes:
-        flops: of all passes and of the matrix products beside them.
+        flops: of an update.
         pass_flops: of one forward and backward pass over one image.
-        peak_bytes: the most memory it needs, weights and optimiser state included, in float32; without the work space
-            of the math libraries and the caching of the allocator.
+        peak_bytes: the most memory an update needs, weights and optimizer state included.
     """
 
     flops: float
@@ -63,130 +65,132 @@ class StepCost:
     peak_bytes: float
 
 
+class Alike(dict[str, Any]):
+    """Hyperparameters, equal to others that cost the same: of a float only whether it is zero counts."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset((name, bool(v) if isinstance(v, float) else v) for name, v in self.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return hash(self) == hash(other)
+
+    def of(self, configurable: Any) -> dict[str, Any]:
+        """Those that this thing declares."""
+        return {name: self[name] for name in declared(configurable)}
+
+
+class Case(NamedTuple):
+    """What decides the cost of one update beside the batch size; `hparams` are those of all three parts."""
+
+    algorithm: type[Algorithm]
+    model: str
+    optimizer: str
+    hparams: Alike
+    num_domains: int
+    classes: int
+    step: int
+
+
 def step_cost(run: RunConfig) -> StepCost:
-    """Cost of a step of this run, averaged over its steps; see this file's formulas."""
-    spec, optimizer = models[run.model], optimizers[run.optimizer]
-    counted = _count(run.model, _frozen({**run.of(spec.build), **spec.blank}), datasets[run.dataset].num_classes)
-    state = _state_vectors(run.optimizer, _frozen(run.of(optimizer)))
-    passes = algorithms[run.algorithm].passes(run.steps, run.hparams) / run.steps
-    sizes = [run.hparams["batch_size"]] * len(run.source_envs)
-    return cost_of(algorithms[run.algorithm], run.hparams, counted, sizes, passes, state)
-
-
-@dataclass(frozen=True)
-class PassCount:
-    """A forward and backward pass of a model.
-
-    Attributes:
-        flops: per image.
-        weights: bytes of the trainable parameters.
-        shapes: of the trainable parameters.
-        peak: bytes that a pass over so many images allocates at its fullest.
-    """
-
-    flops: float
-    weights: int
-    shapes: tuple[torch.Size, ...]
-    peak: Callable[[int], int]
-
-
-def cost_of(
-    algorithm: type[Algorithm],
-    hparams: Mapping[str, Any],
-    counted: PassCount,
-    sizes: Sequence[int],
-    passes: float,
-    state_vectors: float,
-) -> StepCost:
-    """Cost of a step of `passes` passes over K domains of these sizes, with an optimiser's state of so many vectors."""
-    rows, K = sum(sizes), len(sizes)
-    moments = [
-        counted.peak(max(sizes) if 0 < share < 1 else round(share * rows)) + v * counted.weights
-        for share, v in algorithm.fullest_moments(K)
-    ]
+    """Cost of a step of this run, averaged over its steps."""
+    cls, batch_size = algorithms[run.algorithm], run.hparams["batch_size"]
+    kinds = _kinds(cls, run.steps, Alike(run.of(cls)))
+    counts = [count(_case(run, cls, step), batch_size) for step, _ in kinds]
+    plain = count(_case(run, ERM, 0)._replace(num_domains=1), batch_size)
     return StepCost(
-        passes * rows * counted.flops + algorithm.other_flops(counted.shapes, hparams),
-        counted.flops,
-        counted.weights * (1 + state_vectors) + max(moments),
+        sum(passes * float(c[0]) for (_, passes), c in zip(kinds, counts, strict=True)) / run.steps,
+        float(plain[0]) / batch_size,
+        max(float(c[1:].max()) for c in counts),
     )
 
 
-@lru_cache(maxsize=64)
-def _count(model: str, hparams: tuple[tuple[str, Any], ...], classes: int) -> PassCount:
+@cache
+def _kinds(cls: type[Algorithm], steps: int, hparams: Alike) -> list[tuple[int, int]]:
+    """The first step of every kind, and the passes of all its steps together; a kind has as many passes a step."""
+    passes = np.diff([cls.passes(t, hparams) for t in range(steps + 1)])
+    kinds, first, times = np.unique(passes, return_index=True, return_counts=True)
+    return list(zip(first.tolist(), (kinds * times).tolist(), strict=True))
+
+
+def _case(run: RunConfig, cls: type[Algorithm], step: int) -> Case:
+    spec, optimizer = models[run.model], optimizers[run.optimizer]
+    network = Alike({**run.of(spec.build), **spec.without_weights})
+    few = {cls.repeated: min(run.hparams[cls.repeated], FEW)} if cls.repeated else {}
+    hparams = Alike({**network, **run.of(optimizer), **run.of(cls), **few})
+    classes = max(datasets[run.dataset].num_classes, _light_classes(run.model, network))
+    return Case(cls, run.model, run.optimizer, hparams, len(run.source_envs), classes, step)
+
+
+@cache
+def _network(model: str, hparams: Alike, classes: int) -> Model:
     with torch.device("meta"):
-        network = build_model(model, [f"class {i}" for i in range(classes)], dict(hparams))
-    return count_pass(network)
+        return build_model(model, [f"class {i}" for i in range(classes)], dict(hparams))
 
 
-def count_pass(network: Model) -> PassCount:
-    """Count the passes of a model that is on the meta device.
+def _light_classes(model: str, hparams: Alike) -> int:
+    """How many classes a head may have that is still light beside its network."""
+    network = _network(model, hparams, 2)
+    features, head = (sum(p.numel() for p in part.parameters()) for part in (network.featurizer, network.classifier))
+    return int(LIGHT_HEAD * features / (head / 2))
 
-    The operations are counted there, where attention is plain matrix products; memory with pretended CPU tensors, for
-    which PyTorch takes the fused attention that a GPU has too.
+
+_counted: dict[Case, dict[int, Count]] = defaultdict(dict)
+
+
+def count(case: Case, batch_size: int) -> Count:
+    """Cost of an update with so many rows of each domain; from the third number on, on the line through two others."""
+    known = _counted[case]
+    if batch_size not in known:
+        two = list(known.items())[:2]
+        if len(two) == 2 and len(two[0][1]) == len(two[1][1]):
+            (m, a), (n, b) = two
+            known[batch_size] = a + (b - a) * (batch_size - m) / (n - m)
+        else:
+            known[batch_size] = _count(case, batch_size)
+    return known[batch_size]
+
+
+def _count(case: Case, batch_size: int) -> Count:
+    reason = ""
+    for everywhere in (True, False):
+        try:
+            return _run(case, batch_size, everywhere)
+        except Exception as error:  # an update may need anything that fake tensors have not
+            reason = f"{first_line(error)} ({type(error).__name__})"
+    if case.algorithm is ERM:
+        raise UserError(
+            f"The cost of the model {case.model} cannot be counted, it does not run without data: {reason}."
+        )
+    log.warning(
+        "The cost of %s cannot be counted, its update does not run without data: %s. It is given that of its passes.",
+        *(case.algorithm.name, reason),
+    )
+    return count(case._replace(algorithm=ERM, step=0), batch_size)
+
+
+def _run(case: Case, batch_size: int, everywhere: bool) -> Count:
+    """Run an update on fake tensors, and once more if it leaves state of its own behind.
+
+    If not `everywhere`, tensors made of nothing are real, so that it can read a permutation that it draws; it is slower.
     """
-    trained = [p for p in network.parameters() if p.requires_grad]
-    pretended, copied = FakeTensorMode(allow_non_fake_inputs=True), copy.deepcopy(network)
-    with pretended:
-        copied.to_empty(device="cpu")
-
-    @lru_cache(maxsize=64)
-    def peak(rows: int) -> int:
-        with pretended, LiveBytes() as live:
-            if rows:
-                _run_pass(copied, max(rows, FEWEST_ROWS), "cpu")
-        return live.peak
-
-    with FlopCounterMode(display=False) as counter:
-        _run_pass(network, FEWEST_ROWS, "meta")
-    shapes = tuple(p.shape for p in trained)
-    return PassCount(counter.get_total_flops() / FEWEST_ROWS, sum(p.nbytes for p in trained), shapes, peak)
-
-
-def _run_pass(network: Model, rows: int, device: str) -> None:
-    params = [p for p in network.parameters() if p.requires_grad]
-    x = torch.empty(rows, 3, network.image.size, network.image.size, device=device)
-    loss = F.cross_entropy(network(x), torch.empty(rows, dtype=torch.long, device=device))
-    torch.autograd.grad(loss, params, allow_unused=True)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors made inside the block: those alive now, and the most at any time."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and note the new memory among its results."""
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        results = func(*args, **(kwargs or {}))
-        for t in tree_leaves(results):
-            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in given | self.known:
-                self._enter(t.untyped_storage())
-        return results
-
-    def _enter(self, storage: torch.UntypedStorage) -> None:
-        address, size = storage._cdata, storage.nbytes()
-        self.known.add(address)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._leave, address, size)
-
-    def _leave(self, address: int, size: int) -> None:
-        self.known.discard(address)
-        self.now -= size
-
-
-@lru_cache(maxsize=16)
-def _state_vectors(optimizer: str, hparams: tuple[tuple[str, Any], ...]) -> float:
-    """Size of an optimiser's state in units of the weights."""
-    p = torch.nn.Parameter(torch.zeros(1000))
-    p.grad = torch.zeros(1000)
-    made = optimizers[optimizer]([p], **dict(hparams))
-    made.step()
-    return sum(t.numel() for t in made.state[p].values() if isinstance(t, Tensor)) // 1000
-
-
-def _frozen(hparams: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(hparams.items()))
+    cls, hparams, sizes = case.algorithm, case.hparams, (batch_size,) * case.num_domains
+    network = copy.deepcopy(_network(case.model, Alike(hparams.of(models[case.model].build)), case.classes))
+    optimizer = optimizers[case.optimizer]
+    with Tally() as tally, ExitStack() as fake:
+        fake.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        network.to_empty(device="cpu")
+        problem = Problem(network, partial(optimizer, **hparams.of(optimizer)), case.num_domains)
+        made = cls(problem, **hparams.of(cls))
+        side = network.image.size
+        batch = DomainBatch(torch.empty(sum(sizes), 3, side, side), torch.zeros(sum(sizes), dtype=torch.long), sizes)
+        made.descend(made.params)  # any gradient: this makes the optimizer's state
+        made.survival, made.step = 1.0, case.step
+        if not everywhere:
+            fake.close()
+        for _ in range(2):
+            before = tally.restart()
+            made.update(batch)
+            if tally.live == before:
+                break
+    passes = cls.passes(case.step + 1, hparams) - cls.passes(case.step, hparams)
+    return np.array([tally.flops / passes, *tally.trace], dtype=float)
