@@ -65,7 +65,7 @@ def measure(run: "RunConfig", rows: int) -> "StepTime":
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = models[run.model]
-    classes = [f"class {i}" for i in range(datasets[run.dataset].num_classes)]
+    classes = [f"object {i}" for i in range(datasets[run.dataset].num_classes)]
     model = build_model(run.model, classes, run.of(spec.build)).to(device)
     erm: Algorithm = algorithms["ERM"](Problem(model, optimizers[run.optimizer], 1, run.precision))
     x = torch.randn(rows, 3, model.image.size, model.image.size, device=device)

@@ -69,10 +69,13 @@ class Alike(dict[str, Any]):
     """Hyperparameters, equal to others that cost the same: of a float only whether it is zero counts."""
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset((name, bool(v) if isinstance(v, float) else v) for name, v in self.items()))
+        return hash(self._key())
 
     def __eq__(self, other: object) -> bool:
-        return hash(self) == hash(other)
+        return isinstance(other, Alike) and self._key() == other._key()
+
+    def _key(self) -> frozenset[tuple[str, Any]]:
+        return frozenset((name, bool(v) if isinstance(v, float) else v) for name, v in self.items())
 
     def of(self, configurable: Any) -> dict[str, Any]:
         """Those that this thing declares."""
@@ -124,7 +127,7 @@ def _case(run: RunConfig, cls: type[Algorithm], step: int) -> Case:
 @cache
 def _network(model: str, hparams: Alike, classes: int) -> Model:
     with torch.device("meta"):
-        return build_model(model, [f"class {i}" for i in range(classes)], dict(hparams))
+        return build_model(model, [f"object {i}" for i in range(classes)], dict(hparams))
 
 
 def _light_classes(model: str, hparams: Alike) -> int:
@@ -138,7 +141,7 @@ _counted: dict[Case, dict[int, Count]] = defaultdict(dict)
 
 
 def count(case: Case, batch_size: int) -> Count:
-    """Cost of an update with so many rows of each domain; from the third number on, on the line through two others."""
+    """Cost of an update with so many rows of each domain; from the third number on, by the line through two others."""
     known = _counted[case]
     if batch_size not in known:
         two = list(known.items())[:2]
@@ -158,20 +161,15 @@ def _count(case: Case, batch_size: int) -> Count:
         except Exception as error:  # an update may need anything that fake tensors have not
             reason = f"{first_line(error)} ({type(error).__name__})"
     if case.algorithm is ERM:
-        raise UserError(
-            f"The cost of the model {case.model} cannot be counted, it does not run without data: {reason}."
-        )
-    log.warning(
-        "The cost of %s cannot be counted, its update does not run without data: %s. It is given that of its passes.",
-        *(case.algorithm.name, reason),
-    )
+        raise UserError(f"The cost of {case.model} cannot be counted, the model does not run without data: {reason}.")
+    log.warning("%s does not run without data: %s. Its cost is taken to be its passes'.", case.algorithm.name, reason)
     return count(case._replace(algorithm=ERM, step=0), batch_size)
 
 
 def _run(case: Case, batch_size: int, everywhere: bool) -> Count:
     """Run an update on fake tensors, and once more if it leaves state of its own behind.
 
-    If not `everywhere`, tensors made of nothing are real, so that it can read a permutation that it draws; it is slower.
+    If not `everywhere`, tensors made from nothing are real: slower, but an update can read a permutation it drew.
     """
     cls, hparams, sizes = case.algorithm, case.hparams, (batch_size,) * case.num_domains
     network = copy.deepcopy(_network(case.model, Alike(hparams.of(models[case.model].build)), case.classes))
