@@ -38,6 +38,8 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     env, n_envs         index of the environment, and the dataset's number of environments
     variant             the population of images, where a dataset has several
     precision, device   arithmetic, and what it ran on
+    planned_steps       training steps that the run was to take; 0 where the records do not say
+    holdout_fraction    share of every environment in its out split; 0 where the records do not say
     versions            versions of the software, as a JSON object
     ==================  ===========================================================================================
 

@@ -13,6 +13,8 @@ from domainbed_sage.results import planned, record_cache
 from domainbed_sage.results.record_cache import Cached, Stamp
 from domainbed_sage.results.records import RESULTS, RunRecord, interned, parse_run, run_record, warn_of_torn_line
 
+_OF_A_ROW = ("algorithm", "model", "optimizer", "precision")  # what a row of a sweep file may set
+_ALIKE = {name: name for name in (*_OF_A_ROW, "holdout_fraction")} | {"steps": "planned_steps"}  # by name in a record
 PARALLEL_FROM = 1000  # runs
 CHUNK = 100
 _KNOWN_FILES = re.compile(
@@ -95,8 +97,10 @@ def check_agreement(runs: Sequence[RunRecord], folder: Path = Path()) -> None:
         folder: where they lie, for the message.
 
     Raises:
-        UserError: two are the same run, or two on one dataset ran on different populations of images.
+        UserError: two of one row differ in more than hyperparameters, seeds and environments, are the same run, or two
+            on one dataset ran on different populations of images.
     """
+    _check_alike(folder, runs)
     _check_distinct(folder, runs)
     _check_one_population(folder, runs)
 
@@ -187,6 +191,35 @@ def _check_found(folder: Path, loaded: Loaded) -> None:
     raise UserError(
         f"There is no run in {folder}: looked for <run>/{RESULTS} with at least one record. "
         f"Found {_shortened(loaded.foreign + loaded.empty) or 'nothing'}."
+    )
+
+
+def _check_alike(folder: Path, runs: Iterable[RunRecord]) -> None:
+    """Otherwise the best of two models, say, would be selected as if it were a hyperparameter setting.
+
+    What a record does not say agrees with everything.
+    """
+    first: dict[tuple[str, str, str], RunRecord] = {}
+    for run in runs:
+        for field, fact in _ALIKE.items():
+            value = getattr(run, fact)
+            other = first.setdefault((run.dataset, run.label, fact), run) if value else run
+            if value != getattr(other, fact):
+                raise UserError(
+                    f"{folder / other.name} has {field} {getattr(other, fact)!r}, and {folder / run.name} has {field} "
+                    f"{value!r}: both are runs of {run.label} on {run.dataset}, and runs of one row may differ only in "
+                    f"hyperparameters, seeds and environments. {_remedy(run, fact)}"
+                )
+
+
+def _remedy(run: RunRecord, fact: str) -> str:
+    if fact not in _OF_A_ROW:
+        return "Move one set to another folder."
+    names = {"algorithm": run.algorithm} | {fact: getattr(run, fact)}
+    entry = ", ".join(f"{name}: {value}" for name, value in names.items())
+    return (
+        f"Give each a row of its own in the sweep file, e.g. `{run.label} {names[fact]}: {{{entry}}}`, or move one set "
+        "to another folder."
     )
 
 

@@ -25,6 +25,7 @@ def write(folder, name, *, env=0, algorithm="ERM", steps=(0, 300), accuracy=0.5,
     path.mkdir(parents=True, exist_ok=True)
     args = {"dataset": "PACS", "algorithm": algorithm, "test_envs": [env], "trial_seed": 0, "hparams_seed": 0}
     args |= {"label": f"{algorithm} of {name}", "model": "small_cnn", "optimizer": "adam", "precision": "tf32"}
+    args |= {"steps": steps[-1] + 1, "holdout_fraction": 0.25}
     lines = [
         {
             "args": args,
