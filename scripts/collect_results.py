@@ -9,9 +9,9 @@ from domainbed_sage.results.selection import METHODS
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the tables and write them to the results folder."""
-    table.show(args.input_dir, list(METHODS), as_latex=args.latex)
-    return 0
+    """Print the tables and write them to the results folder; return 1 if a run in it is unreadable."""
+    _, faults = table.show(args.input_dir, list(METHODS), as_latex=args.latex)
+    return int(bool(faults))
 
 
 if __name__ == "__main__":

@@ -30,10 +30,11 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(demo.runs())} runs: {', '.join(demo.algorithms)} on EmojiStyles, each style held out in turn.")
     failed = sweep.main(args)
     if not failed:
-        table.show(folder, pictures=True)
+        _, faults = table.show(folder, pictures=True)
         print(f"\nThe demo took {(time.monotonic() - began) / 60:.1f} minutes. In {folder} there are:")
         print("  table.md, table.tex, table.csv   the table")
         print("  table.png                        its picture")
         print("  curves.png                       training curves")
         print("  <run>/results.jsonl              the records, in DomainBed's format")
+        return int(bool(faults))
     return failed

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed_sage.core.errors import NoSpace, UserError
+from domainbed_sage.core.errors import NoSpace, UserError, bullets
 from domainbed_sage.core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 SELECTIONS = ("training-domain", "leave-one-domain-out", "oracle")  # names in `results.selection.METHODS`
 _DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, and write them as Markdown, LaTeX and
-CSV. Runs that are not finished, missing runs and foreign entries are named below the tables."""
+CSV. Runs that are not finished, missing runs and foreign entries are named below the tables. The exit status is 1 if a
+run, or the plan of the folder, is unreadable: it is left out and named below, too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print and write the tables.
+    """Print and write the tables; return 1 if something in the folder is unreadable.
 
     Raises:
         UserError: the folder holds no runs, or contradictory ones.
     """
     methods = list(SELECTIONS) if args.selection == "all" else [args.selection]
-    written = show(
+    written, faults = show(
         args.results,
         methods,
         out=args.out,
@@ -54,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     )
     if written:
         print("Wrote " + ", ".join(map(str, written)))
-    return 0
+    return int(bool(faults))
 
 
 def show(
@@ -66,10 +67,11 @@ def show(
     include_unfinished: bool = False,
     as_latex: bool = False,
     pictures: bool = False,
-) -> list[Path]:
-    """Print the tables of a results folder, write them, and return what was written.
+) -> tuple[list[Path], list[str]]:
+    """Print the tables of a results folder, write them, and return what was written and what is unreadable.
 
-    A results folder that cannot be written to is only printed, and a note on stderr says so.
+    Unreadable runs, which are left out, and an unreadable plan are named on stderr below the tables. A results folder
+    that cannot be written to is only printed, and a note on stderr says so.
 
     Args:
         results: the folder of the run directories.
@@ -84,7 +86,6 @@ def show(
         UserError: the folder holds no runs, or contradictory ones.
     """
     from domainbed_sage.results import paper, render, tables
-    from domainbed_sage.results.expected import planned_keys
     from domainbed_sage.results.folder import load_records
 
     loaded = load_records(results, include_unfinished=include_unfinished)
@@ -92,7 +93,7 @@ def show(
     writers: list[Callable[[], list[Path]]] = []
     for method in methods:
         suffix = f"-{method}" if len(methods) > 1 else ""
-        table = tables.build(loaded.records, method, expected=planned_keys(results), notes=loaded.notes())
+        table = tables.build(loaded.records, method, expected=loaded.planned, notes=loaded.notes())
         print((render.latex if as_latex else render.text)(table))
         writers.append(partial(render.write_all, table, folder, stem=f"table{suffix}"))
         if pictures:
@@ -103,6 +104,12 @@ def show(
             writers.append(partial(paper.write_all, comparison, folder, stem=f"paper{suffix}"))
     if pictures and any(run.single for run in loaded.records):
         writers.append(partial(_draw_curves, loaded.records, folder / "curves.png"))
+    if loaded.faults:
+        print(f"Unreadable in {results}:\n{bullets(loaded.faults)}", file=sys.stderr)
+    return _written(writers, out), loaded.faults
+
+
+def _written(writers: Sequence[Callable[[], list[Path]]], out: Path | None) -> list[Path]:
     try:
         return [path for write in writers for path in write()]
     except UserError as error:

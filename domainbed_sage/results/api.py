@@ -1,6 +1,7 @@
 """What a notebook needs: the results of a folder as a frame, the benchmark's table of them, and paired comparisons."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import pandas as pd
 
 from domainbed_sage.results import compare as comparisons
 from domainbed_sage.results import tables
+from domainbed_sage.results.agreement import check_agreement
 from domainbed_sage.results.compare import Comparison
-from domainbed_sage.results.expected import Key, environment_names, every_combination, planned_keys
-from domainbed_sage.results.folder import check_agreement, load_records, populations
+from domainbed_sage.results.expected import Key, environment_names, every_combination
+from domainbed_sage.results.folder import Loaded, load_records, populations
 from domainbed_sage.results.frame import to_frame, to_records
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.tables import Table
+
+_log = logging.getLogger(__name__)
 
 
 def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.DataFrame:
@@ -38,18 +42,20 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     env, n_envs         index of the environment, and the dataset's number of environments
     variant             the population of images, where a dataset has several
     precision, device   arithmetic, and what it ran on
+    planned_steps       training steps that the run was to take; 0 where the records do not say
+    holdout_fraction    share of every environment in its out split; 0 where the records do not say
     versions            versions of the software, as a JSON object
     ==================  ===========================================================================================
 
     Texts are categories, so that a frame of many runs stays small. Runs that were read before come from a cache in the
-    folder, as long as they have not changed.
+    folder, as long as they have not changed. Unreadable runs are left out with a warning in the log.
 
     Args:
         folder: results folder of a sweep, DomainBed's or ours.
         include_unfinished: also read runs that are not finished.
 
     Raises:
-        UserError: no such folder, no run in it, an unreadable record, or runs that contradict one another.
+        UserError: no such folder, no readable run in it, or runs that contradict one another.
 
     Example: accuracy on each held-out environment of one dataset, at the last step, mean over trials.
 
@@ -63,8 +69,8 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
         SAGE         0.52  0.62  0.72  0.82
     """
     folder = Path(folder)
-    loaded = load_records(folder, include_unfinished=include_unfinished)
-    plan = planned_keys(folder)
+    loaded = _load(folder, include_unfinished)
+    plan = loaded.planned
     names = environment_names(loaded.records, plan or (), None)
     expected = every_combination(loaded.records, names) if plan is None else plan
     there = {_key(run) for run in loaded.records if run.single}
@@ -106,9 +112,8 @@ def table(
         SAGE       67.0 +/- 0.1  68.9 +/- 0.2  67.9
     """
     if not isinstance(results, pd.DataFrame):
-        folder = Path(results)
-        loaded = load_records(folder, include_unfinished=include_unfinished)
-        return tables.build(loaded.records, selection, expected=planned_keys(folder), notes=loaded.notes())
+        loaded = _load(Path(results), include_unfinished)
+        return tables.build(loaded.records, selection, expected=loaded.planned, notes=loaded.notes())
     runs = to_records(results)
     check_agreement(runs)
     notes = [*populations(runs), *json.loads(results.attrs.get("left_out", "[]"))]
@@ -153,6 +158,13 @@ def compare(
         2.825
     """
     return comparisons.compare(table(results, selection), reference, methods)
+
+
+def _load(folder: Path, include_unfinished: bool) -> Loaded:
+    loaded = load_records(folder, include_unfinished=include_unfinished)
+    for fault in loaded.faults:
+        _log.warning("%s", fault)
+    return loaded
 
 
 def _key(run: RunRecord) -> Key:

@@ -2,19 +2,25 @@
 
 import multiprocessing
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, bullets
 from domainbed_sage.results import planned, record_cache
+from domainbed_sage.results.agreement import check_agreement
+from domainbed_sage.results.expected import Key, planned_keys
 from domainbed_sage.results.record_cache import Cached, Stamp
 from domainbed_sage.results.records import RESULTS, RunRecord, interned, parse_run, run_record, warn_of_torn_line
 
 PARALLEL_FROM = 1000  # runs
 CHUNK = 100
+_NO_PLAN = (
+    f"{planned.FILE} is unreadable: runs that are missing may not be named, and runs of a row with a label of its own "
+    "count as settings of their algorithm."
+)
 _KNOWN_FILES = re.compile(
     r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|index\.json|records\.(parquet|npz)|"
     r"jobs|launch\.lock"
@@ -30,7 +36,10 @@ class Loaded:
         unfinished: run directories without a `done` file.
         foreign: entries that are not run directories.
         empty: run directories without a single evaluation.
+        unreadable: run directories whose records cannot be trusted, each with the reason.
         unfinished_included: whether `records` contains the unfinished runs.
+        planned: results that the sweeps of the folder plan, see `planned_keys`; None without a readable plan.
+        plan_fault: why its `plan.json` is not readable; empty if it is, or there is none.
     """
 
     records: tuple[RunRecord, ...]
@@ -38,6 +47,14 @@ class Loaded:
     foreign: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     unfinished_included: bool = False
+    unreadable: tuple[tuple[str, str], ...] = ()
+    planned: tuple[Key, ...] | None = None
+    plan_fault: str = ""
+
+    @property
+    def faults(self) -> list[str]:
+        """What is damaged in the folder, one sentence each: runs, which are left out, and the plan."""
+        return [*(reason for _, reason in self.unreadable), *([self.plan_fault] if self.plan_fault else [])]
 
     def notes(self) -> list[str]:
         """Sentences for the footer of a table: the populations, which entries were left out, and why."""
@@ -50,8 +67,10 @@ class Loaded:
         """
         verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
         foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]
-        stated = [(verb, self.unfinished), ("Without any evaluation", self.empty), ("Not runs", foreign)]
-        return [f"{what}: {_shortened(names)}." for what, names in stated if names]
+        unreadable = [name for name, _ in self.unreadable]
+        stated = [("Left out, unreadable", unreadable), (verb, self.unfinished)]
+        stated += [("Without any evaluation", self.empty), ("Not runs", foreign)]
+        return [f"{what}: {_shortened(names)}." for what, names in stated if names] + [_NO_PLAN] * bool(self.plan_fault)
 
 
 def populations(runs: Iterable[RunRecord]) -> list[str]:
@@ -63,42 +82,38 @@ def populations(runs: Iterable[RunRecord]) -> list[str]:
 def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
     """Read every run one level below `folder`; finished ones that were read before come from the cache.
 
+    An unreadable run or plan is left out and named in the result.
+
     Args:
         folder: results folder of a sweep, DomainBed's or ours.
         include_unfinished: also read runs without a `done` file, as DomainBed does.
 
     Raises:
-        UserError: no such folder, no run in it, an unreadable record, or the same run in two directories.
+        UserError: no such folder, no readable run in it, or runs that contradict one another, see `check_agreement`.
     """
     if not folder.is_dir():
         raise UserError(f"There is no results folder {folder}. Give the folder that holds the run directories.")
     reader = _Reader(folder, include_unfinished)
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         reader.classify(entry)
-    loaded = _with_labels(reader.loaded(), planned.labels(folder))
+    loaded = _with_plan(reader.loaded(), folder)
     _check_found(folder, loaded)
     check_agreement(loaded.records, folder)
     return loaded
 
 
-def _with_labels(loaded: Loaded, labels: Mapping[str, str]) -> Loaded:
-    """The runs in the rows of the table in which the sweeps of this folder put them."""
+def _with_plan(loaded: Loaded, folder: Path) -> Loaded:
+    """What the sweeps of this folder plan, and the runs in the rows of the table in which they put them."""
+    try:
+        labels, keys = planned.labels(folder), planned_keys(folder)
+    except UserError as error:
+        return replace(loaded, plan_fault=str(error))
     records = (replace(run, label=labels.get(run.name, run.label)) for run in loaded.records)
-    return replace(loaded, records=tuple(records)) if labels else loaded
-
-
-def check_agreement(runs: Sequence[RunRecord], folder: Path = Path()) -> None:
-    """Check that runs can stand in one table.
-
-    Args:
-        runs: the runs.
-        folder: where they lie, for the message.
-
-    Raises:
-        UserError: two are the same run, or two on one dataset ran on different populations of images.
-    """
-    _check_distinct(folder, runs)
-    _check_one_population(folder, runs)
+    return replace(
+        loaded,
+        records=tuple(records) if labels else loaded.records,
+        planned=None if keys is None else tuple(keys),
+    )
 
 
 class _Read(NamedTuple):
@@ -107,6 +122,7 @@ class _Read(NamedTuple):
     record: RunRecord | None
     kind: str = ""
     torn: str = ""
+    fault: str = ""  # why it is unreadable
 
 
 class _Reader:
@@ -118,6 +134,7 @@ class _Reader:
         self.unfinished: list[str] = []
         self.foreign: list[str] = []
         self.empty: list[str] = []
+        self.unreadable: list[tuple[str, str]] = []
 
     def classify(self, entry: Path) -> None:
         """Note what an entry of the folder is; a run that is in the cache is not opened."""
@@ -142,9 +159,14 @@ class _Reader:
         self.found |= {entry.name: found for entry, found in zip(unread, _read_all(unread), strict=True)}
         records: dict[str, RunRecord] = {}
         finished: dict[str, Cached] = {}
-        for name, record, kind, torn in ((name, *found) for name, found in self.found.items() if found):
+        for name, record, kind, torn, fault in ((name, *found) for name, found in self.found.items() if found):
             if torn:
                 warn_of_torn_line(self.folder / name / RESULTS, torn)
+            if record is not None and name in self.stamps:
+                fault = _cut_short(self.folder, record)
+            if fault:
+                self.unreadable.append((name, fault))
+                continue
             if record is None:
                 (self.empty if kind == "empty" else self.foreign).append(name)
                 continue
@@ -153,8 +175,10 @@ class _Reader:
                 finished[name] = Cached(self.stamps[name], record, torn)
         if any(entry.name in finished for entry in unread):
             record_cache.write(self.folder, finished)
+        self.unfinished = [name for name in self.unfinished if name not in dict(self.unreadable)]
         unfinished, foreign, empty = (tuple(sorted(names)) for names in (self.unfinished, self.foreign, self.empty))
-        return Loaded(tuple(records.values()), unfinished, foreign, empty, self.include_unfinished)
+        read = tuple(records.values())
+        return Loaded(read, unfinished, foreign, empty, self.include_unfinished, tuple(self.unreadable))
 
 
 def _read_all(entries: Sequence[Path]) -> Iterator[_Read]:
@@ -168,15 +192,32 @@ def _read_all(entries: Sequence[Path]) -> Iterator[_Read]:
 
 
 def _read(entry: Path) -> _Read:
-    lines, torn = parse_run(entry / RESULTS)
-    if not lines:
-        return _Read(None, "empty", torn)
-    return _Read(run_record(entry, lines), torn=torn) if "args" in lines[0] else _Read(None, "foreign", torn)
+    try:
+        lines, torn = parse_run(entry / RESULTS)
+        if not lines:
+            return _Read(None, "empty", torn)
+        return _Read(run_record(entry, lines), torn=torn) if "args" in lines[0] else _Read(None, "foreign", torn)
+    except (UserError, OSError) as error:
+        return _Read(None, fault=str(error))
+
+
+def _cut_short(folder: Path, run: RunRecord) -> str:
+    """What is wrong with a finished run that has no record of its last step; nothing if it says no number of steps."""
+    last = run.planned_steps - 1
+    if last < 0 or run.steps[-1] == last:
+        return ""
+    return (
+        f"{folder / run.name / RESULTS} is of a finished run of {run.planned_steps} steps, but its records end at "
+        f"step {run.steps[-1]} in place of {last}. Delete the run directory and run it again, or "
+        "restore the file from a copy."
+    )
 
 
 def _check_found(folder: Path, loaded: Loaded) -> None:
     if loaded.records:
         return
+    if loaded.unreadable:
+        raise UserError(f"No run in {folder} can be read:\n{bullets([*loaded.faults[:8], *loaded.left_out()])}")
     if (folder / RESULTS).is_file():
         raise UserError(f"{folder} is itself a run directory. Give the folder above it, which holds all runs.")
     if loaded.unfinished and not loaded.unfinished_included:
@@ -188,31 +229,6 @@ def _check_found(folder: Path, loaded: Loaded) -> None:
         f"There is no run in {folder}: looked for <run>/{RESULTS} with at least one record. "
         f"Found {_shortened(loaded.foreign + loaded.empty) or 'nothing'}."
     )
-
-
-def _check_distinct(folder: Path, runs: Iterable[RunRecord]) -> None:
-    """DomainBed would average or choose among two copies of a run without a word."""
-    seen: dict[tuple[Any, ...], RunRecord] = {}
-    for run in runs:
-        key = (run.dataset, run.label, run.algorithm, run.test_envs, run.trial_seed, run.hparams_seed, run.hparams)
-        other = seen.setdefault(key, run)
-        if other is not run:
-            raise UserError(
-                f"{folder / other.name} and {folder / run.name} hold the same run: {run.algorithm} on {run.dataset}, "
-                f"held-out environments {list(run.test_envs)}, trial {run.trial_seed}, hparams_seed "
-                f"{run.hparams_seed}, equal hyperparameters. Move one of them out of the folder."
-            )
-
-
-def _check_one_population(folder: Path, runs: Iterable[RunRecord]) -> None:
-    first: dict[str, RunRecord] = {}
-    for run in runs:
-        other = first.setdefault(run.dataset, run)
-        if run.variant != other.variant:
-            raise UserError(
-                f"{folder / other.name} ran on population {other.variant!r} of {run.dataset}, and {folder / run.name} "
-                f"on {run.variant!r}. Their numbers cannot be averaged: move one kind to another folder."
-            )
 
 
 def _shortened(names: Sequence[str], limit: int = 8) -> str:

@@ -12,13 +12,13 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.results.records import TEXTS, RunRecord, interned
 
 SPLITS = ("in", "out")
-_PER_RUN = {"run": "name", "trial": "trial_seed", "hparams_seed": "hparams_seed", "n_envs": "n_envs"} | {
-    name: name for name in TEXTS
+_PER_RUN = {"run": "name", "trial": "trial_seed", "n_envs": "n_envs"} | {
+    name: name for name in (*("hparams_seed", "planned_steps", "holdout_fraction"), *TEXTS)
 }  # column to attribute of a `RunRecord`
 COLUMNS = (
     *("dataset", "algorithm", "label", "environment", "held_out", "split", "step", "accuracy", "loss"),
     *("trial", "hparams_seed", "hparams", "model", "optimizer", "run"),
-    *("env", "n_envs", "variant", "precision", "device", "versions"),
+    *("env", "n_envs", "variant", "precision", "planned_steps", "holdout_fraction", "device", "versions"),
 )
 
 
@@ -98,7 +98,9 @@ def to_records(frame: pd.DataFrame) -> list[RunRecord]:
     return records
 
 
-def _fact(column: str, value: Any) -> str | int:
+def _fact(column: str, value: Any) -> str | int | float:
+    if column == "holdout_fraction":
+        return float(value)
     if column not in ("run", *TEXTS):
         return int(value)
     if pd.isna(value):  # as an empty text comes back from a CSV file

@@ -22,14 +22,15 @@ from domainbed_sage.core.files import atomic
 from domainbed_sage.results.records import RESULTS, TEXTS, RunRecord
 
 FILE = "records.parquet"
-VERSION = "2"  # of what is read from a run, and of how it is kept; counted on from the .npz file of version 0.1.0
+VERSION = "3"  # of what is read from a run, and of how it is kept; counted on from the .npz file of version 0.1.0
 MIN_RUNS = 200  # runs; fewer are read as quickly without
 log = logging.getLogger(__name__)
 
 _VERSION_KEY = b"domainbed_sage.records"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _TEXT_LISTS = ("environments",)
-_NUMBERS = ("trial_seed", "hparams_seed")
+_NUMBERS = ("trial_seed", "hparams_seed", "planned_steps")
+_SHARES = ("holdout_fraction",)
 _NUMBER_LISTS = ("test_envs", "steps")
 _MEASURED = ("in_acc", "out_acc", "loss")
 _SCHEMA = pa.schema(
@@ -38,6 +39,7 @@ _SCHEMA = pa.schema(
         *((name, pa.int64()) for name in ("size", "changed_ns", "done_ns")),
         *((name, _TEXT) for name in TEXTS),
         *((name, pa.int64()) for name in _NUMBERS),
+        *((name, pa.float64()) for name in _SHARES),
         *((name, pa.list_(pa.string())) for name in _TEXT_LISTS),
         *((name, pa.list_(pa.int64())) for name in _NUMBER_LISTS),
         *((name, pa.list_(pa.float64())) for name in _MEASURED),
@@ -97,11 +99,11 @@ def write(folder: Path, runs: Mapping[str, Cached]) -> None:
     """Write the cache, if it is worth it; a folder that cannot be written to keeps none."""
     if len(runs) < MIN_RUNS:
         return
-    table = _pack(list(runs.values())).replace_schema_metadata({_VERSION_KEY: VERSION.encode()})
     try:
+        table = _pack(list(runs.values())).replace_schema_metadata({_VERSION_KEY: VERSION.encode()})
         with atomic(folder / FILE) as file:
             pq.write_table(table, file, write_page_checksum=True, write_statistics=False)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, UnicodeEncodeError) as error:  # the last: a folder's name is not Unicode
         log.info("%s", error)
 
 
@@ -109,7 +111,7 @@ def _pack(runs: Sequence[Cached]) -> pa.Table:
     stamps = {name: [getattr(run.stamp, name) for run in runs] for name in Stamp._fields}
     columns: dict[str, Any] = {"torn": [run.torn for run in runs]} | stamps
     records = [run.record for run in runs]
-    for name in ("name", *TEXTS, *_NUMBERS, *_TEXT_LISTS):
+    for name in ("name", *TEXTS, *_NUMBERS, *_SHARES, *_TEXT_LISTS):
         columns[name] = [getattr(record, name) for record in records]
     for name in (*_NUMBER_LISTS, *_MEASURED):
         columns[name] = _list_array([np.ravel(getattr(record, name)) for record in records])
@@ -123,7 +125,7 @@ def _list_array(arrays: Sequence[npt.NDArray[Any]]) -> pa.ListArray:
 
 def _unpack(table: pa.Table) -> dict[str, Cached]:
     stamps = map(Stamp, *(table[name].to_pylist() for name in Stamp._fields))
-    plain = {name: table[name].to_pylist() for name in ("name", *_NUMBERS)}
+    plain = {name: table[name].to_pylist() for name in ("name", *_NUMBERS, *_SHARES)}
     plain |= {name: _shared(table[name]) for name in ("torn", *TEXTS)}
     plain |= {name: _tuples(table[name]) for name in ("test_envs", *_TEXT_LISTS)}
     plain["steps"] = _split(table["steps"])

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.results import facts
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 RESULTS = "results.jsonl"
-_ACCURACY = re.compile(r"env(\d+)_(?:in|out)_acc")
+MOST_ENVS = 1000  # environments of a data set
+_ACCURACY = re.compile(r"env(0|[1-9][0-9]*)_(?:in|out)_acc")
 _ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 TEXTS = (
     *("dataset", "algorithm", "label", "hparams", "variant"),
@@ -49,6 +51,8 @@ class RunRecord:
         model: name of the model; like all that follow, empty where the record does not say (DomainBed's).
         optimizer: name of the base optimizer.
         precision: arithmetic of the forward and backward passes.
+        planned_steps: training steps that it was to take; 0 where the record does not say.
+        holdout_fraction: share of every environment in its out split; 0 where the record does not say.
         device: what it ran on, e.g. ``cpu``; ``a | b`` if it was continued on another device.
         versions: versions of what decides its numbers, and the commit of the checkout, as a canonical JSON object; a
             value is ``a | b`` if the run was continued with another version.
@@ -71,6 +75,8 @@ class RunRecord:
     model: str = ""
     optimizer: str = ""
     precision: str = ""
+    planned_steps: int = 0
+    holdout_fraction: float = 0.0
     device: str = ""
     versions: str = ""
 
@@ -111,6 +117,8 @@ def parse_run(path: Path) -> tuple[list[dict[str, Any]], str]:
             record = json.loads(line)
         except ValueError:
             record = None
+        except RecursionError:
+            raise UserError(f"{path}, line {number}, is nested too deeply to be read: {line[:60]!r}.") from None
         if isinstance(record, dict):
             records.append(record)
         elif number == lines[-1][0]:
@@ -132,47 +140,57 @@ def run_record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
     """Turn the records of a run's folder into arrays.
 
     Raises:
-        UserError: they do not belong to one run, or lack what a record needs.
+        UserError: they do not belong to one run, lack what a record needs, or have something else in its place.
     """
-    first = lines[0]
+    try:
+        return interned(_record(folder, lines))
+    except RecursionError:
+        raise UserError(f"{folder / RESULTS}, record 1 or one that follows, is nested too deeply to be read.") from None
+
+
+def _record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
+    file, first = str(folder / RESULTS), lines[0]
+    where = f"{file}, record 1"
+    identity = _identity(where, first)
     args = first["args"]
-    identity = _identity(folder, 1, first)
     for number, line in enumerate(lines[1:], 2):
-        if _identity(folder, number, line) != identity:
+        if _identity(f"{file}, record {number}", line) != identity:
             raise UserError(
                 f"{folder / RESULTS} mixes two runs: record {number} has other arguments than record 1. "
                 "Delete the run directory and run it again."
             )
-    indices = [int(match[1]) for key in first if (match := _ACCURACY.fullmatch(key))]
-    n_envs = max(indices, default=-1) + 1
     dataset, algorithm, test_envs, trial_seed, hparams_seed = identity
+    n_envs = _n_envs(file, lines)
     if not test_envs or n_envs < 2 or max(test_envs) >= n_envs:
         raise UserError(
             f"{folder / RESULTS} holds out environments {list(test_envs)} but has accuracies for {n_envs} "
             "environments. Each record needs env0_in_acc, env0_out_acc, env1_in_acc, ... of at least two environments."
         )
-    record = RunRecord(
+    return RunRecord(
         name=folder.name,
         dataset=dataset,
         algorithm=algorithm,
-        label=_text(args, "label") or algorithm,
+        label=facts.text(where, args, "label") or algorithm,
         test_envs=test_envs,
         trial_seed=trial_seed,
         hparams_seed=hparams_seed,
         hparams=json.dumps(first.get("hparams", args.get("hparams")), sort_keys=True),
-        environments=tuple(str(name) for name in first.get("environments", ())),
-        steps=_steps(folder, lines),
-        in_acc=_numbers(folder, lines, [f"env{i}_in_acc" for i in range(n_envs)]),
-        out_acc=_numbers(folder, lines, [f"env{i}_out_acc" for i in range(n_envs)]),
-        loss=_numbers(folder, lines, ["loss"])[:, 0],
-        variant=str(first.get("data", {}).get("variant", "")),
-        model=_text(args, "model"),
-        optimizer=_text(args, "optimizer"),
-        precision=_text(args, "precision"),
-        device=_changing(_text(line, "device") for line in lines),
+        environments=facts.texts(where, first, "environments"),
+        steps=_steps(file, lines),
+        in_acc=facts.accuracies(file, lines, [f"env{i}_in_acc" for i in range(n_envs)]),
+        out_acc=facts.accuracies(file, lines, [f"env{i}_out_acc" for i in range(n_envs)]),
+        loss=facts.numbers(file, lines, ["loss"])[:, 0],
+        variant=facts.text(where, facts.mapping(where, first, "data"), "variant"),
+        model=facts.text(where, args, "model"),
+        optimizer=facts.text(where, args, "optimizer"),
+        precision=facts.text(where, args, "precision"),
+        planned_steps=facts.count(where, args, "steps"),
+        holdout_fraction=facts.share(where, args, "holdout_fraction"),
+        device=_changing(
+            facts.text(f"{file}, record {number}", line, "device") for number, line in enumerate(lines, 1)
+        ),
         versions=_versions(lines),
     )
-    return interned(record)
 
 
 def interned(record: RunRecord) -> RunRecord:
@@ -181,9 +199,9 @@ def interned(record: RunRecord) -> RunRecord:
     return replace(record, **texts, environments=tuple(map(sys.intern, record.environments)))
 
 
-def _text(facts: Mapping[str, Any], key: str) -> str:
+def _text(stated: Mapping[str, Any], key: str) -> str:
     """A fact that a record may lack, or have as null."""
-    value = facts.get(key)
+    value = stated.get(key)
     return "" if value is None else str(value)
 
 
@@ -197,44 +215,54 @@ def _versions(lines: Sequence[Mapping[str, Any]]) -> str:
     stated: list[Mapping[str, Any]] = []
     for line in lines:
         versions = line.get("versions")
-        facts = {**(versions if isinstance(versions, Mapping) else {}), "commit": line.get("commit")}
-        if not stated or facts != stated[-1]:
-            stated.append(facts)
+        own = {**(versions if isinstance(versions, Mapping) else {}), "commit": line.get("commit")}
+        if not stated or own != stated[-1]:
+            stated.append(own)
     names = sorted(set().union(*stated))
-    merged = {name: text for name in names if (text := _changing(_text(facts, name) for facts in stated))}
+    merged = {name: text for name in names if (text := _changing(_text(own, name) for own in stated))}
     return json.dumps(merged) if merged else ""
 
 
-def _identity(folder: Path, number: int, line: Mapping[str, Any]) -> tuple[str, str, tuple[int, ...], int, int]:
+def _identity(where: str, line: Mapping[str, Any]) -> tuple[str, str, tuple[int, ...], int, int]:
     """Dataset, algorithm, held-out environments, trial seed and hyperparameter seed of one record."""
-    try:
-        args = line["args"]
-        dataset, algorithm, test_envs, trial_seed, hparams_seed = (args[key] for key in _ARGS)
-        return str(dataset), str(algorithm), tuple(sorted(map(int, test_envs))), int(trial_seed), int(hparams_seed)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / RESULTS}, record {number}: 'args' should hold {', '.join(_ARGS)}; "
-            f"reading them failed with {type(error).__name__}: {error}."
-        ) from error
+    args = facts.mapping(where, line, "args")
+    missing = [key for key in _ARGS if args.get(key) is None]
+    if missing:
+        raise UserError(f"{where}: 'args' should hold {', '.join(_ARGS)}. Missing: {', '.join(missing)}.")
+    dataset, algorithm = (facts.text(where, args, key) for key in _ARGS[:2])
+    test_envs = facts.environments(where, args["test_envs"])
+    trial_seed, hparams_seed = (facts.integer(where, key, args[key]) for key in _ARGS[3:])
+    return dataset, algorithm, test_envs, trial_seed, hparams_seed
 
 
-def _steps(folder: Path, lines: Sequence[Mapping[str, Any]]) -> IntArray:
-    steps = _numbers(folder, lines, ["step"])[:, 0]
+def _n_envs(file: str, lines: Sequence[Mapping[str, Any]]) -> int:
+    """Number of environments that the records have accuracies of."""
+    keys: set[str] = set().union(*lines)
+    found = {match[1] for key in keys if (match := _ACCURACY.fullmatch(key))}
+    gap = next((at for at in range(len(found)) if str(at) not in found), None)
+    if gap is None and len(found) <= MOST_ENVS:
+        return len(found)
+    odd = f"env{max(found, key=lambda digits: (len(digits), digits))[:20]}"
+    lacking = "" if gap is None else f" and none of env{gap}"
+    raise UserError(
+        f"{file} has an accuracy of {odd}{lacking}. Environments should be numbered from 0 on without a gap; at most "
+        f"{MOST_ENVS} are read."
+    )
+
+
+def _steps(file: str, lines: Sequence[Mapping[str, Any]]) -> IntArray:
+    steps = facts.numbers(file, lines, ["step"])[:, 0]
     if np.isnan(steps).any():
-        raise UserError(f"{folder / RESULTS}: record {int(np.isnan(steps).argmax()) + 1} has no 'step'.")
+        raise UserError(f"{file}: record {int(np.isnan(steps).argmax()) + 1} has no 'step'.")
+    odd = np.flatnonzero((steps < 0) | (steps >= facts.LARGEST_STEP) | (steps != np.floor(steps)))
+    if odd.size:
+        at = int(odd[0])
+        raise facts.wrong(f"{file}, record {at + 1}", "step", "a number of training steps", lines[at]["step"])
     back = np.flatnonzero(np.diff(steps) <= 0)
     if back.size:
         at = int(back[0])
         raise UserError(
-            f"{folder / RESULTS}: step {steps[at + 1]:.0f} follows step {steps[at]:.0f}, so two runs wrote to one "
+            f"{file}: step {steps[at + 1]:.0f} follows step {steps[at]:.0f}, so two runs wrote to one "
             "file. Delete the run directory and run it again."
         )
     return steps.astype(np.int64)
-
-
-def _numbers(folder: Path, lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> FloatArray:
-    """Values of `keys` in every record, [records, keys]; NaN where a record lacks one, or has null."""
-    try:
-        return np.array([[line.get(key) for key in keys] for line in lines], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{folder / RESULTS}: one of {', '.join(keys)} is not a number ({error}).") from error

@@ -15,11 +15,13 @@ from domainbed_sage.results.frame import COLUMNS, to_frame, to_records
 
 NAN = float("nan")
 NAMES = {"VLCS": ("k", "l", "m"), "PACS": ("a", "z")}
-TEXTS = [column for column in COLUMNS if column not in ("step", "accuracy", "loss", "trial", "hparams_seed")]
+NUMBERS = ("step", "accuracy", "loss", "trial", "hparams_seed", "planned_steps", "holdout_fraction")
+TEXTS = [column for column in COLUMNS if column not in NUMBERS]
+ARGS = ("model", "optimizer", "precision", "label", "steps", "holdout_fraction")
 
 
 def lines(in_acc, out_acc, **more):
-    args = {key: more.pop(key) for key in ("model", "optimizer", "precision", "label") if key in more}
+    args = {key: more.pop(key) for key in ARGS if key in more}
     made = sweep_folder.records(in_acc, out_acc, **more)
     return [line | {"args": line["args"] | args} for line in made]
 
@@ -28,6 +30,7 @@ def lines(in_acc, out_acc, **more):
 def runs(tmp_path):
     """One with every fact and gaps in its accuracies, one of DomainBed's kind that holds out a pair."""
     facts = {"model": "small_cnn", "optimizer": "sgd", "precision": "bf16", "label": "ERM, sgd"}
+    facts |= {"steps": 11, "holdout_fraction": 0.25}
     about = {"device": "cpu", "versions": {"torch": "2"}, "data": {"variant": "24788"}, "environments": ["a", "z"]}
     rows = [[NAN, 0.2], [0.3, 0.4]], [[0.5, 0.6], [NAN, 0.8]]
     sweep_folder.write(tmp_path, lines(*rows, test_envs=[1], trial=2, hparams_seed=5, **facts, **about), name="full")
@@ -93,6 +96,8 @@ def test_facts_of_a_run_are_in_each_of_its_rows(frame):
         "n_envs": 2,
         "variant": "24788",
         "precision": "bf16",
+        "planned_steps": 11,
+        "holdout_fraction": 0.25,
         "device": "cpu",
         "versions": '{"torch": "2"}',
     }

@@ -151,7 +151,7 @@ def spoil(records, **changes):
         (spoil(lines(), args_trial_seed=7), "mixes two runs: record 2"),
         (spoil(lines(), step=0), "step 0 follows step 0"),
         (spoil(lines(), step=None), "record 2 has no 'step'"),
-        (spoil(lines(), env1_in_acc="high"), "not a number"),
+        (spoil(lines(), env1_in_acc="high"), "record 2: 'env1_in_acc' should be a number. Found 'high'"),
         (spoil(lines(), args_test_envs=None), "record 2: 'args' should hold dataset"),
         (lines(test_envs=[2]), r"holds out environments \[2\] but has accuracies for 2"),
         (lines(test_envs=[]), r"holds out environments \[\]"),
