@@ -4,6 +4,7 @@ import signal
 import sys
 
 import pytest
+from fake_slurm import FakeSlurm
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.core import plugins
@@ -32,6 +33,14 @@ def forget_plugins():
     for things, then in zip(kept, before, strict=True):
         for name in things.keys() - then.keys():
             del things[name]
+
+
+@pytest.fixture
+def fake_slurm(tmp_path, monkeypatch):
+    """A Slurm that keeps a queue and runs nothing."""
+    fake = FakeSlurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", fake.path)
+    return fake
 
 
 @pytest.fixture

@@ -149,9 +149,8 @@ def _set_up(worker: int) -> None:
 
 def _end_with_run() -> None:
     """End this process when the run's process tells it to by SIGTERM, as multiprocessing does at exit, or is gone."""
-    run, starter = multiprocessing.parent_process(), os.getppid()
-    told_by = None
-    while run and run.is_alive() and os.getppid() == starter and told_by != run.pid:
+    run, told_by = multiprocessing.parent_process(), None
+    while run and run.is_alive() and told_by != run.pid:
         told = signal.sigtimedwait({signal.SIGTERM}, LOOK_EVERY_S)
         told_by = told.si_pid if told else None
     os._exit(0)

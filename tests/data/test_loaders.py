@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from multiprocessing import popen_fork
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -248,8 +249,18 @@ def test_closing_kills_those_that_do_not_listen(monkeypatch):
 
 
 def test_closing_waits_for_no_lock(monkeypatch):
-    """A loader that is killed may hold the lock of an event that torch then waits for."""
+    """A loader that is killed may hold the lock of an event that torch then waits for.
+
+    torch has then not yet forgotten the loaders, and takes their end for an error.
+    """
+    kill = BaseProcess.kill
+
+    def kill_and_wait(process):
+        kill(process)
+        time.sleep(0.2)
+
     monkeypatch.setattr(loaders, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(BaseProcess, "kill", kill_and_wait)
     with closing(loaded(Items(), range(100), 2)) as batches:
         next(batches)
         monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_shutdown_workers", lambda self: time.sleep(STUCK_S))

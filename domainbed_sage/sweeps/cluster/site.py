@@ -77,6 +77,11 @@ class Site(BaseModel):
         """Check that `min_free_gb` are free; see `require_free`."""
         require_free(results, self.min_free_gb, what)
 
+    def habits(self) -> set[str]:
+        """The user's variables for sbatch that may decide what these settings leave open, e.g. ``SBATCH_ACCOUNT``."""
+        open_ = [key for key in ("account", "partition", "qos") if getattr(self, key) is None and key not in self.extra]
+        return {f"SBATCH_{key.upper()}" for key in open_}
+
     def sbatch(self, name: str) -> dict[str, Any]:
         """submitit's parameters of an array of this name."""
         wanted = {

@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from domainbed_sage.core.errors import UserError
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 WAIT_S = 60.0
 SQUEUE = ("squeue", "--all", "--noheader", "--array", "--format=%i|%T|%j|%R")
 FILTERS = ("SQUEUE_", "SACCT_", "SCANCEL_")  # a user's habits must not hide jobs
+OF_A_JOB = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "PMI")  # what a job leaves in the environment of its shell
+OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SBATCH_CLUSTERS", "SLURM_JWT"}
 RUNNING = {"RUNNING", "COMPLETING", "STOPPED", "SUSPENDED", "SIGNALING", "STAGE_OUT"}
 NAMES_PER_CALL = 200
 DEFAULT_MAX_ARRAY = 1000
@@ -58,6 +61,21 @@ def call(*words: str) -> str:
     if done.returncode:
         raise UserError(f"{' '.join(words[:3])} … failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+@contextmanager
+def outside_of_jobs(kept: Collection[str] = ()) -> Iterator[None]:
+    """Inside, the environment is as if this process were not part of a job, and of no habits of the user but `kept`.
+
+    For sbatch, variables win over the settings in a script, and the new job inherits them: the time limit, the memory
+    and the processor binding of the interactive job from which a sweep is launched would be those of its jobs.
+    """
+    names = {name for name in os.environ if name.startswith(OF_A_JOB)} - OF_THE_CLUSTER - set(kept)
+    removed = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(removed)
 
 
 def queue(names: Iterable[str]) -> dict[str, QueuedJob]:

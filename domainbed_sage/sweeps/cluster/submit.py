@@ -102,7 +102,8 @@ def launch(
         arrays = []
         allowed = slurm.max_array_size()
         for chunk in _batches(tasks[:room], min(site.max_array or allowed, allowed)):
-            arrays.append(_submit(name, results, site, [replace(template, runs=list(task)) for task in chunk]))
+            with slurm.outside_of_jobs(site.habits()):
+                arrays.append(_submit(name, results, site, [replace(template, runs=list(task)) for task in chunk]))
     return Launched(tuple(arrays), before, sum(map(len, tasks[room:])), site.max_jobs, failed_too)
 
 
