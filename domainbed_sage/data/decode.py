@@ -17,11 +17,7 @@ Decode: TypeAlias = Literal["full", "draft", "resized"]
 
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF files, and a value of the second
-UNKNOWN_WHITE = {
-    "I": "whole numbers, signed or of 32 bits",
-    "F": "floating-point numbers",
-    "LAB": "L*a*b* colours",
-}
+UNKNOWN_WHITE = {"I": "whole numbers, signed or of 32 bits", "F": "floating-point numbers"}
 MARGIN = 1.5  # side of a reduced image to the model's: a crop of 70 % of the area at 3:4 still shrinks
 
 
