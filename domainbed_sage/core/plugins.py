@@ -31,7 +31,7 @@ def load_plugin(path: Path) -> None:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"Plugin {path} could not be loaded: {type(error).__name__}: {error}") from error
     _loaded[path] = name
 
