@@ -120,7 +120,9 @@ class Sweep(Schedule):
     precision: OneOfPrecisions = "fp32"
     evaluation: Evaluation | None = None
     holdout_fraction: Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1")] = 0.2
-    plugins: Annotated[list[str], Field(description="a list of Python files")] = []
+    plugins: Annotated[
+        list[Annotated[str, Field(pattern=r"^[^\x00]+$")]], Field(description="a list of Python files")
+    ] = []
 
     _document: Document | None = PrivateAttr(None)
 

@@ -247,7 +247,12 @@ def test_plugin_beside_the_sweep_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "does not exist"), ("1 / 0", "ZeroDivisionError: division by zero"), ("import nowhere", "named 'nowhere'")],
+    [
+        (None, "does not exist"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import nowhere", "named 'nowhere'"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+    ],
 )
 def test_plugin_that_fails(tmp_path, content, words):
     if content:
@@ -255,6 +260,12 @@ def test_plugin_that_fails(tmp_path, content, words):
     found = message(tmp_path, SMALL + "plugins: [broken.py]\n")
     assert str(tmp_path / "broken.py") in found
     assert words in found
+
+
+@pytest.mark.parametrize("name", ['""', '"a\\0.py"', "7"])
+def test_plugin_that_can_be_no_file(tmp_path, name):
+    found = message(tmp_path, f"{SMALL}plugins: [{name}]\n")
+    assert "line 4: plugins should be a list of Python files. Found [" in found
 
 
 def test_sweep_from_python():
