@@ -1,27 +1,39 @@
-"""The cost model against PyTorch's own counts: FLOPs of every algorithm's step, and memory of a pass."""
+"""The cost of a step, counted on fake tensors, against PyTorch's own counts of a real step on real ones."""
 
-import copy
 import gc
+from functools import partial
 from itertools import accumulate
 
 import pytest
 import torch
 from algorithm_cases import SETTINGS, one_thread
-from helpers import small_config
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from domainbed_sage.algorithms import Problem, algorithms
-from domainbed_sage.core.hparams import declared, validate
+from domainbed_sage.algorithms import Algorithm, Problem, algorithms, register
+from domainbed_sage.config import make_config
 from domainbed_sage.data.batch import DomainBatch
-from domainbed_sage.geometry import polar
-from domainbed_sage.geometry.polar import polar_factor, polar_flops
+from domainbed_sage.geometry.polar import polar_factor
 from domainbed_sage.models import models
-from domainbed_sage.models.optimizers import adam
-from domainbed_sage.sweeps.cost import LiveBytes, cost_of, count_pass, step_cost
+from domainbed_sage.models.optimizers import optimizers
+from domainbed_sage.sweeps.cost import step_cost
 from domainbed_sage.sweeps.estimate import StepTime, plan
+from domainbed_sage.sweeps.tally import Tally
 
-CLASSES = ["a", "b", "c"]
+CLASSES = [f"object {i}" for i in range(10)]  # as many as EmojiStyles has
+BUILDS = {
+    "small_cnn": {},
+    "tf_efficientnet_lite0": {"pretrained": False, "image_size": 64},
+    "timm": {"backbone": "vit_tiny_patch16_224", "pretrained": False, "image_size": 64},
+}
+CPU_ATTENTION = {  # PyTorch's counter knows the fused attention of CUDA, not that of CPU
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v)
+    ),
+}
+
+pytestmark = pytest.mark.usefixtures("forget_plugins")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,20 +42,34 @@ def in_one_thread():
         yield
 
 
-BUILDS = {
-    "small_cnn": {},
-    "tf_efficientnet_lite0": {"pretrained": False, "image_size": 64},
-    "timm": {"backbone": "vit_tiny_patch16_224", "pretrained": False, "image_size": 128},
-}
+def run_of(algorithm, model="small_cnn", *, steps=1, optimizer="adam", **hparams):
+    """A run of `steps` steps; GGA searches at the first of them, and no other method's steps differ."""
+    search = {"start": 0, "end": 1, "trials": 2, "radius": 1e-3} if algorithm == "GGA" else {}
+    common = {"batch_size": 4, "lr": 1e-6, **({"width": 8} if model == "small_cnn" else {})}
+    return make_config(
+        dataset="EmojiStyles",
+        algorithm=algorithm,
+        test_envs=[0],
+        model=model,
+        optimizer=optimizer,
+        steps=steps,
+        checkpoint_freq=1,
+        hparams=common | hparams | search | BUILDS[model],
+    )
 
 
-# PyTorch's counter knows the fused attention of CUDA, not that of CPU.
-CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v)
-    ),
-}
+def real(run, step=0):
+    """The algorithm of the run on a real network, with its optimizer's state, and a minibatch."""
+    torch.manual_seed(0)
+    build, optimizer, cls = models[run.model].build, optimizers[run.optimizer], algorithms[run.algorithm]
+    network = build(CLASSES, **run.of(build))
+    K, n = len(run.source_envs), run.hparams["batch_size"]
+    x = torch.randn(K * n, 3, network.image.size, network.image.size)
+    batch = DomainBatch(x, torch.arange(K * n) % len(CLASSES), (n,) * K)
+    made = cls(Problem(network, partial(optimizer, **run.of(optimizer)), K), **run.of(cls))
+    made.step = step
+    made.update(batch)
+    return made, batch
 
 
 def flops(function):
@@ -52,59 +78,59 @@ def flops(function):
     return counter.get_total_flops()
 
 
-def made_batch(model, sizes):
-    x = torch.randn(sum(sizes), 3, model.image.size, model.image.size)
-    return DomainBatch(x, torch.arange(sum(sizes)) % len(CLASSES), sizes)
+def flops_of_real_step(run, step=0):
+    made, batch = real(run, step)
+    return flops(lambda: made.update(batch))
 
 
-@pytest.fixture(scope="module", params=list(BUILDS))
-def network(request):
-    torch.manual_seed(0)
-    return models[request.param].build(CLASSES, **BUILDS[request.param])
+# FLOPs
 
 
-@pytest.fixture(scope="module")
-def counted(network):
-    return count_pass(copy.deepcopy(network).to("meta"))
-
-
-@pytest.mark.parametrize("sizes", [(4,), (2, 3, 1), (1, 2, 1, 2, 1)], ids=str)
 @pytest.mark.parametrize(("name", "hparams"), SETTINGS)
-def test_flops_of_a_step(name, hparams, sizes):
-    """In GGA's window too; the SVD is beside the count, there and here."""
-    network = models["small_cnn"].build(CLASSES)
-    assert_flops(network, count_pass(copy.deepcopy(network).to("meta")), name, hparams, sizes)
+def test_flops_of_a_step(name, hparams):
+    """In GGA's window; an SVD is in neither count."""
+    run = run_of(name, **hparams)
+    assert step_cost(run).flops == pytest.approx(flops_of_real_step(run), rel=0.05)
 
 
-def test_flops_of_a_sage_step_of_every_kind_of_network(network, counted):
-    assert_flops(network, counted, "SAGE", {}, (2, 3, 1))
+@pytest.mark.parametrize("model", [name for name in BUILDS if name != "small_cnn"])
+@pytest.mark.parametrize("name", ["ERM", "SAGE", "GGA_L"])
+def test_flops_of_every_kind_of_network(name, model):
+    run = run_of(name, model, batch_size=2)
+    assert step_cost(run).flops == pytest.approx(flops_of_real_step(run), rel=0.05)
 
 
-def assert_flops(network, counted, name, hparams, sizes):
-    hparams = validate(declared(algorithms[name]), hparams | ({"start": 0, "trials": 2} if "trials" in hparams else {}))
-    model = copy.deepcopy(network)  # large radii leave no network to the next case
-    made = algorithms[name](Problem(model, lambda params: adam(params, lr=1e-6), len(sizes)), **hparams)
-    seen = flops(lambda: made.update(made_batch(network, sizes)))
-    modelled = cost_of(algorithms[name], hparams, counted, sizes, made.passes(1, hparams), 2)
-    assert modelled.flops == pytest.approx(seen, rel=0.05)
+def test_steps_that_differ_are_averaged():
+    run = run_of("GGA", steps=4)
+    searching, plain = flops_of_real_step(run), flops_of_real_step(run, step=2)
+    assert searching > 3 * plain
+    assert step_cost(run).flops == pytest.approx((2 * searching + 2 * plain) / 4, rel=0.05)  # at steps 0 and 1
 
 
-@pytest.mark.parametrize(
-    "shape", [(24, 24), (20, 45), (45, 20), (8, 3, 4, 2), (600, 600), (515, 1100), (7,), ()], ids=str
-)
-@pytest.mark.parametrize("method", ["quintic", "cubic", "polar_express"])
-@pytest.mark.parametrize(("steps", "dtype"), [(0, "full"), (1, "full"), (5, "full"), (2, "bf16"), (5, "bf16")])
-def test_flops_of_a_polar_factor(shape, method, steps, dtype):
-    G = torch.randn(shape)
-    seen = flops(lambda: polar_factor(G.flatten(1), method, steps, dtype)) if len(shape) > 1 else 0
-    assert polar_flops(G.shape, method, steps, dtype) == seen
+def test_sage_costs_two_passes_and_its_polar_factors():
+    erm, sam, sage = (step_cost(run_of(name)).flops for name in ("ERM", "SAM", "SAGE"))
+    made, _ = real(run_of("SAGE"))
+    factors = sum(flops(partial(polar_factor, p.detach().flatten(1))) for p in made.params if p.ndim > 1)
+    assert sam == pytest.approx(2 * erm, rel=1e-6)
+    assert sage == pytest.approx(2 * erm + factors, rel=1e-3)
+    assert factors > 0.01 * sage
 
 
-def test_blocks_save_three_eighths_of_a_symmetric_product(monkeypatch):
-    whole, square = torch.Size((640, 640)), 2 * 640**3
-    assert polar_flops(whole) == 5 * (square + 2 * square * 5 // 8)
-    monkeypatch.setattr(polar, "BLOCKED_FROM", 1000)
-    assert polar_flops(whole) == 15 * square
+@pytest.mark.parametrize("name", ["ERM", "SAGE"])
+def test_the_third_batch_size_is_on_the_line_through_two(name):
+    sizes = (3, 5, 7)
+    run = {n: run_of(name, batch_size=n, width=16) for n in sizes}
+    costs = {n: step_cost(run[n]) for n in sizes}
+    assert costs[7].flops == pytest.approx(flops_of_real_step(run[7]), rel=0.05)
+    assert costs[7].peak_bytes == pytest.approx(2 * costs[5].peak_bytes - costs[3].peak_bytes, rel=1e-6)
+
+
+def test_radii_and_learning_rates_do_not_matter():
+    some = [step_cost(run_of("SAGE", rho=rho, lr=lr)) for rho, lr in ((1e-3, 1e-4), (0.5, 1e-2))]
+    assert some[0] == some[1]
+
+
+# Memory
 
 
 def allocated(function):
@@ -118,47 +144,92 @@ def allocated(function):
     return max(accumulate(e.nbytes() for e in events))
 
 
-@pytest.mark.parametrize("rows", [12, 24])
-def test_memory_of_a_pass(network, counted, rows):
-    made = algorithms["ERM"](Problem(network, lambda params: adam(params, lr=1e-6), 1))
-    batch = made_batch(network, (rows,))
-    made.gradient(batch)
-    assert counted.peak(rows) == pytest.approx(allocated(lambda: made.gradient(batch)), rel=0.1)
+def held(made, batch):
+    """Bytes of weights, statistics, the optimizer's state and the minibatch."""
+    state = [t for values in made.optimizer.state.values() for t in values.values() if isinstance(t, torch.Tensor)]
+    return sum(t.nbytes for t in [*made.model.state_dict().values(), *state, batch.x, batch.y])
 
 
-def test_live_bytes_are_of_storages_while_they_live():
-    with LiveBytes() as live:
+@pytest.mark.parametrize("model", BUILDS)
+@pytest.mark.parametrize("name", ["ERM", "SAM", "SAGE", "GGA_L"])
+def test_memory_of_a_step(name, model):
+    run = run_of(name, model, batch_size=4)
+    made, batch = real(run)
+    seen = held(made, batch) + allocated(lambda: made.update(batch))
+    assert step_cost(run).peak_bytes == pytest.approx(seen, rel=0.1)
+
+
+def test_an_optimizer_without_state_needs_less():
+    """Adam holds two vectors of the weights' size, SGD's momentum one, and SGD without momentum none."""
+    weights = sum(p.nbytes for p in real(run_of("ERM"))[0].params)
+    adam, momentum, none = (
+        step_cost(run_of("ERM", optimizer=name, **hparams)).peak_bytes
+        for name, hparams in (("adam", {}), ("sgd", {"momentum": 0.9}), ("sgd", {"momentum": 0.0}))
+    )
+    assert adam - momentum == pytest.approx(weights, rel=0.05)
+    assert momentum - none == pytest.approx(weights, rel=0.05)
+
+
+def test_bytes_are_those_of_storages_while_they_live():
+    with Tally() as tally:
         a = torch.zeros(1000)
         b = a.view(10, 100)[3:]  # the same memory
-        assert (live.now, live.peak) == (4000, 4000)
+        assert (tally.live, max(tally.trace)) == (4000, 4000)
         c = a + 1
         del a
-        assert (live.now, live.peak) == (8000, 8000)  # b holds it
+        assert (tally.live, max(tally.trace)) == (8000, 8000)  # b holds it
         del b
-        assert live.now == 4000
+        assert tally.live == 4000
         c.mul_(2)
-        assert (live.now, live.peak) == (4000, 8000)
+        assert (tally.live, max(tally.trace)) == (4000, 8000)
+        assert tally.restart() == 4000
+        assert max(tally.trace) == 4000
 
 
-def test_sage_holds_one_gradient_per_domain_at_most():
-    """At a fixed number of rows per domain, K domains in one pass need more memory than K gradients."""
-    network = models["timm"].build(CLASSES, **BUILDS["timm"]).to("meta")
-    counted, cost = count_pass(network), {}
-    for K in (2, 3, 5):
-        for name in ("SAM", "SAGE", "GGA_L", "ERM"):
-            sizes = [64] * K
-            cost[name, K] = cost_of(algorithms[name], validate(declared(algorithms[name]), {}), counted, sizes, 1, 2)
-    for K in (2, 3, 5):
-        assert cost["SAGE", K].peak_bytes == cost["SAM", K].peak_bytes
-        assert cost["GGA_L", K].peak_bytes < cost["ERM", K].peak_bytes
+# Plugins
 
 
-def run_of(algorithm, **hparams):
-    return small_config(algorithm, hparams=hparams)
+def test_a_plugin_is_counted_as_it_is():
+    @register("Thrice")
+    class Thrice(Algorithm):
+        """Passes three times over the minibatch."""
+
+        passes_per_step = 3
+
+        def update(self, batch):
+            for _ in range(3):
+                loss, g = self.gradient(batch)
+            self.descend(g)
+            return {"loss": loss}
+
+    assert step_cost(run_of("Thrice")).flops == pytest.approx(3 * step_cost(run_of("ERM")).flops, rel=1e-6)
+
+
+def test_a_plugin_that_reads_values_is_given_the_cost_of_its_passes(caplog):
+    @register("Reads")
+    class Reads(Algorithm):
+        """Looks at the loss."""
+
+        passes_per_step = 2
+
+        def update(self, batch):
+            loss, g = self.gradient(batch)
+            if loss.item() > 1:
+                loss, g = self.gradient(batch)
+            self.descend(g)
+            return {"loss": loss}
+
+    cost = step_cost(run_of("Reads"))
+    assert cost.flops == pytest.approx(2 * step_cost(run_of("ERM")).flops, rel=1e-6)
+    assert "Reads does not run without data" in caplog.text
+
+
+# The plan
 
 
 def test_plan_adds_up_and_gives_sage_its_polar_factors():
-    runs = [run_of("SAM"), run_of("SAGE"), run_of("SAGE", ns="cubic"), run_of("SAGE", orthogonalize=False)]
+    names = ("SAM", {}), ("SAGE", {}), ("SAGE", {"ns": "cubic"}), ("SAGE", {"orthogonalize": False})
+    runs = [run_of(name, steps=6, **hparams) for name, hparams in names]
     table = plan(runs, StepTime(seconds=3.6, rows=36))
     sam, sage = (table.loc[("EmojiStyles", name)] for name in ("SAM", "SAGE"))
     assert list(table.loc[("all", "all")][["runs", "flops"]]) == [4, sam["flops"] + sage["flops"]]

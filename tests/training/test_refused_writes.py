@@ -12,7 +12,8 @@ from helpers import assert_same, run, small_config
 
 from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.training import ownership
-from domainbed_sage.training.run_folder import RunFolder, note_refusal
+from domainbed_sage.training.notes import note_refusal
+from domainbed_sage.training.run_folder import RunFolder
 
 ERRORS = ["EIO", "EMFILE", "ESTALE", "ENOTCONN", "EROFS", "EDQUOT", "EFBIG", "ENOSPC"]
 RECORD = {"step": 0, "loss": 1.0}
