@@ -43,8 +43,6 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: see `assessment.assess`; or the predictions cannot be written.
     """
-    from rich.console import Console
-
     from domainbed_sage.training import prediction_file
     from domainbed_sage.training.assessment import HALVES, assess
 
@@ -60,8 +58,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         as_json.show(facts(found))
     else:
-        console = Console(highlight=False, markup=False, emoji=False)
-        console.print(*render(found), sep="\n", width=min(console.width, WIDTH))
+        show(found)
         if args.predictions:
             print(f"Wrote {args.predictions}")
     return 0
@@ -123,6 +120,14 @@ def _facts(result: "SplitResult") -> dict[str, Any]:
         "class_f1": scores.class_f1.tolist(),
         "confusion": scores.confusion.tolist(),
     }
+
+
+def show(found: "Assessment") -> None:
+    """Print the text, at most 80 columns wide; names stand in it as they are."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(*render(found), sep="\n", width=min(console.width, WIDTH))
 
 
 def render(found: "Assessment") -> "Iterator[RenderableType]":

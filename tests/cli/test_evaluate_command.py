@@ -1,10 +1,11 @@
 """`domainbed-sage evaluate`: what it prints, writes and refuses."""
 
+import errno
 import importlib.util
 import json
-import math
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,6 @@ def test_confusions_in_text_and_json(say, folder, facts):
         assert all(confusion[i, classes.index(other)] == int(n) for other, n in pairs)
         assert [int(n) for _, n in pairs] == sorted((int(n) for _, n in pairs), reverse=True)
         assert pairs or confusion[i].sum() == confusion[i, i]
-    assert "100.00" not in out or confusion.diagonal().any()
 
 
 def test_only_what_was_asked_for(say, folder):
@@ -127,13 +127,9 @@ def synthetic(classes, environment, n=500):
 
 
 def test_text_fits_80_columns_and_shows_names_as_they_are(capsys, monkeypatch):
-    from rich.console import Console
-
     monkeypatch.setenv("COLUMNS", "200")
     classes = (*(f"The_Great_Wall_of_China_{i}" for i in range(20)), "[red]", ":dog:", "never")
-    Console(highlight=False, markup=False, emoji=False).print(
-        *evaluate.render(synthetic(classes, "location_of_many_letters")), sep="\n", width=evaluate.WIDTH
-    )
+    evaluate.show(synthetic(classes, "location_of_many_letters"))
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
@@ -237,8 +233,16 @@ def test_other_endings(say, folder, tmp_path, name):
     assert err == (f"error: --predictions should be a file that ends in .csv or .parquet. Found {tmp_path / name}.\n")
 
 
-def test_a_place_that_cannot_be_written_to_is_found_before_anything_is_computed(say, folder, monkeypatch):
+def refuse(*_, dir):
+    raise PermissionError(errno.EACCES, "Permission denied", str(dir / "x"))
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_anything_is_computed(say, folder, tmp_path, monkeypatch):
     monkeypatch.setattr("domainbed_sage.training.assessment.assess", lambda *_, **__: pytest.fail("too late"))
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", refuse)
+        err = say(folder, "--predictions", tmp_path / "p.csv")[2]
+        assert f"Cannot write {tmp_path / 'x'}: Permission denied" in err
     status, out, err = say(folder, "--predictions", folder / "done" / "p.csv")
     assert (status, out) == (2, "")
     assert f"Cannot write {folder / 'done'}" in err
@@ -264,7 +268,6 @@ def test_a_mistake_writes_no_predictions(say, folder, tmp_path):
     assert (status, out) == (2, "")
     assert re.search(r"^error: .*model\.pkl cannot be read as the weights of a run", err)
     assert (tmp_path / "p.csv").read_text() == "mine"
-    assert not math.isnan(last_record(folder)["env0_in_acc"])
 
 
 def test_unknown_environment(say, folder):
