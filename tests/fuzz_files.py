@@ -17,7 +17,7 @@ from torch import Tensor
 from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.models.checkpoints import read
-from domainbed_sage.training import checkpoint, ownership, run_folder
+from domainbed_sage.training import checkpoint, notes, ownership, run_folder
 
 CONFIG = small_config().model_dump(mode="json")
 PLACES = ("anywhere", "head", "directory", "end", "seal")
@@ -155,10 +155,10 @@ def check_description(content):
 
 def check_note(content):
     """A note is read as far as it makes sense: others format its numbers."""
-    assert isinstance(_in_file(content, "progress.json", run_folder.read_note), dict)
-    progress = _in_file(content, "progress.json", lambda path: run_folder.read_progress(path.parent))
+    assert isinstance(_in_file(content, "progress.json", notes.read_note), dict)
+    progress = _in_file(content, "progress.json", lambda path: notes.read_progress(path.parent))
     assert all(f"{number:.1f}" not in ("nan", "inf") and len(f"{number:.0f}") < 15 for number in progress.values())
-    assert _in_file(content, "failed.json", lambda path: run_folder.failed_in(path.parent, "7_1")) in (True, False)
+    assert _in_file(content, "failed.json", lambda path: notes.failed_in(path.parent, "7_1")) in (True, False)
 
 
 def check_lock(content):

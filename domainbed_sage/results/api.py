@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.results import compare as comparisons
 from domainbed_sage.results import tables
 from domainbed_sage.results.agreement import check_agreement
@@ -76,8 +77,8 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     there = {_key(run) for run in loaded.records if run.single}
     frame = to_frame(loaded.records, names, list(dict.fromkeys(key[1] for key in expected)))
     missing = [key for key in dict.fromkeys(expected) if key not in there]
-    frame.attrs["missing"] = json.dumps(missing)  # a text, because pandas copies it with every part of the frame
-    frame.attrs["left_out"] = json.dumps(loaded.left_out())
+    frame.attrs["missing"] = strict_json.dumps(missing)  # a text, because pandas copies it with every part of the frame
+    frame.attrs["left_out"] = strict_json.dumps(loaded.left_out())
     return frame
 
 

@@ -14,7 +14,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.sweeps.cluster import ledger, slurm, submit
 from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.sweep import read_sweep
-from domainbed_sage.training.run_folder import note_failure
+from domainbed_sage.training.notes import note_failure
 
 TEXT = """
 name: s
