@@ -30,6 +30,7 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

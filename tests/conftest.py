@@ -31,8 +31,8 @@ def forget_plugins():
     yield
     sys.path[:] = path
     for things, then in zip(kept, before, strict=True):
-        for name in things.keys() - then.keys():
-            del things[name]
+        for name in things.keys() - then.keys():  # type: ignore[attr-defined]
+            del things[name]  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from domainbed_sage.data.environment import ArrayEnvironment, MultiDomainDataset
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.training import evaluate
 
+ERM = algorithms["ERM"]
+
 ENVIRONMENTS = ("first", "second")
 SOFT, HARD = resource.getrlimit(resource.RLIMIT_NOFILE)
 SHARE = torch.UntypedStorage._share_fd_cpu_
@@ -73,13 +75,13 @@ class Deadly(ArrayEnvironment):
 def load(name, _, *, happen=lambda: None, share=SHARE, files=None, temporary=None):
     """Prepare a death in this process, which may have seen another one before."""
     global fate
-    fate = name
+    fate = name  # type: ignore[name-defined]
     torch.UntypedStorage._share_fd_cpu_ = share
     soft = SOFT if files is None else len(list(Path("/proc/self/fd").iterdir())) + files
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, HARD))
     tempfile.tempdir = temporary and str(Path(tempfile.mkdtemp()) / temporary)
     Path(tempfile.gettempdir()).mkdir(exist_ok=True)
-    multiprocessing.current_process()._config.pop("tempdir", None)
+    multiprocessing.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
     return MultiDomainDataset(name, ("even", "odd"), tuple(Deadly(env, happen) for env in ENVIRONMENTS))
 
 
@@ -99,12 +101,12 @@ for death, how in {
 
 
 @register("Mortal")
-class Mortal(algorithms["ERM"]):
+class Mortal(ERM):
     """Dies in its third step, if that is its fate."""
 
     def update(self, batch):
-        if self.step == 2 and fate == "Step":
+        if self.step == 2 and fate == "Step":  # type: ignore[name-defined]
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        if self.step == 2 and fate == "OddStep":
+        if self.step == 2 and fate == "OddStep":  # type: ignore[name-defined]
             raise OddUserError("one", "two", "three")
         return super().update(batch)

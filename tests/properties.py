@@ -76,7 +76,7 @@ def assert_reads_no_value(algorithm, batch):
     There `item`, a branch on a tensor, a boolean mask, or a copy to NumPy raises. The check of the first perturbation,
     once per run, is taken as done. (`torch.autocast` knows no meta device: replace it first.)
     """
-    algorithm.survival = 1.0
+    algorithm.perturbation_cosine = 1.0
     for step in range(2):
         algorithm.step = step
         metrics = algorithm.update(batch.to("meta"))

@@ -11,11 +11,14 @@ from domainbed_sage.algorithms import algorithms, register
 from domainbed_sage.core.errors import NoSpace
 from domainbed_sage.training.ownership import Fenced
 
+ERM = algorithms["ERM"]
+SAGE = algorithms["SAGE"]
+
 HERE = Path(__file__).parent
 
 
 @register("Dies")
-class Dies(algorithms["SAGE"]):
+class Dies(SAGE):
     """Its process is killed at step 4, the first time."""
 
     def update(self, batch):
@@ -26,7 +29,7 @@ class Dies(algorithms["SAGE"]):
 
 
 @register("Fails")
-class Fails(algorithms["ERM"]):
+class Fails(ERM):
     """Raises an error at step 1 unless the file `mended` exists."""
 
     def update(self, batch):
@@ -36,7 +39,7 @@ class Fails(algorithms["ERM"]):
 
 
 @register("Slow")
-class Slow(algorithms["SAGE"]):
+class Slow(SAGE):
     """Takes its time unless the file `hurry` exists."""
 
     def update(self, batch):
@@ -46,7 +49,7 @@ class Slow(algorithms["SAGE"]):
 
 
 @register("Forks")
-class Forks(algorithms["ERM"]):
+class Forks(ERM):
     """Reports how the loader processes of its run are started."""
 
     def update(self, batch):
@@ -56,7 +59,7 @@ class Forks(algorithms["ERM"]):
 
 
 @register("Ghost")
-class Ghost(algorithms["ERM"]):
+class Ghost(ERM):
     """Its folder belongs to a later start of its job."""
 
     def update(self, batch):
@@ -64,7 +67,7 @@ class Ghost(algorithms["ERM"]):
 
 
 @register("FillsTheDisk")
-class FillsTheDisk(algorithms["ERM"]):
+class FillsTheDisk(ERM):
     """Finds no space."""
 
     def update(self, batch):
@@ -72,7 +75,7 @@ class FillsTheDisk(algorithms["ERM"]):
 
 
 @register("Lingers")
-class Lingers(algorithms["ERM"]):
+class Lingers(ERM):
     """Leaves a thread that never ends, and so a process."""
 
     def update(self, batch):

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.batch import DomainBatch
-from domainbed_sage.geometry.perturb import Precision, check_survival, perturbed
+from domainbed_sage.geometry.perturb import Precision, check_perturbation_cosine, perturbed
 from domainbed_sage.geometry.vectors import Vector, gram, in_own_memory, weighted_mean_
 from domainbed_sage.models.base import Model
 
@@ -64,7 +64,7 @@ class Algorithm(ABC):
         self.params: Vector = tuple(p for p in self.model.parameters() if p.requires_grad)
         self.optimizer = problem.make_optimizer(self.params)  # type: ignore[arg-type]
         self.step = 0
-        self.survival: float | None = None
+        self.perturbation_cosine: float | None = None
 
     @abstractmethod
     def update(self, batch: DomainBatch) -> Metrics:
@@ -130,10 +130,12 @@ class Algorithm(ABC):
         """Weights θ + ε inside the block, exactly θ after it; BatchNorm statistics are not updated inside.
 
         They are made in the memory of ε, whose value is lost, and given to the block.
-        The first perturbation of a run is measured: `check_survival` stops a run whose precision swallows it.
+        The first perturbation of a run is measured: `check_perturbation_cosine` stops a run whose precision loses it.
         """
-        if self.survival is None:
-            self.survival = check_survival(self.params, epsilon, self.problem.precision, self.name)
+        if self.perturbation_cosine is None:
+            self.perturbation_cosine = check_perturbation_cosine(
+                self.params, epsilon, self.problem.precision, self.name
+            )
         with perturbed(self.params, epsilon) as weights, self.model.frozen_statistics():
             yield weights
 
@@ -150,13 +152,15 @@ class Algorithm(ABC):
         It may hold tensors, which have to be finite, numbers, texts, and lists, tuples, sets and dictionaries of them.
         """
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return {**state, "survival": self.survival}
+        return {**state, "perturbation_cosine": self.perturbation_cosine}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.survival = state.get("survival")  # checkpoints of earlier versions lack it; then it is measured again
+        self.perturbation_cosine = state.get(
+            "perturbation_cosine"
+        )  # checkpoints of earlier versions lack it; then it is measured again
 
 
 def check_metrics(metrics: Any, name: str) -> None:

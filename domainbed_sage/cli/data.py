@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     machine.load_plugins(args)
     if args.action == "list":
         if args.json:
-            as_json.show(map(facts, datasets.values()))
+            as_json.show(map(as_object, datasets.values()))
         else:
             print("\n".join(map(describe, datasets.values())))
         return 0
@@ -102,7 +102,7 @@ def describe(spec: DatasetSpec) -> str:
     return "\n  ".join(lines)
 
 
-def facts(spec: DatasetSpec) -> dict[str, Any]:
+def as_object(spec: DatasetSpec) -> dict[str, Any]:
     """What `data list --json` says of a dataset: all its fields but the function that reads it."""
     known = {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "load"}
     sources = [{"kind": type(source).__name__, "title": source.title, **asdict(source)} for source in spec.sources]

@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
     if args.predictions:
         prediction_file.write(args.predictions, found.results, found.classes)
     if args.json:
-        as_json.show(facts(found))
+        as_json.show(as_object(found))
     else:
         show(found)
         if args.predictions:
@@ -89,7 +89,7 @@ def remarks(found: "Assessment") -> list[str]:
     return lines
 
 
-def facts(found: "Assessment") -> dict[str, Any]:
+def as_object(found: "Assessment") -> dict[str, Any]:
     """Everything, for programs; accuracies in [0, 1]."""
     run = found.run
     return {
@@ -99,11 +99,11 @@ def facts(found: "Assessment") -> dict[str, Any]:
         "weights": {"file": run.folder / "model.pkl", "step": run.last["step"], "selected_step": run.selected_step},
         "remarks": remarks(found),
         "classes": found.classes,
-        "results": [_facts(result) for result in found.results],
+        "results": [_as_object(result) for result in found.results],
     }
 
 
-def _facts(result: "SplitResult") -> dict[str, Any]:
+def _as_object(result: "SplitResult") -> dict[str, Any]:
     scores = result.scores
     return {
         "env": result.env,

@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
         "data": {"data": DataOptions},
     }
     if args.json:
-        as_json.show(facts(name, thing) for name, thing in tables[args.what].items())
+        as_json.show(as_object(name, thing) for name, thing in tables[args.what].items())
         return 0
     for name, thing in tables[args.what].items():
         print(f"{name}: {(inspect.getdoc(thing) or '(no description)').splitlines()[0]}")
@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def facts(name: str, thing: Callable[..., Any]) -> dict[str, Any]:
+def as_object(name: str, thing: Callable[..., Any]) -> dict[str, Any]:
     """What `list --json` says of one thing: its whole description, and its hyperparameters."""
     from domainbed_sage.core.hparams import declared
 

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of SAGE's agreement S, and of the weights along a free-running trajectory. "
         "Exit status 1 when a step deviates by more than 1e-09."
     )
-    parser.add_argument("goldens", type=Path, metavar="GOLDENS.npz", help="recording; its .json lies beside it")
+    parser.add_argument(
+        "goldens", type=Path, metavar="GOLDENS.npz", help="recording; its .json file is in the same folder"
+    )
     machine.add_plugin_argument(parser)
 
 

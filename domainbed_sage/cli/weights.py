@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
     if args.action == "list":
         folder = weights_dir(args.weights_dir)
         if args.json:
-            as_json.show(facts(folder))
+            as_json.show(as_object(folder))
         else:
             print("\n".join(_listed(folder)))
         return 0
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def facts(folder: Path) -> list[dict[str, Any]]:
+def as_object(folder: Path) -> list[dict[str, Any]]:
     """Published CLIP weights, stored in `folder` or not (`file`), and what else is stored there."""
     from domainbed_sage.models.checkpoints import SUFFIXES
     from domainbed_sage.models.weights import clip_names, published, published_sha256, stored_file
@@ -75,7 +75,7 @@ def facts(folder: Path) -> list[dict[str, Any]]:
 
 def _listed(folder: Path) -> list[str]:
     """The lines of `weights list`."""
-    known = facts(folder)
+    known = as_object(folder)
     clip = [
         f"{weights['name']}: {weights['activation']}; sha256 {weights['sha256'] or 'not published'}; "
         + ("stored" if weights["file"] else "not stored")

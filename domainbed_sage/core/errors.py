@@ -12,7 +12,7 @@ LONGEST = 100  # characters of a value in a message
 
 
 class UserError(ValueError):
-    """Something the user can mend: what is wrong, what was found, what is allowed, what to do.
+    """An error the user can fix: what is wrong, what was found, what is allowed, what to do.
 
     The command line prints the message without a stack trace and exits with status 2.
 

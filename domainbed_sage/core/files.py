@@ -126,7 +126,7 @@ def regular(path: Path) -> bool:
     """Whether a file is there, perhaps through a link.
 
     Raises:
-        UserError: something else stands in its place: a folder, a pipe, a link to nothing.
+        UserError: something else is in its place: a folder, a pipe, a link to nothing.
     """
     try:
         mode = path.stat().st_mode

@@ -1,6 +1,6 @@
 """Hyperparameters, read from the keyword arguments of the things they configure: there is no second list.
 
-A hyperparameter is a keyword-only argument with a type and a default. Its bounds stand in the type, as pydantic's
+A hyperparameter is a keyword-only argument with a type and a default. Its bounds are part of the type, as pydantic's
 `Field`, and so does its random-search range, as one of the `Search` classes below::
 
     def __init__(self, problem: Problem, *, rho: Annotated[float, Field(ge=0), Choice(0.01, 0.02, 0.05)] = 0.05)

@@ -17,7 +17,7 @@ _loaded: dict[Path, str] = {}
 def load_plugin(path: Path) -> None:
     """Execute a Python file once, so that what it registers is known by name.
 
-    It may import what lies beside it; installed packages come first where both have a name.
+    It may import files from its own folder; installed packages come first where both have a name.
 
     Raises:
         UserError: the file does not exist, fails, ends the process, or means another file by a name that is taken.

@@ -1,4 +1,4 @@
-"""Files that come with the suite but lie outside the package: sweeps, printed tables."""
+"""Files that are shipped with the suite but are outside the package: sweeps, printed tables."""
 
 from pathlib import Path
 

@@ -63,7 +63,7 @@ class Node:
         return self.value
 
     def as_written(self) -> Any:
-        """A number as the text that stands in the file, other values as they are: for options of other programs."""
+        """A number as the text in the file, other values as they are: for options of other programs."""
         number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
         return self.text if number else self.plain()
 
@@ -73,7 +73,7 @@ class Document:
     """A file of settings.
 
     Attributes:
-        path: where it lies.
+        path: of the file.
         entries: its settings by name.
     """
 
@@ -211,7 +211,7 @@ class _Reader:
             key, value = self._node(event, depth), self._node(next(self.events), depth)
             if isinstance(key.value, list | dict):
                 raise self._problem(event, "a key should be a text. Found a list or a mapping.")
-            if merge:  # what was merged first wins, and what stands in the mapping itself over both
+            if merge:  # what was merged first wins, and what is in the mapping itself wins over both
                 for source in value.value if isinstance(value.value, list) else [value]:
                     if not isinstance(source.value, dict):
                         raise self._problem(event, "`<<:` should be followed by an alias of a mapping.")

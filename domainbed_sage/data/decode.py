@@ -59,7 +59,7 @@ class Decoder:
                 raise
             if isinstance(error, OSError) and error.errno is not None:
                 raise UserError(
-                    f"{path} cannot be read ({error.strerror}). Restore it, or mend the disk, its permissions or the "
+                    f"{path} cannot be read ({error.strerror}). Restore it, or fix the disk, its permissions or the "
                     f"limit that is named."
                 ) from None
             raise Undecodable(

@@ -28,7 +28,7 @@ AHEAD = 256  # images decoded before they are written
 
 
 def folder_of(root: Path, side: int) -> Path:
-    """Where the images of the dataset in `root` lie when their short side is `side` pixels."""
+    """Folder of the images of the dataset in `root` whose short side is `side` pixels."""
     return root.with_name(f"{root.name}.resized-{side}")
 
 

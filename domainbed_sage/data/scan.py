@@ -1,4 +1,4 @@
-"""What really lies below the environment folders: images, files that are passed over, and what cannot be right.
+"""What the environment folders really contain: images, files that are passed over, and what cannot be right.
 
 DomainBed follows every link to a folder, takes every file whose name ends like an image's, and says nothing of the
 rest. A folder that is reached twice so gives every image twice, to both halves of the split: a mistake here, whether

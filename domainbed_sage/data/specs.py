@@ -107,7 +107,7 @@ def find(name: str) -> DatasetSpec:
 def folder_dataset(
     name: str, folder: str | Path, environments: Sequence[str] = (), num_classes: int = 0, **facts: Any
 ) -> DatasetSpec:
-    """Register a dataset of one's own that lies in DomainBed's layout, ``<folder>/<environment>/<class>/<image>``.
+    """Register your own dataset in DomainBed's layout, ``<folder>/<environment>/<class>/<image>``.
 
     One line in a plugin; the first form asks the folder, at once, for the names of environments and classes::
 

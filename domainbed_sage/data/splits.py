@@ -20,9 +20,9 @@ class Split:
     in_: np.ndarray
     out: np.ndarray
 
-    def half(self, name: str) -> np.ndarray:
+    def indices(self, split: str) -> np.ndarray:
         """The indices of "in" or "out"."""
-        return {"in": self.in_, "out": self.out}[name]
+        return {"in": self.in_, "out": self.out}[split]
 
 
 def split(n: int, env_index: int, trial_seed: int, holdout_fraction: float = 0.2) -> Split:

@@ -114,7 +114,7 @@ def rounded(t: Tensor, precision: Precision) -> Tensor:
 
 
 @torch.no_grad()
-def survival(params: Vector, epsilon: Vector, precision: Precision) -> Tensor:
+def perturbation_cosine(params: Vector, epsilon: Vector, precision: Precision) -> Tensor:
     """Cosine of the change that the forward pass sees to the intended change ε, over all parameters []; 1 when ε = 0.
 
     Matrices are rounded to the working precision before and after the perturbation; vectors (biases, normalisation
@@ -131,13 +131,13 @@ def survival(params: Vector, epsilon: Vector, precision: Precision) -> Tensor:
     return torch.where(nothing_intended, 1.0, dot(intended, actual) / lengths.clamp_min(1e-300))
 
 
-def check_survival(params: Vector, epsilon: Vector, precision: Precision, algorithm: str) -> float:
-    """Measure `survival` and refuse to go on when less than 0.9 of the perturbation is left.
+def check_perturbation_cosine(params: Vector, epsilon: Vector, precision: Precision, algorithm: str) -> float:
+    """Measure `perturbation_cosine` and refuse to go on when less than 0.9 of the perturbation is left.
 
     Raises:
         UserError: the perturbation drowns in rounding, so the method would silently become another one.
     """
-    cosine = float(survival(params, epsilon, precision))
+    cosine = float(perturbation_cosine(params, epsilon, precision))
     if cosine < REQUIRED_SURVIVAL:
         raise UserError(
             f"{algorithm}'s perturbation does not survive {precision} arithmetic: the cosine between the intended and "

@@ -24,7 +24,7 @@ BATCH_ON_CPU, BATCH_ON_DEVICE = 2**19, 2**25  # elements of matrices that are st
 def polar_factors(
     matrices: Sequence[Tensor], method: PolarMethod = "quintic", steps: int = 5, dtype: PolarDtype = "full"
 ) -> list[Tensor]:
-    """`polar_factor` of each matrix; those of one shape are stacked and multiplied together, as far as it pays."""
+    """`polar_factor` of each matrix; those of one shape are stacked and multiplied together, where that is faster."""
     same_shape = defaultdict(list)
     for i, G in enumerate(matrices):
         same_shape[G.shape, G.dtype].append(i)

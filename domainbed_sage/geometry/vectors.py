@@ -16,7 +16,7 @@ def in_own_memory(vector: Vector, params: Vector) -> Vector:
     """The vector with each tensor laid out as its parameter and alone in its memory, so that it can be changed.
 
     Autograd may return one tensor for two parameters, a slice of a larger one, or an expanded one; those are copied, as
-    is what lies in a parameter's memory. PyTorch 2.9 materializes a missing gradient as a leaf that requires one;
+    is what is in a parameter's memory. PyTorch 2.9 materializes a missing gradient as a leaf that requires one;
     the tensors returned do not.
     """
     taken = {p.untyped_storage()._cdata for p in params}

@@ -25,7 +25,7 @@ class Model(nn.Module):
         classifier: features [N, D] -> logits [N, C].
         image: the images the featurizer expects.
         freeze_bn: BatchNorm layers use and keep their stored statistics, also in training mode; their gains and biases
-            are trained all the same.
+            are trained anyway.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ def tf_efficientnet_lite0(
 
     Args:
         classes: names of the C classes.
-        pretrained: start from ImageNet-1k weights (Apache-2.0); the file's tensors stand in timm's order under other
+        pretrained: start from ImageNet-1k weights (Apache-2.0); the file's tensors are in timm's order under other
             names, and are loaded by order with every shape checked.
         freeze_bn: keep BatchNorm statistics as stored, see `Model`.
         image_size: side length of the images, pixels.

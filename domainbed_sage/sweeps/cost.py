@@ -182,7 +182,7 @@ def _run(case: Case, batch_size: int, everywhere: bool) -> Count:
         side = network.image.size
         batch = DomainBatch(torch.empty(sum(sizes), 3, side, side), torch.zeros(sum(sizes), dtype=torch.long), sizes)
         made.descend(made.params)  # any gradient: this makes the optimizer's state
-        made.survival, made.step = 1.0, case.step
+        made.perturbation_cosine, made.step = 1.0, case.step
         if not everywhere:
             fake.close()
         for _ in range(2):

@@ -106,7 +106,7 @@ def assess(
         if some := sorted(together & wanted):
             results += _predict(run, experiment, some, keep_logits)
     results.sort(key=lambda result: (result.env, result.split))
-    return Assessment(run, experiment.classes, tuple(experiment.facts["data"]["notes"]), tuple(results))
+    return Assessment(run, experiment.classes, tuple(experiment.metadata["data"]["notes"]), tuple(results))
 
 
 def measured_together(config: RunConfig, n_envs: int) -> list[set[tuple[int, str]]]:
@@ -147,7 +147,7 @@ def _predict(
     evaluator, num_classes = experiment.evaluator, len(experiment.classes)
     recorder = _Recorder(experiment.algorithm.forward, num_classes, keep_logits)
     evaluator.measure(recorder, set(wanted))
-    rows = [evaluator.splits[env].half(half) for env, half in wanted]
+    rows = [evaluator.splits[env].indices(half) for env, half in wanted]
     ends = np.cumsum([len(indices) for indices in rows])
     for (env, half), indices, end in zip(wanted, rows, ends, strict=True):
         part = slice(end - len(indices), end)

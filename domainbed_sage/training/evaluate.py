@@ -78,7 +78,7 @@ class Evaluator:
     @torch.inference_mode()
     def measure(self, predict: Callable[[Tensor], Tensor], wanted: set[tuple[int, str]]) -> Accuracies:
         """Accuracy on each wanted (environment, "in" or "out"), whose images pass in the order of `sorted(wanted)`."""
-        halves = [(i, half, self.splits[i].half(half)) for i, half in sorted(wanted)]
+        halves = [(i, half, self.splits[i].indices(half)) for i, half in sorted(wanted)]
         samples = [(self.environments[i], int(index)) for i, _, indices in halves for index in indices]
         rows = [range(len(samples))[start : start + BATCH_SIZE] for start in range(0, len(samples), BATCH_SIZE)]
         with closing(loaded(_Images(samples, self.transform), rows, self.num_workers)) as batches:

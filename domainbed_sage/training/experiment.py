@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Experiment:
-    """The parts of a run, built from its description; `facts` go into every record, `classes` are names by label."""
+    """The parts of a run, built from its description; `metadata` is in every record, `classes` are names by label."""
 
     algorithm: Algorithm
     stream: TrainStream
     normalize: Transform
     evaluator: Evaluator
     steps_per_epoch: float
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     classes: tuple[str, ...]
 
 
@@ -69,8 +69,8 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     )
     smallest = min(len(s.in_) for s in splits)
     _check_sizes(dataset, config, [len(s.in_) for s in splits], options.batch_size)
-    facts = provenance.facts(config, machine, dataset, weights)
-    return Experiment(algorithm, stream, to_input, evaluator, smallest / options.batch_size, facts, dataset.classes)
+    metadata = provenance.metadata(config, machine, dataset, weights)
+    return Experiment(algorithm, stream, to_input, evaluator, smallest / options.batch_size, metadata, dataset.classes)
 
 
 def read_data(config: RunConfig, machine: Machine, options: DataOptions) -> tuple[MultiDomainDataset, list[Split]]:

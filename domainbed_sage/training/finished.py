@@ -88,7 +88,7 @@ def load(run: FinishedRun, machine: Machine) -> Experiment:
     path = run.folder / WEIGHTS
     weights = _weights(path, run.config)
     experiment = build(run.config, machine)
-    _check_data(run, experiment.facts)
+    _check_data(run, experiment.metadata)
     model = experiment.algorithm.model
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     check_tensors(weights, expected, f"{path}, read as weights of {run.config.model}")
@@ -114,7 +114,7 @@ def _weights(path: Path, config: RunConfig) -> dict[str, Tensor]:
             raise ValueError("its model_dict should hold tensors")
     except Exception as error:  # a damaged file can break its reader in any way
         what = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
-        raise UserError(f"{path} cannot be read as the weights of a run: {what}. To mend it, {_AGAIN}.") from error
+        raise UserError(f"{path} cannot be read as the weights of a run: {what}. To fix it, {_AGAIN}.") from error
     ours = config.model_dump(mode="json")
     differing = ", ".join(f"{k} {theirs[k]!r} → {v!r}" for k, v in ours.items() if k in theirs and theirs[k] != v)
     if differing:

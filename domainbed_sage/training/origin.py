@@ -1,4 +1,4 @@
-"""Whether files that lie in a run's folder are this run's own; a backup may have been restored into the wrong one."""
+"""Whether the files in a run's folder belong to this run; a backup may have been restored into the wrong one."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who owns a run's folder: a lock for the living, and a fence against ghosts.
+"""Who owns a run's folder: a lock against live processes, and a fence against processes that were given up for dead.
 
 The lock is the kernel's (`flock`): it ends with the process, however that ends, and NFSv4 and most parallel file
 systems carry it between nodes. It cannot do one thing: when Slurm gives a node up and starts its job again elsewhere,

@@ -18,7 +18,7 @@ from domainbed_sage.core import strict_json
 from domainbed_sage.data.environment import MultiDomainDataset
 
 
-def facts(
+def metadata(
     config: RunConfig, machine: Machine, dataset: MultiDomainDataset, weights: Mapping[str, str | None]
 ) -> dict[str, Any]:
     """DomainBed's `args` and `hparams`, and ours: environments, data population, weights, versions, device, commit."""

@@ -153,7 +153,7 @@ class Loop:
             **self._evaluate(last=step == self.config.steps - 1),
         }
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())))
-        self.folder.append(record | self.experiment.facts)
+        self.folder.append(record | self.experiment.metadata)
         self.listeners.record(record)
         self.pending, self.step_times = {}, []
 

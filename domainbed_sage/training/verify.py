@@ -149,7 +149,7 @@ def _run(
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Our weights after every step [T, P] and the metrics; with `resets` [T, P], step t + 1 starts from its row t.
 
-    With `reverse`, the domains stand in reverse order in every batch: the same update up to rounding.
+    With `reverse`, the domains are in reverse order in every batch: the same update up to rounding.
     """
     model = _network(order, arrays)
     x, y = (torch.from_numpy(arrays[key]).flip(1) if reverse else torch.from_numpy(arrays[key]) for key in "xy")

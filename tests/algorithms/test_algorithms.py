@@ -37,6 +37,8 @@ from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models.optimizers import sgd
 from domainbed_sage.training.verify import replay
 
+ERM = algorithms["ERM"]
+
 GOLDENS = Path(__file__).parents[1] / "data" / "goldens.npz"
 NAMES = sorted(algorithms)  # at collection, before any plugin
 NO_DECAY = partial(torch.optim.Adam, lr=1e-2)
@@ -177,7 +179,7 @@ def test_update_reads_no_tensor_value(name, hparams, network):
     assert_reads_no_value(made, batches((1, 2, 3), 1, NETWORKS[network])[0])
 
 
-class ReadsTheLoss(algorithms["ERM"]):
+class ReadsTheLoss(ERM):
     def update(self, batch):
         metrics = super().update(batch)
         return metrics if metrics["loss"] > 0 else {}

@@ -7,6 +7,8 @@ from helpers import run, small_config
 from domainbed_sage.algorithms import algorithms, register
 from domainbed_sage.core.errors import UserError
 
+ERM = algorithms["ERM"]
+
 pytestmark = pytest.mark.usefixtures("forget_plugins")
 
 
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("forget_plugins")
 )
 def test_what_an_update_returns(tmp_path, returned, message):
     @register("Own")
-    class Own(algorithms["ERM"]):
+    class Own(ERM):
         def update(self, batch):
             return returned
 
@@ -33,7 +35,7 @@ def test_what_an_update_returns(tmp_path, returned, message):
 
 def test_a_number_in_brackets_is_one(tmp_path):
     @register("Own")
-    class Own(algorithms["ERM"]):
+    class Own(ERM):
         def update(self, batch):
             return {"loss": super().update(batch)["loss"].reshape(1)}
 

@@ -88,7 +88,7 @@ def test_an_error_that_torch_hides(tmp_path):
 
 
 def test_too_many_open_files(tmp_path):
-    """The limit itself, not a pretended one."""
+    """The limit itself, not a simulated one."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:

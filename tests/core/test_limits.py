@@ -21,7 +21,7 @@ REFUSALS = [
     (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), limits.GPU_MEMORY),
     (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), limits.GPU_MEMORY),
     (MemoryError(), limits.MEMORY),
-    (np._core._exceptions._ArrayMemoryError((10**9, 10**9), np.dtype("f8")), limits.MEMORY),
+    (np._core._exceptions._ArrayMemoryError((10**9, 10**9), np.dtype("f8")), limits.MEMORY),  # type: ignore[attr-defined]
     (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), limits.MEMORY),
     (os_error(errno.ENOMEM), limits.MEMORY),
     (RuntimeError("unable to mmap 8 bytes from file </torch_1>: Cannot allocate memory (12)"), limits.MEMORY),

@@ -98,7 +98,7 @@ def test_models_are_told_the_names_and_records_tell_them(tmp_path, monkeypatch):
     config = make_config(dataset="PACS", algorithm="ERM", test_envs=["A"], model="small_cnn", hparams={"width": 8})
     made = experiment.build(config, on_cpu(tmp_path / "run", data_dir=tmp_path))
     assert told == [tuple(f"the {c}" for c in pacs.expected.classes)]
-    notes = made.facts["data"]["notes"]
+    notes = made.metadata["data"]["notes"]
     assert [note for note in notes if note.startswith("class names from CLASSES.json") and "dog = the dog" in note]
 
 

@@ -183,7 +183,7 @@ def test_a_long_path_of_temporary_files(tmp_path):
 
 def _with_temporary_files_in(folder, messages):
     tempfile.tempdir = folder
-    multiprocessing.current_process()._config.pop("tempdir", None)  # the test's own, if it has one
+    multiprocessing.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined] # the test's own, if it has one
     try:
         list(loaded(Items(), range(9), 1))
     except UserError as error:
@@ -216,7 +216,7 @@ def test_too_few_open_files():
 
 
 def test_not_all_processes_can_be_started(monkeypatch):
-    launch, number = popen_fork.Popen._launch, iter(range(9))
+    launch, number = popen_fork.Popen._launch, iter(range(9))  # type: ignore[attr-defined]
 
     def refuse(self, process):
         if next(number) == 1:
@@ -271,8 +271,8 @@ def test_closing_waits_for_no_lock(monkeypatch):
 def _leave_open(pids):
     """End with an error while the loaders work and nobody closes their generator."""
     global open_batches
-    open_batches = loaded(Items(), range(10**9), 2)
-    next(open_batches)
+    open_batches = loaded(Items(), range(10**9), 2)  # type: ignore[name-defined]
+    next(open_batches)  # type: ignore[name-defined]
     pids.put(children())
     raise SystemExit(3)
 

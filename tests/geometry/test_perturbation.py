@@ -194,6 +194,6 @@ def test_perturbation_is_measured_once(precision, rho, monkeypatch):
     made = algorithm("SAGE", mlp().float(), precision=precision, rho=rho)
     there = float32_batches(4)
     made.update(there[0])
-    assert 0.9 <= made.survival <= 1 + 1e-9
-    monkeypatch.setattr("domainbed_sage.algorithms.base.check_survival", None)
+    assert 0.9 <= made.perturbation_cosine <= 1 + 1e-9
+    monkeypatch.setattr("domainbed_sage.algorithms.base.check_perturbation_cosine", None)
     run(made, there[1:])

@@ -50,7 +50,7 @@ def without_seal(path):
     state = checkpoint.read(path)
     for key in ("run_id", "sealed"):
         state.pop(key, None)
-    del state["algorithm"]["survival"]
+    del state["algorithm"]["perturbation_cosine"]
     torch.save(state, path)
 
 

@@ -94,16 +94,16 @@ def test_the_guard_measures_once_in_a_run(undisturbed, tmp_path, monkeypatch):
         run(small_config("SAGE"), tmp_path / "run", stop=stop)
     path = tmp_path / "run" / "checkpoint.pt"
     state = checkpoint.read(path)
-    assert 0.9 < state["algorithm"]["survival"] <= 1
+    assert 0.9 < state["algorithm"]["perturbation_cosine"] <= 1
     old = shutil.copytree(tmp_path / "run", tmp_path / "old")
-    del state["algorithm"]["survival"]
+    del state["algorithm"]["perturbation_cosine"]
     torch.save(state, old / "checkpoint.pt")  # as earlier versions wrote it
 
     def too_low(*_):
         raise UserError("does not survive")
 
     with monkeypatch.context() as patch:
-        patch.setattr("domainbed_sage.algorithms.base.check_survival", too_low)
+        patch.setattr("domainbed_sage.algorithms.base.check_perturbation_cosine", too_low)
         assert_same(run(small_config("SAGE"), tmp_path / "run"), undisturbed["SAGE"])
         with pytest.raises(UserError, match="does not survive"):
             run(small_config("SAGE"), old)

@@ -36,7 +36,7 @@ def poison(monkeypatch, change):
     state_dict = torch.nn.Module.state_dict
 
     def poisoned(self):
-        state = {"model": state_dict(self.model), "optimizer": self.optimizer.state_dict(), "survival": None}
+        state = {"model": state_dict(self.model), "optimizer": self.optimizer.state_dict(), "perturbation_cosine": None}
         return change(state) or state
 
     monkeypatch.setattr("domainbed_sage.algorithms.base.Algorithm.state_dict", poisoned)

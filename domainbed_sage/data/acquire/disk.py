@@ -1,4 +1,4 @@
-"""Disk space for datasets: asked for before a big write, and explained when it runs out all the same."""
+"""Disk space for datasets: checked before a large write, and explained if it still runs out."""
 
 from functools import partial
 

@@ -42,7 +42,7 @@ def obtain(
 
     Args:
         spec: the dataset.
-        data_dir: the dataset comes to lie in its folder here.
+        data_dir: parent directory; the dataset is created in a subfolder.
         sources: in order of preference.
         subset: what the data is, if its counts need not be the published ones.
         say: shows a line to the user.
@@ -78,7 +78,7 @@ def rebuild_terra(
 
     Args:
         spec: TerraIncognita.
-        data_dir: the dataset comes to lie in its folder here.
+        data_dir: parent directory; the dataset is created in a subfolder.
         images: folder or archive of the images.
         annotations: annotation file, or folder or archive of the files of one generation.
         subset: what the data is, if its counts need not be the published ones.

@@ -127,7 +127,7 @@ def default_file() -> Path:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one option for every setting but `extra`; an option wins over the site file."""
-    group = parser.add_argument_group("slurm", "settings of the jobs; all of them can stand in the site file")
+    group = parser.add_argument_group("slurm", "settings of the jobs; all of them can be given in the site file")
     group.add_argument("--site", type=Path, help=f"site file (default: {PLACE}, if it exists)")
     for name in ("partition", "account", "qos", "constraint", "gres"):
         group.add_argument(f"--{name}", help="as for sbatch")

@@ -60,7 +60,7 @@ class Launched:
             lines.append(f"{self.later} runs more are over the limit of {self.limit} jobs in the queue: launch later.")
         explained = sum(run.failed and not run.lost for run in self.before.runs)
         if explained and not self.failed_too:
-            lines.append(f"{explained} failed with a reason: see `sweep status`, mend it, then `sweep retry --failed`.")
+            lines.append(f"{explained} failed with an error: see `sweep status`, fix it, then `sweep retry --failed`.")
         return "\n".join(lines)
 
 

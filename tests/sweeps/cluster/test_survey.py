@@ -227,7 +227,7 @@ def test_damaged_ledger_says_what_to_do(runs, tmp_path, content):
 def render(*what, width=80):
     console = Console(width=width, file=io.StringIO(), highlight=False)
     console.print(status.render(*what))
-    return console.file.getvalue()
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_names_use_the_width_that_there_is(tmp_path):

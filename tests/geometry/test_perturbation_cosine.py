@@ -6,7 +6,7 @@ import torch
 from properties import assert_close, assert_same_bits
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.geometry.perturb import check_survival, rounded, spectral_ascent, survival
+from domainbed_sage.geometry.perturb import check_perturbation_cosine, perturbation_cosine, rounded, spectral_ascent
 
 PRECISIONS = ["fp64", "fp32", "tf32", "bf16"]
 BITS = {"tf32": 11, "bf16": 8}  # of the significand, with the leading one
@@ -80,16 +80,16 @@ def layer():
     ("precision", "expected", "tolerance"),
     [("fp64", 1.0, 1e-3), ("fp32", 1.0, 1e-3), ("tf32", 0.25, 0.05), ("bf16", 0.085, 0.05)],
 )
-def test_survival_at_the_papers_radius(layer, precision, expected, tolerance):
+def test_cosine_at_the_papers_radius(layer, precision, expected, tolerance):
     """Reduced precision drowns it: the entries move by 5e-7, a unit in the last place of 0.02 is 1.5e-5 in TF32."""
-    assert_close(survival(*layer, precision), expected, tolerance)
+    assert_close(perturbation_cosine(*layer, precision), expected, tolerance)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_what_does_not_survive_is_refused(layer, precision):
-    cosine = float(survival(*layer, precision))
+    cosine = float(perturbation_cosine(*layer, precision))
     with pytest.raises(UserError) as caught:
-        check_survival(*layer, precision, "SAGE")
+        check_perturbation_cosine(*layer, precision, "SAGE")
     message = str(caught.value)
     assert message.startswith(f"SAGE's perturbation does not survive {precision} arithmetic")
     assert f"is {cosine:.3f}, and at least 0.9 is required" in message
@@ -98,30 +98,32 @@ def test_what_does_not_survive_is_refused(layer, precision):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp64"])
 def test_what_survives_is_reported(layer, precision):
-    assert check_survival(*layer, precision, "SAGE") == float(survival(*layer, precision))
+    assert check_perturbation_cosine(*layer, precision, "SAGE") == float(perturbation_cosine(*layer, precision))
 
 
 def test_larger_radius_survives_bf16(layer):
     params, epsilon = layer
-    assert check_survival(params, (1000 * epsilon[0],), "bf16", "SAGE") > 0.99
+    assert check_perturbation_cosine(params, (1000 * epsilon[0],), "bf16", "SAGE") > 0.99
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_no_perturbation_survives_and_a_lost_one_does_not(precision):
     params = (torch.ones(4, 4),)
-    assert survival(params, (torch.zeros(4, 4),), precision) == 1
-    assert survival(params, (torch.full((4, 4), 1e-9),), precision) == 0  # below half a unit in the last place of 1
+    assert perturbation_cosine(params, (torch.zeros(4, 4),), precision) == 1
+    assert (
+        perturbation_cosine(params, (torch.full((4, 4), 1e-9),), precision) == 0
+    )  # below half a unit in the last place of 1
 
 
 def test_vectors_are_measured_in_their_own_precision():
     """Biases and gains enter no matrix product: 1e-5 is lost beside 1 in bf16, but it is added in fp32."""
     epsilon = 1e-5
-    assert survival((torch.ones(4, 4),), (torch.full((4, 4), epsilon),), "bf16") == 0
-    assert_close(survival((torch.ones(16),), (torch.full((16,), epsilon),), "bf16"), 1.0, 1e-6)
+    assert perturbation_cosine((torch.ones(4, 4),), (torch.full((4, 4), epsilon),), "bf16") == 0
+    assert_close(perturbation_cosine((torch.ones(16),), (torch.full((16,), epsilon),), "bf16"), 1.0, 1e-6)
 
 
 def test_cosine_is_over_all_parameters_together():
     """Two equal halves, of which bf16 swallows one: 1/√2."""
     params = (torch.ones(4, 4), torch.ones(16))
     epsilon = (torch.full((4, 4), 1e-4), torch.full((16,), 1e-4))
-    assert_close(survival(params, epsilon, "bf16"), 0.5**0.5, 1e-3)
+    assert_close(perturbation_cosine(params, epsilon, "bf16"), 0.5**0.5, 1e-3)
