@@ -69,8 +69,7 @@ def test_a_checkpoint_is_what_was_written(states, stopped):
     assert states["checkpoint.previous.pt"]["step"] == 3
     assert not same(states["checkpoint.pt"], states["checkpoint.previous.pt"])
     content = (stopped / "checkpoint.pt").read_bytes()
-    assert content.endswith(b"\n")
-    assert content[-73:].startswith(b"\nsha256 ")
+    assert re.fullmatch(rb"\nsha256 [0-9a-f]{64}\n", content[-73:])
     assert torch.load(stopped / "checkpoint.pt", weights_only=True)["step"] == 4  # other tools read past it
 
 
@@ -179,6 +178,25 @@ def test_a_damaged_one_of_an_earlier_version(stopped, tmp_path_factory, damage):
         shutil.copy(stopped / "checkpoint.pt", path)
         without_seal(path)
     fuzz_files.check_old_checkpoint(path.read_bytes(), damage)
+
+
+@pytest.mark.parametrize("position", [0.3, 0.6, 0.9])
+def test_a_bit_of_a_tensor_of_an_earlier_version(begun, undisturbed, caplog, position):
+    without_seal(begun / "checkpoint.pt")
+    content = (begun / "checkpoint.pt").read_bytes()
+    (begun / "checkpoint.pt").write_bytes(damaged(content, fuzz_files.Damage("flip", "anywhere", position, b"0")))
+    run(small_config(), begun)
+    assert re.search(r"checkpoint\.pt is damaged \(\w+/data/\d+ has a wrong checksum\); taking", caplog.text)
+    assert_same(begun, undisturbed)
+
+
+@pytest.mark.parametrize("content", [[1], {"model": torch.zeros(1)}, {"step": "4"}, torch.zeros(1)])
+def test_a_file_of_another_kind(begun, undisturbed, caplog, content):
+    """Somebody's weights, for instance, under the name of a checkpoint."""
+    torch.save(content, begun / "checkpoint.pt")
+    run(small_config(), begun)
+    assert "checkpoint.pt is damaged (it holds no state of a run); taking the checkpoint before it" in caplog.text
+    assert_same(begun, undisturbed)
 
 
 def test_one_of_an_earlier_version_that_pytorch_refuses(begun, undisturbed, caplog):
