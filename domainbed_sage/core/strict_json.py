@@ -1,6 +1,7 @@
 """JSON as its standard has it, which every parser reads: Python's own writes NaN and the infinities as words."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -13,4 +14,19 @@ def dumps(value: Any, **options: Any) -> str:
         value: what to write.
         options: as of `json.dumps`.
     """
-    return json.dumps(to_jsonable_python(value, inf_nan_mode="null"), allow_nan=False, **options)
+    return json.dumps(_plain(value), allow_nan=False, **options)
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types; texts stay as they are, also file names that are not Unicode."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else _key(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return to_jsonable_python(value, inf_nan_mode="null")
+
+
+def _key(key: Any) -> Any:
+    return next(iter(to_jsonable_python({key: 0}, inf_nan_mode="null")))

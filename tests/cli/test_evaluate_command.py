@@ -121,6 +121,7 @@ def synthetic(classes, environment, n=500):
     result = SplitResult(5, environment, True, "out", [""] * n, labels, predicted, labels, None, 0.123, scores)
     config = make_config(dataset="DomainNet", algorithm="SAGE", model="small_cnn", test_envs=[5])
     args = {key: getattr(config, key) for key in ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")}
+    args["test_envs"] = list(config.test_envs)
     record = {f"env{i}_{half}_acc": 0.5 for i in range(6) for half in ("in", "out")} | {"args": args, "step": 5000}
     record |= {"device": "NVIDIA A100-SXM4-40GB MIG 3g.20gb", "data": {"variant": "subset: a", "notes": ["b"]}}
     return Assessment(FinishedRun(Path("results/" + 10 * "long"), config, [record]), classes, (), (result,))

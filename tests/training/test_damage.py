@@ -13,7 +13,7 @@ from helpers import assert_same, records, run, small_config
 from hypothesis import HealthCheck, given, settings
 
 from domainbed_sage.core.errors import Stopped, UserError
-from domainbed_sage.training import checkpoint, ownership, run_folder
+from domainbed_sage.training import checkpoint, notes, ownership
 from domainbed_sage.training.run_folder import RunFolder
 
 FEW = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -288,7 +288,7 @@ def test_the_fuzz_sees_faults(stopped, states, monkeypatch):
     monkeypatch.setattr(checkpoint, "_is_sealed", lambda path: True)
     with pytest.raises(AssertionError):
         fuzz_files.check_checkpoint(whole, states["checkpoint.pt"], nothing)
-    monkeypatch.setattr(run_folder, "LARGEST_NUMBER", 1e300)
+    monkeypatch.setattr(notes, "LARGEST_NUMBER", 1e300)
     with pytest.raises(AssertionError):
         fuzz_files.check_note(b'{"step": 1e200}')
     any_digits = re.compile(r"process (\d+) on (\S+) \(job (\S+), start (\d+)\) \[(\w+)\]")
