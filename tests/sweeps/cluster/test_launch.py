@@ -261,6 +261,7 @@ def test_the_array_is_noted_before_sbatch_is_called(sweep, fake_slurm, launch, m
 
 def test_no_command_no_ledger(sweep, launch, fake_slurm, monkeypatch):
     (fake_slurm.folder / "bin" / "scontrol").unlink()
+    monkeypatch.setenv("PATH", str(fake_slurm.folder / "bin"))  # a real one may be installed
     assert "There is no command scontrol" in launch(status=2)
     assert arrays(sweep) == []
 
