@@ -45,7 +45,7 @@ SETTINGS = [
             ],
         ),
     ]
-    for varied in variants  # type: ignore[attr-defined]
+    for varied in variants
     for hparams in [common | varied]
 ]
 
