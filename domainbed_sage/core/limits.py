@@ -77,7 +77,18 @@ SHARED_MEMORY = Limit(
 # What a step, or whatever else a run does, may show, and what the start of loader processes and the way from them may;
 # the first one counts whose sign is found.
 STEP = (KILLED, GPU_MEMORY, OPEN_FILES, MEMORY, SHARED_MEMORY)
-LOADERS = (KILLED, OPEN_FILES, MEMORY, TEMPORARY, SHARED_MEMORY, replace(SHARED_MEMORY, signs=r"ENOSPC"), PROCESSES)
+# A loader process that lives and yet ends the connection over which it hands over a tensor could not accept it.
+HANDED_OVER = replace(OPEN_FILES, signs=r"EOFError|ConnectionResetError|ConnectionRefusedError|BrokenPipeError")
+LOADERS = (
+    KILLED,
+    OPEN_FILES,
+    MEMORY,
+    TEMPORARY,
+    SHARED_MEMORY,
+    replace(SHARED_MEMORY, signs=r"ENOSPC"),
+    PROCESSES,
+    HANDED_OVER,
+)
 
 
 @contextmanager

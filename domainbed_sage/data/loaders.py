@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker, util
+from multiprocessing import connection, resource_tracker, util
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ T = TypeVar("T")
 DEAF_TO = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2}
 PATIENCE_S = 10.0
 LOOK_EVERY_S = 1.0
+DEATH_SHOWS_IN_S = 0.2
 PR_SET_PDEATHSIG = 1
 
 
@@ -204,6 +205,7 @@ def _received(processes: _Processes) -> Iterator[Any]:
             for sent in processes:
                 yield sent.open() if isinstance(sent, _Parcel) else sent
         except Exception as error:
+            connection.wait([process.sentinel for process in processes._workers], DEATH_SHOWS_IN_S)
             codes = [process.exitcode for process in processes._workers if process.exitcode]
             if not codes:
                 raise

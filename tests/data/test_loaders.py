@@ -61,7 +61,8 @@ def values(batches):
 
 
 def children():
-    return [process.pid for process in multiprocessing.active_children()]
+    """Whom torch's thread has just waited for, multiprocessing may still list."""
+    return [process.pid for process in multiprocessing.active_children() if alive(process.pid)]
 
 
 # What arrives
@@ -213,6 +214,32 @@ def test_too_few_open_files():
         assert message.startswith(limits.OPEN_FILES.meaning)
         assert children() == []
     assert items_with(150) == (60, "")
+
+
+class HandedOver:
+    """Something whose way out of a loader process is cut off."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        return _cut_off, (self.error,)
+
+
+def _cut_off(error):
+    raise error
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")])
+def test_a_loader_process_that_cannot_accept_a_connection(error):
+    """It has no file left to open; the traceback is its own, and here the connection just ends."""
+
+    class Some(Items):
+        def __getitem__(self, key):
+            return HandedOver(error)
+
+    with pytest.raises(UserError, match=limits.OPEN_FILES.meaning):
+        list(loaded(Some(), range(9), 1))
 
 
 def test_not_all_processes_can_be_started(monkeypatch):
