@@ -177,6 +177,7 @@ class _Processes(_MultiProcessingDataLoaderIter):
         shutdown.start()
         shutdown.join(PATIENCE_S)
         self._kill()
+        shutdown.join(DEATH_SHOWS_IN_S)  # it may have been the one to notice their end, and has yet to write that down
 
     def _kill(self) -> None:
         for process in getattr(self, "_workers", ()):

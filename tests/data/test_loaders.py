@@ -61,8 +61,7 @@ def values(batches):
 
 
 def children():
-    """Whom torch's thread has just waited for, multiprocessing may still list."""
-    return [process.pid for process in multiprocessing.active_children() if alive(process.pid)]
+    return [process.pid for process in multiprocessing.active_children()]
 
 
 # What arrives
