@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,16 +22,23 @@ def no_process_is_left():
         sys.modules["helpers"].end_sessions()
 
 
+def _lies_in(module, folders):
+    return str(Path(getattr(module, "__dict__", {}).get("__file__") or "/").parent) in folders
+
+
 @pytest.fixture
 def forget_plugins():
     """What a test loads is unknown again afterwards."""
-    kept = [algorithms._things, models._things, callbacks._things, plugins._loaded, sys.modules]
+    kept = [algorithms._things, models._things, callbacks._things, plugins._loaded]
     before, path = [dict(things) for things in kept], list(sys.path)
     yield
+    added = set(sys.path) - set(path)
     sys.path[:] = path
     for things, then in zip(kept, before, strict=True):
         for name in things.keys() - then.keys():
             del things[name]
+    for name in [name for name, module in sys.modules.items() if _lies_in(module, added)]:
+        del sys.modules[name]
 
 
 @pytest.fixture

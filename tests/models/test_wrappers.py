@@ -99,3 +99,10 @@ def test_numbers_of_numpy(tmp_path, name):
     assert name in pickled
     (tmp_path / "model.pkl").write_bytes(pickled)
     assert list(read(tmp_path / "model.pkl")) == list(STATE)
+
+
+def test_a_table_that_holds_itself(tmp_path):
+    content = {"epoch": 3}
+    content["model"] = content
+    with pytest.raises(UserError, match=r"holds no table of tensors alone, but epoch \(int\), model \(dict\)"):
+        read(stored(content, tmp_path / "a.pt"))
