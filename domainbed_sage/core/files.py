@@ -151,11 +151,13 @@ def expanded(path: Path, instead: str) -> Path:
         instead: what to do where there is no home, e.g. "set DOMAINBED_WEIGHTS_DIR".
 
     Raises:
-        UserError: nobody knows the home: HOME is not set, and the system has no entry for the user.
+        UserError: nobody knows the home: HOME is not set, and the system has no entry for the user; or no such user.
     """
     try:
         return path.expanduser()
     except RuntimeError as error:
+        if user := path.parts[0].removeprefix("~"):
+            raise UserError(f"{path} cannot be found: there is no user {user!r}. Give the path without ~.") from error
         raise UserError(
             f"{path} cannot be found: HOME is not set, and the system does not know the home of user {os.getuid()}. "
             f"Set HOME to a folder, or {instead}."

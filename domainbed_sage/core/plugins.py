@@ -41,8 +41,8 @@ def load_plugin(path: Path) -> None:
         if isinstance(error, UserError):
             raise UserError(f"Plugin {path}: {error}") from error
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f" in line {lines[-1]}" if lines else ""
-        raise UserError(f"Plugin {path} could not be loaded: {type(error).__name__}{where}: {error}") from error
+        where = f" (line {lines[-1]})" if lines else ""
+        raise UserError(f"Plugin {path} could not be loaded: {type(error).__name__}: {error}{where}") from error
     _loaded[path] = name
 
 

@@ -24,6 +24,7 @@ FORMATS = "OpenAI's TorchScript archive (.pt), a PyTorch checkpoint (.pt, .bin, 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "model_dict")  # the last as in DomainBed's model.pkl, and ours
 ARCHIVE_CONSTANTS = frozenset({"input_resolution", "context_length", "vocab_size"})
 MOST_MISTAKES = 12
+DEEPEST = 10  # tables in tables; a damaged file may hold itself
 _COMPILED = re.compile(r"\b_orig_mod\.")
 _REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
 # Plain data that training scripts save beside the weights, and that runs nothing when it is read: argparse's options,
@@ -61,7 +62,7 @@ def read(path: Path) -> State:
 def _table(stored: Any, path: Path) -> State:
     """The table of weights in what a reader found."""
     table, way = stored, list[str]()
-    while isinstance(table, Mapping) and (key := _wrapper(table)):
+    while isinstance(table, Mapping) and len(way) < DEEPEST and (key := _wrapper(table)):
         table, way = table[key], [*way, key]
     if not isinstance(table, Mapping) or not table or not all(isinstance(v, Tensor) for v in table.values()):
         raise UserError(f"{path} holds no table of tensors{_contents(table)}. Allowed: {FORMATS}.")

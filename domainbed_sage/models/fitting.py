@@ -60,11 +60,11 @@ def fitted(state: State, expected: Mapping[str, torch.Size], path: Path, classif
 
 
 def _prefixes(state: State, names: Sequence[str]) -> list[str]:
-    """What stands before the model's first name somewhere in the file; nothing, if possible, comes first."""
+    """What stands before the model's first name somewhere in the file; nothing comes last."""
     if not names:
         return []
     found = [name.removesuffix(names[0]) for name in state if name.endswith(names[0])]
-    return sorted((prefix for prefix in found if not prefix or prefix.endswith(".")), key=bool)
+    return sorted((prefix for prefix in found if not prefix or prefix.endswith(".")), key=lambda prefix: not prefix)
 
 
 def _tell(path: Path, prefix: str, taken: int, left: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ tensors, and not the archive's directory, where one flipped bit can hide a tenso
 
 import errno
 import hashlib
+import math
 import os
 import pickle
 import re
@@ -24,6 +25,7 @@ from domainbed_sage.core.errors import UserError
 _SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")
 _SEAL_SIZE = len(b"\nsha256 \n") + 64
 _BLOCK = 1 << 20
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _PLAIN = "It may hold tensors, numbers, texts, and lists, tuples, sets and dictionaries of them."
 
 
@@ -103,8 +105,8 @@ def check_finite(state: Any) -> None:
         UserError: a tensor of it is not finite; names it.
     """
     for name, tensor in _tensors(state):
-        bad = tensor.isnan() if name.startswith("model.") else ~tensor.isfinite()
-        if bool(bad.any()):
+        low, high = (float(end) for end in tensor.aminmax())  # NaN if one is; in one pass
+        if math.isnan(low) or (math.inf in (-low, high) and not name.startswith("model.")):
             raise UserError(
                 f"{name} in the algorithm's state is not finite, so no checkpoint was written. The records and the "
                 f"checkpoint from before are kept. Try a lower learning rate or a smaller radius."
@@ -112,8 +114,10 @@ def check_finite(state: Any) -> None:
 
 
 def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The floating-point tensors of a state, and where in it they stand."""
     if isinstance(state, Tensor):
-        yield name, state
+        if state.dtype in _FLOATS and state.layout is torch.strided and state.numel():
+            yield name, state
     elif isinstance(state, Mapping | list | tuple):
         for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
             yield from _tensors(value, f"{name}.{key}" if name else str(key))

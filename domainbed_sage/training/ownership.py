@@ -38,7 +38,7 @@ PATIENCE_S = 120.0
 PROBES = 2
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 LONGEST = 1000  # bytes of a lock file
-_LINE = re.compile(r"process ([0-9]{1,10}) on (\S+)(?: \(job (\S+), start ([0-9]{1,10})\))? \[(\w+)\]")
+_LINE = re.compile(r"process ([0-9]+) on (\S+)(?: \(job (\S+), start ([0-9]+)\))? \[(\w+)\]")
 
 # A loader process is a fork that outlives a killed parent by some seconds; it must not keep the parent's lock.
 _locks: set[IO[bytes]] = set()

@@ -162,6 +162,11 @@ def test_no_home():
         expanded(Path("~/weights"), "set DATA")
 
 
+def test_nobody_of_that_name():
+    with pytest.raises(UserError, match=r"there is no user 'no_such_user'\. Give the path without ~"):
+        expanded(Path("~no_such_user/weights"), "")
+
+
 def test_home_with_a_percent_sign(monkeypatch):
     monkeypatch.setenv("HOME", "/home/100%s")
     assert expanded(Path("~/weights"), "") == Path("/home/100%s/weights")

@@ -14,7 +14,7 @@ from helpers import run, small_config
 from torch import nn
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.models import clip
+from domainbed_sage.models import clip, timm_backbone
 from domainbed_sage.models.checkpoints import read
 from domainbed_sage.models.clip import clip_vit_b16
 from domainbed_sage.models.fitting import fitted
@@ -106,6 +106,20 @@ def test_another_classifier_or_none(head, told):
     assert all(tensor is state[name] for name, tensor in fitted(state, EXPECTED, "a.pt").items())  # if it is needed
 
 
+def test_a_classifier_that_is_needed_is_not_left():
+    state = STATE | {"classifier.weight": torch.zeros(2), "fc.weight": torch.zeros(3, 3)}
+    assert fitted(state, EXPECTED, "a.pt") == state
+
+
+def test_names_that_only_end_alike():
+    state = {f"x{name}": tensor for name, tensor in STATE.items()}
+    assert fitted(state, EXPECTED, "a.pt") is state
+
+
+def test_the_model_and_a_copy_of_it():
+    assert list(fitted(STATE | prefixed(STATE, "ema."), EXPECTED, "a.pt")) == list(STATE)
+
+
 def test_several_models_in_one_file():
     twice = prefixed(STATE, "featurizer.") | prefixed(STATE, "network.0.")
     assert list(fitted(twice, EXPECTED, "a.pt")) == list(STATE)
@@ -152,6 +166,13 @@ def test_a_backbone_in_any_file(tmp_path, resnet, name, wrap):
     assert_holds(model, state)
     plain = built(stored(resnet, tmp_path / "plain.pt"))
     assert torch.equal(model.classifier.weight, plain.classifier.weight)  # drawn as ever
+
+
+def test_a_look_at_the_backbone_draws_no_numbers(tmp_path, resnet, monkeypatch):
+    path, look = stored(resnet, tmp_path / "a.pt"), timm_backbone.expected_tensors
+    alone = built(path)
+    monkeypatch.setattr(timm_backbone, "expected_tensors", lambda name: torch.rand(3) is not None and look(name))
+    assert torch.equal(built(path).classifier.weight, alone.classifier.weight)
 
 
 def test_the_numbers_drawn_are_as_ever(tmp_path, resnet):
@@ -227,6 +248,12 @@ def test_clip_from_the_model_of_another_run(tiny, tmp_path, told):
     assert "behind 'featurizer.0.'" in told()
     with pytest.raises(UserError, match=r'image tower without its text tower.*zero-shot head.*\{"head": "linear"\}'):
         clip_vit_b16(CLASSES, weights=path, activation="gelu")
+
+
+def test_clip_with_a_hole_in_its_text_tower(tiny, tmp_path):
+    path = stored({name: tensor for name, tensor in tiny.items() if name != "ln_final.bias"}, tmp_path / "clip.pt")
+    with pytest.raises(UserError, match=r"  - ln_final\.bias \(64\) is missing\.$"):
+        clip_vit_b16(CLASSES, weights=str(path), activation="gelu")
 
 
 def test_clip_with_a_linear_head_from_both_towers(tiny, tmp_path):

@@ -74,7 +74,7 @@ def test_two_sets_of_the_same_names(tmp_path):
     ],
 )
 def test_no_table_of_tensors(tmp_path, content, found):
-    with pytest.raises(UserError, match=rf"holds no table of tensors.*{found}"):
+    with pytest.raises(UserError, match=rf"^\S+a\.pt holds no table of tensors.*{found}"):
         read(stored(content, tmp_path / "a.pt"))
 
 
@@ -99,3 +99,10 @@ def test_numbers_of_numpy(tmp_path, name):
     assert name in pickled
     (tmp_path / "model.pkl").write_bytes(pickled)
     assert list(read(tmp_path / "model.pkl")) == list(STATE)
+
+
+def test_a_table_that_holds_itself(tmp_path):
+    content = {"epoch": 3}
+    content["model"] = content
+    with pytest.raises(UserError, match=r"holds no table of tensors alone, but epoch \(int\), model \(dict\)"):
+        read(stored(content, tmp_path / "a.pt"))

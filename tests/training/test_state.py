@@ -42,7 +42,7 @@ def poison(monkeypatch, change):
     monkeypatch.setattr("domainbed_sage.algorithms.base.Algorithm.state_dict", poisoned)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(
     ("part", "name"), [("optimizer", r"optimizer\.state\.0\.exp_avg"), ("extra", r"extra\.momentum\.1")]
 )
@@ -80,7 +80,7 @@ def test_weights_that_are_not_finite_are_not_saved(begun, monkeypatch):
 
 @pytest.mark.parametrize(("value", "refused"), [(float("nan"), True), (float("-inf"), False)])
 def test_a_mask_in_the_model_may_be_infinite(value, refused):
-    state = {"model": {"mask": torch.tensor([0.0, value])}}
+    state = {"model": {"mask": torch.tensor([0.0, value]), "none": torch.zeros(0), "count": torch.tensor(3)}}
     if refused:
         with pytest.raises(UserError, match=r"model\.mask in the algorithm's state is not finite"):
             checkpoint.check_finite(state)
