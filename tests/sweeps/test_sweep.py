@@ -222,6 +222,14 @@ def test_missing_setting(tmp_path, missing):
     assert f"- {missing} is missing. It should be " in message(tmp_path, "\n".join(lines))
 
 
+@pytest.mark.parametrize("setting", ["datasets", "algorithms", "test_envs"])
+@pytest.mark.parametrize("nothing", ["[]", "{}", ""])
+def test_nothing_to_run(tmp_path, setting, nothing):
+    lines = [line for line in SMALL.splitlines() if not line.startswith(setting)]
+    found = message(tmp_path, "\n".join([*lines, f"{setting}: {nothing}"]))
+    assert f"line {len(lines) + 1}: {setting} should be " in found
+
+
 def test_no_file_and_no_yaml(tmp_path):
     with pytest.raises(UserError, match=r"Sweep file .*none\.yaml does not exist"):
         read_sweep(tmp_path / "none.yaml")
