@@ -206,6 +206,7 @@ def test_not_all_processes_can_be_started(monkeypatch):
 # Processes that are not forks
 
 PLUGIN = """
+from torch.utils.data import Dataset
 import torch
 
 class Error(Exception):
