@@ -27,8 +27,8 @@ class FakeSlurm:
 
     @property
     def path(self) -> str:
-        """PATH with these programs, and with no others of Slurm."""
-        return f"{self.folder / 'bin'}:/usr/bin:/bin"
+        """PATH with these programs and no others: there may be a real Slurm."""
+        return str(self.folder / "bin")
 
     def say(self, name: str, text: str) -> None:
         """Set an answer: ``config``, ``accounts``; or ``COMMAND.refuses``, ``COMMAND.fails``: its complaint, before it

@@ -26,7 +26,9 @@ STYLES = {"done": "green", "running": "cyan", "queued": "yellow", "failed": "red
 TAIL = 3
 MOST_CAUSES = 6
 ADVICE = (  # in order: the first whose pattern is found
-    (r"OUT_OF_ME|out of memory|OutOfMemory", "ask for more memory (--mem-gb), a larger slice, or a smaller batch_size"),
+    (r"GPU's memory|CUDA out of memory|OutOfMemoryError", "a larger slice, fewer runs on it, or a smaller batch_size"),
+    (r"OUT_OF_ME|out of memory|machine's memory", "ask for more memory (--mem-gb), or start fewer processes at a time"),
+    (r"/dev/shm|TMPDIR|ulimit", "do what the message says, then `sweep retry --failed`"),
     (r"No space|NoSpace|needs .* GB free", "free space in the results folder, then `sweep retry --failed`"),
     (r"not finite", "the run diverged: a lower lr or a smaller radius; that is another run"),
     (r"TIMEOUT", "no checkpoint was saved in time: raise --signal-delay-s, then launch again"),

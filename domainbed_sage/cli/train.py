@@ -52,12 +52,14 @@ def main(args: argparse.Namespace) -> int:
     )
     config = make_config(hparams=parse_json(args.hparams), **{name: getattr(args, name) for name in names})
     stop = threading.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda *_: stop.set())
+    handlers = {signum: signal.signal(signum, lambda *_: stop.set()) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         train.run(config, where, stop)
     except train.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 130
+    finally:  # a process that is through with its run is ended by a signal again
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
     print(f"Done: {args.output_dir / 'results.jsonl'}")
     return 0

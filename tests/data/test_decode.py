@@ -1,6 +1,8 @@
 """Reduced decoding, stored images, and images that cannot be decoded."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -244,3 +246,14 @@ def test_runs_are_equal_with_and_without_the_store(data, tmp_path):
     after = run(data, tmp_path / "after", decode="resized")
     assert [r["loss"] for r in before] == [r["loss"] for r in after] != [r["loss"] for r in full]
     assert Path(tmp_path / "after" / "done").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_an_image_is_not_damaged_because_the_machine_refuses(photo, monkeypatch, number):
+    def refuse(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        Decoder()(photo)
+    assert caught.value.errno == number

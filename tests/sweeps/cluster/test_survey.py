@@ -13,6 +13,7 @@ from rich.console import Console
 
 from domainbed_sage.cli import status
 from domainbed_sage.cli.status import advice, time_left
+from domainbed_sage.core import limits
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
@@ -291,8 +292,14 @@ def test_failures_of_one_cause_stand_together(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "reason", "words"),
     [
-        ("OUT_OF_MEMORY", "", "more memory"),
-        ("OutOfMemoryError", "CUDA out of memory", "more memory"),
+        ("OUT_OF_MEMORY", "", "--mem-gb"),
+        ("OutOfMemoryError", "CUDA out of memory", "slice"),
+        ("UserError", f"{limits.GPU_MEMORY.meaning} (CUDA out of memory)", "slice"),
+        ("UserError", f"{limits.MEMORY.meaning} (MemoryError)", "--mem-gb"),
+        ("UserError", f"{limits.KILLED.meaning} (ended by SIGKILL)", "--mem-gb"),
+        ("UserError", f"{limits.SHARED_MEMORY.meaning} (No space left on device)", "what the message says"),
+        ("UserError", f"{limits.OPEN_FILES.meaning} (x). {limits.OPEN_FILES.advice}", "what the message says"),
+        ("UserError", f"{limits.TEMPORARY.meaning} (x). {limits.TEMPORARY.advice}", "what the message says"),
         ("NoSpace", "No space is left for x", "free space"),
         ("UserError", "The weights of SAM are not finite after step 3", "diverged"),
         ("TIMEOUT", "", "--signal-delay-s"),
