@@ -153,7 +153,7 @@ def make_config(
         resolved = resolve(
             declared_hparams(algorithm, model, optimizer),
             hparams or {},
-            recommended=models[model].recommended,
+            recommended={**models[model].recommended, **algorithms[algorithm].recommended},
             hparams_seed=fields.get("hparams_seed", 0),
             trial_seed=fields.get("trial_seed", 0),
         )

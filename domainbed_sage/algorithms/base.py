@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from domainbed_sage.algorithms.draws import Draws
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import Precision, check_perturbation_cosine, perturbed
@@ -22,7 +23,7 @@ from domainbed_sage.models.base import Model
 log = logging.getLogger(__name__)
 
 Metrics: TypeAlias = dict[str, Tensor]
-OptimizerFactory: TypeAlias = Callable[[Sequence[nn.Parameter]], Optimizer]
+OptimizerFactory: TypeAlias = Callable[..., Optimizer]  # of the parameters; keywords replace its hyperparameters
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,33 @@ class Problem:
 
     Attributes:
         model: network with `featurizer` and `classifier`.
-        make_optimizer: the base optimiser OPT of the papers, with its hyperparameters filled in.
+        make_optimizer: the base optimiser OPT of the papers, with its hyperparameters filled in; keywords replace them.
         num_domains: number K of source domains.
         precision: arithmetic of the forward and backward passes.
+        steps: number T of updates of the run; 0 where nobody trains to an end.
+        batch_size: rows of every domain in a minibatch; 0 where they differ or are not known.
     """
 
     model: Model
     make_optimizer: OptimizerFactory
     num_domains: int
     precision: Precision = "fp32"
+    steps: int = 0
+    batch_size: int = 0
+
+    def classes_and_features(self, name: str) -> tuple[int, int]:
+        """Number of classes C and of features D, for the algorithm of this name, which needs to know them.
+
+        Raises:
+            UserError: the classifier is not linear.
+        """
+        weight = getattr(self.model.classifier, "weight", None)
+        if not isinstance(weight, Tensor) or weight.ndim != 2:
+            raise UserError(
+                f"{name} needs a linear classifier, with a weight [classes, features]. Found "
+                f"{type(self.model.classifier).__name__}. Choose another model, or another head of it."
+            )
+        return int(weight.shape[0]), int(weight.shape[1])
 
 
 class Algorithm(ABC):
@@ -50,21 +69,48 @@ class Algorithm(ABC):
     Attributes:
         params: the trainable parameters θ.
         step: number of updates already done; the training loop sets it.
+        draws: the source of all random numbers of an update.
+        networks: further networks of the method, by name, e.g. a discriminator; saved and restored with the run.
+        kept: whatever else a restart needs, by name: optimizers, averages; anything with a `state_dict`.
         passes_per_step: forward-backward passes over the minibatch in one update, for planning.
         repeated: hyperparameter that says how often a step repeats the same passes, if one does; planning counts a few.
+        recommended: defaults of the optimizer that the method's authors replaced.
+        paper: authors, venue and year of its publication.
+        experimental: whether there is no code of its authors to compare with.
+        min_domains, min_rows: the fewest source domains, and rows of each in a minibatch, that it works with.
+        watches_loss: whether `validated` is to be called after every evaluation.
     """
 
     name: ClassVar[str] = "algorithm"
     passes_per_step: ClassVar[int] = 1
     repeated: ClassVar[str | None] = None
+    recommended: ClassVar[Mapping[str, Any]] = {}
+    paper: ClassVar[str] = ""
+    experimental: ClassVar[bool] = False
+    min_domains: ClassVar[int] = 1
+    min_rows: ClassVar[int] = 1
+    watches_loss: ClassVar[bool] = False
 
     def __init__(self, problem: Problem) -> None:
+        self._check(problem)
         self.problem = problem
         self.model = problem.model
         self.params: Vector = tuple(p for p in self.model.parameters() if p.requires_grad)
-        self.optimizer = problem.make_optimizer(self.params)  # type: ignore[arg-type]
+        self.optimizer = problem.make_optimizer(self.params)
+        self.draws = Draws()
+        self.networks = nn.ModuleDict()
+        self.kept: dict[str, Any] = {}
         self.step = 0
         self.perturbation_cosine: float | None = None
+
+    @classmethod
+    def _check(cls, problem: Problem) -> None:
+        for what, least, found in (
+            ("source domains", cls.min_domains, problem.num_domains),
+            ("rows of every source domain in a minibatch (batch_size)", cls.min_rows, problem.batch_size),
+        ):
+            if 0 < found < least:
+                raise UserError(f"{cls.name} needs at least {least} {what}. Found {found}.")
 
     @abstractmethod
     def update(self, batch: DomainBatch) -> Metrics:
@@ -82,8 +128,20 @@ class Algorithm(ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the rows [N, C], in the precision of the problem."""
+        return self.in_precision(self.model, x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features of the rows [N, D], in the precision of the problem."""
+        return self.in_precision(self.model.featurizer, x)
+
+    def classify(self, z: Tensor) -> Tensor:
+        """Logits [N, C] of features [N, D], in the precision of the problem."""
+        return self.in_precision(self.model.classifier, z)
+
+    def in_precision(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What a network makes of x, computed in the precision of the problem and returned in that of x."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.problem.precision == "bf16"):
-            return self.model(x).to(x.dtype)
+            return network(x).to(x.dtype)
 
     def domain_losses(self, batch: DomainBatch) -> Tensor:
         """L_1, …, L_K from one forward pass over the whole batch [K]."""
@@ -146,18 +204,34 @@ class Algorithm(ABC):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def validated(self, loss: float) -> None:  # noqa: B027 - a hook
+        """Take note of the mean loss of the source domains' out splits after this step, if `watches_loss`."""
+
+    def finish(self) -> str:
+        """Give the model the weights that the method ends in, after the last step; return what they are, for records.
+
+        Empty, as here, where they are those of the last step.
+        """
+        return ""
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything a restart needs: weights, optimiser, the guard's measurement, and what a subclass adds.
+        """Everything a restart needs: weights, optimiser, the guard's measurement, `networks`, `kept`.
 
         It may hold tensors, which have to be finite, numbers, texts, and lists, tuples, sets and dictionaries of them.
         """
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"networks": self.networks.state_dict()} if self.networks else {}
+        state |= {"kept": {name: part.state_dict() for name, part in self.kept.items()}} if self.kept else {}
         return {**state, "perturbation_cosine": self.perturbation_cosine}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.networks:
+            self.networks.load_state_dict(state["networks"])
+        for name, part in self.kept.items():
+            part.load_state_dict(state["kept"][name])
         self.perturbation_cosine = state.get(
             "perturbation_cosine"
         )  # checkpoints of earlier versions lack it; then it is measured again

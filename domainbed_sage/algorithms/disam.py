@@ -35,6 +35,7 @@ class DISAM(Algorithm):
         2. ρ is 0.05 in the main text, 0.5 or 0.01 in the appendix, 0.01 in the code; the default is the main text's.
     """
 
+    paper = "Zhang et al., ICLR 2024"
     passes_per_step = 2
 
     def __init__(

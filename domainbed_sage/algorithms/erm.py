@@ -14,6 +14,8 @@ class ERM(Algorithm):
     Differences from the paper: none.
     """
 
+    paper = "Vapnik, Statistical Learning Theory 1998"
+
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         loss, g = self.gradient(batch)

@@ -1,6 +1,7 @@
 """Gradient-guided annealing, and its variant by Langevin-like noise (GGA-L)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -41,6 +42,7 @@ class GGA(Algorithm):
     One search step costs `trials` forward and backward passes.
     """
 
+    paper = "Ballas and Diou, CVPR 2025"
     repeated = "trials"
 
     def __init__(
@@ -94,7 +96,7 @@ class GGA(Algorithm):
     def offset(self, centre: Vector) -> Vector:
         """Difference to θ of a new candidate around `centre`: θ itself, or the last candidate in the random walk."""
         drawn = tuple(
-            torch.rand_like(p).mul_(2).sub_(1).mul_(self.radius) if searched else torch.zeros_like(p)
+            self.draws.uniform("uniform", p).mul_(2).sub_(1).mul_(self.radius) if searched else torch.zeros_like(p)
             for p, searched in zip(self.params, self.searched, strict=True)
         )
         walked = (c - p for c, p in zip(centre, self.params, strict=True))
@@ -125,6 +127,8 @@ class GGAL(Algorithm):
     ``noise="gaussian"``.
     """
 
+    paper = "Ballas and Diou, CVPR 2025"
+
     def __init__(
         self,
         problem: Problem,
@@ -134,14 +138,15 @@ class GGAL(Algorithm):
     ) -> None:
         super().__init__(problem)
         self.gamma = gamma
-        self.draw = torch.rand_like if noise == "uniform" else torch.randn_like
+        self.noise = noise
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         losses, inner_products, g = self.domain_moments(batch)
         S = agreement(inner_products)
         beta = self.gamma * (1 - S)
-        self.descend(add_noise_(g, beta, self.draw))
+        draw = self.draws.uniform if self.noise == "uniform" else self.draws.normal
+        self.descend(add_noise_(g, beta, partial(draw, self.noise)))
         return {"loss": batch.weights @ losses, "agreement": S, "beta": beta}
 
 

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Annotated
 
-import torch
 from pydantic import Field
 
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
@@ -44,6 +43,7 @@ class SAGE(Algorithm):
         4. The noise enters before the base optimiser, as line 29 says, so Adam preconditions it.
     """
 
+    paper = "Spectral-Aware Gradient-Aligned Exploration, 2026"
     passes_per_step = 2
 
     def __init__(
@@ -85,7 +85,7 @@ class SAGE(Algorithm):
         with self.perturbed(epsilon):
             loss_perturbed, g_perturbed = self.gradient(batch)
         # Phases 6-7 (lines 29-31): disagreement noise, then one step of the base optimiser.
-        self.descend(add_noise_(g_perturbed, beta, torch.randn_like))
+        self.descend(add_noise_(g_perturbed, beta, partial(self.draws.normal, "xi")))
         return {
             "loss": batch.weights @ losses,
             "loss_perturbed": loss_perturbed,

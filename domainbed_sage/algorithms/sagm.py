@@ -35,6 +35,7 @@ class SAGM(Algorithm):
         3. The code's search range for α, {0.01, 0.02, 0.05, 0.1}, leaves out its default; ours contains it.
     """
 
+    paper = "Wang et al., CVPR 2023"
     passes_per_step = 2
 
     def __init__(

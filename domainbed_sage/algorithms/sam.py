@@ -26,6 +26,7 @@ class SAM(Algorithm):
     have no guard), and the clean weights are put back as they were (SWAD's forks subtract ε).
     """
 
+    paper = "Foret et al., ICLR 2021"
     passes_per_step = 2
 
     def __init__(

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from domainbed_sage.core.hparams import HParam
 
 
+RUN_STEPS = 5001  # of DomainBed, for methods whose steps differ
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("what", choices=("algorithms", "models", "optimizers", "data"))
@@ -39,6 +42,8 @@ def main(args: argparse.Namespace) -> int:
         return 0
     for name, thing in tables[args.what].items():
         print(f"{name}: {(inspect.getdoc(thing) or '(no description)').splitlines()[0]}")
+        if origin := origin_of(thing):
+            print(f"    {'; '.join(origin.values())}")
         for h in declared(thing).values():
             print(f"    {describe(h)}")
     return 0
@@ -49,7 +54,20 @@ def as_object(name: str, thing: Callable[..., Any]) -> dict[str, Any]:
     from domainbed_sage.core.hparams import declared
 
     hyperparameters = [_hyperparameter(h) for h in declared(thing).values()]
-    return {"name": name, "description": inspect.getdoc(thing) or "", "hyperparameters": hyperparameters}
+    described = {"name": name, "description": inspect.getdoc(thing) or "", **origin_of(thing)}
+    return described | {"hyperparameters": hyperparameters}
+
+
+def origin_of(thing: Callable[..., Any]) -> dict[str, str]:
+    """Of an algorithm: its paper, its cost in passes over the minibatch, and whether it is experimental."""
+    from domainbed_sage.algorithms import Algorithm
+    from domainbed_sage.core.hparams import declared
+
+    if not (inspect.isclass(thing) and issubclass(thing, Algorithm)):
+        return {}
+    passes = thing.passes(RUN_STEPS, {name: h.default for name, h in declared(thing).items()}) / RUN_STEPS
+    found = {"paper": thing.paper or "(no paper)", "passes": f"passes per step: {passes:.3g}"}
+    return found | ({"status": "experimental: no code of its authors to compare with"} if thing.experimental else {})
 
 
 def _hyperparameter(h: "HParam") -> dict[str, Any]:

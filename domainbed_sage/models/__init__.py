@@ -9,6 +9,7 @@ from domainbed_sage.models import small_cnn  # isort: skip
 from domainbed_sage.models import efficientnet  # isort: skip
 from domainbed_sage.models import timm_backbone  # isort: skip
 from domainbed_sage.models import clip  # isort: skip
+from domainbed_sage.models import muon  # isort: skip
 
 __all__ = [
     "ImageSpec",
@@ -18,6 +19,7 @@ __all__ = [
     "clip",
     "efficientnet",
     "models",
+    "muon",
     "register_model",
     "small_cnn",
     "timm_backbone",

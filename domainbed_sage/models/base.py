@@ -26,6 +26,7 @@ class Model(nn.Module):
         image: the images the featurizer expects.
         freeze_bn: BatchNorm layers use and keep their stored statistics, also in training mode; their gains and biases
             are trained anyway.
+        class_features: the rows of the classifier's weight are features of the classes, from a text encoder.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Model(nn.Module):
         image: ImageSpec,
         *,
         freeze_bn: bool = True,
+        class_features: bool = False,
     ) -> None:
         super().__init__()
+        self.class_features = class_features
         self.featurizer, self.classifier = featurizer, classifier
         self.image, self.freeze_bn = image, freeze_bn
         self.train()

@@ -200,7 +200,7 @@ def clip_vit_b16(
             classifier.weight.copy_(text_features(clip, classes, template))
     classifier.requires_grad_(train_head)
     featurizer = nn.Sequential(tower, L2Normalize() if normalize_features else nn.Identity())
-    return Model(featurizer, classifier, IMAGES[normalization])
+    return Model(featurizer, classifier, IMAGES[normalization], class_features=head == "zero_shot")
 
 
 def _is_published(name: str, path: Path) -> bool:

@@ -38,6 +38,20 @@ def adam(
     return torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), fused=_fused(params))
 
 
+@optimizers.register("amsgrad")
+def amsgrad(
+    params: Sequence[nn.Parameter],
+    *,
+    lr: LearningRate = 5e-5,
+    weight_decay: WeightDecay = 0.0,
+    beta1: Beta = 0.9,
+    beta2: Beta = 0.999,
+) -> torch.optim.Optimizer:
+    """Adam that divides by the largest second moment so far: the inner optimiser of Fish's own code."""
+    betas = (beta1, beta2)
+    return torch.optim.Adam(params, lr, betas, weight_decay=weight_decay, amsgrad=True, fused=_fused(params))
+
+
 @optimizers.register("adamw")
 def adamw(
     params: Sequence[nn.Parameter],

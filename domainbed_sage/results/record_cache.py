@@ -22,7 +22,7 @@ from domainbed_sage.core.files import atomic
 from domainbed_sage.results.records import RESULTS, TEXTS, RunRecord
 
 FILE = "records.parquet"
-VERSION = "3"  # of what is read from a run, and of how it is kept; counted on from the .npz file of version 0.1.0
+VERSION = "4"  # of what is read from a run, and of how it is kept; counted on from the .npz file of version 0.1.0
 MIN_RUNS = 200  # runs; fewer are read as quickly without
 log = logging.getLogger(__name__)
 

@@ -172,7 +172,12 @@ def build(
     layout = _Layout(found, (*plan, *found), names)
     grids = tuple(layout.grid(dataset) for dataset in layout.datasets)
     missing = tuple(key for key in plan if key not in found)
-    footer = (*_explain(missing, records, METHODS[method], names), *_remarks(results, grids), *notes)
+    footer = (
+        *_explain(missing, records, METHODS[method], names),
+        *_remarks(results, grids),
+        *_endings(records),
+        *notes,
+    )
     return Table(METHODS[method], results, grids, layout.averages(), missing, footer)
 
 
@@ -270,6 +275,14 @@ def _explain(
         reason = f"runs are there, but this selection needs {method.needs}" if has_run else "no run"
         sentences.append(f"Missing: {algorithm} on {dataset}, held out {where}: {reason}.")
     return sentences
+
+
+def _endings(records: Iterable[RunRecord]) -> list[str]:
+    """Which rows are of weights that a method ends in, and not of a selected checkpoint."""
+    ending = sorted({run.label for run in records if run.weights})
+    if not ending:
+        return []
+    return [f"Evaluated with the averaged weights that the method ends in, not at a checkpoint: {', '.join(ending)}."]
 
 
 def _remarks(results: pd.DataFrame, grids: Iterable[Grid]) -> list[str]:

@@ -1,11 +1,12 @@
 """Accuracy of a model on the splits of the environments, on the full grid or where it is needed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
@@ -30,6 +31,7 @@ class Evaluator:
         normalize: map of a minibatch to the model's inputs, on the device.
         device: where the model is.
         num_workers: loader processes.
+        with_losses: measure the mean cross-entropy beside every accuracy.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Evaluator:
         normalize: Transform,
         device: torch.device,
         num_workers: int = 0,
+        with_losses: bool = False,
     ) -> None:
+        self.with_losses = with_losses
         self.environments, self.splits, self.transform, self.normalize = environments, splits, transform, normalize
         self.test_envs, self.device, self.num_workers = set(test_envs), device, num_workers
 
@@ -75,6 +79,11 @@ class Evaluator:
         sources = [i for i in range(len(self.splits)) if i not in self.test_envs]
         return float(np.mean([accuracies[key(i, "out")] for i in sources]))
 
+    def source_loss(self, measured: Mapping[str, float]) -> float:
+        """Mean over the source environments of the cross-entropy on their out splits."""
+        sources = [i for i in range(len(self.splits)) if i not in self.test_envs]
+        return float(np.mean([measured[key(i, "out", "loss")] for i in sources]))
+
     @torch.inference_mode()
     def measure(self, predict: Callable[[Tensor], Tensor], wanted: set[tuple[int, str]]) -> Accuracies:
         """Accuracy on each wanted (environment, "in" or "out"), whose images pass in the order of `sorted(wanted)`."""
@@ -82,22 +91,38 @@ class Evaluator:
         samples = [(self.environments[i], int(index)) for i, _, indices in halves for index in indices]
         rows = [range(len(samples))[start : start + BATCH_SIZE] for start in range(0, len(samples), BATCH_SIZE)]
         with closing(loaded(_Images(samples, self.transform), rows, self.num_workers)) as batches:
-            hits = [
-                predict(self.normalize(x.to(self.device, non_blocking=True))).argmax(1) == y.to(self.device)
-                for x, y in batches
-            ]
-        correct = torch.cat(hits).cpu().numpy() if hits else np.zeros(0, dtype=bool)
-        parts = np.split(correct, np.cumsum([len(indices) for *_, indices in halves])[:-1])
-        return {key(i, half): fraction(part) for (i, half, _), part in zip(halves, parts, strict=True)}
+            hits, losses = self._of_rows(predict, batches)
+        ends = np.cumsum([len(indices) for *_, indices in halves])[:-1]
+        found = {}
+        for what, values in ({"acc": hits} | ({"loss": losses} if self.with_losses else {})).items():
+            for (i, half, _), part in zip(halves, np.split(values, ends), strict=True):
+                found[key(i, half, what)] = fraction(part)
+        return found
+
+    def _of_rows(
+        self, predict: Callable[[Tensor], Tensor], batches: Iterable[list[Tensor]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each row is classified correctly, and its cross-entropy if that is wanted."""
+        hits, losses = [torch.zeros(0, dtype=torch.bool)], [torch.zeros(0)]
+        for x, labels in batches:
+            logits, y = predict(self.normalize(x.to(self.device, non_blocking=True))), labels.to(self.device)
+            hits.append(logits.argmax(1) == y)
+            if self.with_losses:
+                losses.append(F.cross_entropy(logits.float(), y, reduction="none"))
+        return _joined(hits), _joined(losses)
 
 
-def key(env: int, half: str) -> str:
-    """DomainBed's name of an accuracy in a record."""
-    return f"env{env}_{half}_acc"
+def _joined(parts: Sequence[Tensor]) -> np.ndarray:
+    return torch.cat([part.cpu() for part in parts]).numpy()
+
+
+def key(env: int, half: str, what: str = "acc") -> str:
+    """DomainBed's name of an accuracy in a record; that of a loss is formed alike."""
+    return f"env{env}_{half}_{what}"
 
 
 def fraction(correct: np.ndarray) -> float:
-    """Share of correct samples; NaN of none."""
+    """Share of correct samples, or the mean of numbers; NaN of none."""
     return float(correct.sum() / len(correct)) if len(correct) else float("nan")
 
 

@@ -47,7 +47,8 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     model = build_model(config.model, dataset.class_names, config.of(models[config.model].build)).to(machine.device)
     make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
     cls = algorithms[config.algorithm]
-    problem = Problem(model, make_optimizer, len(config.source_envs), config.precision)
+    sizes = {"steps": config.steps, "batch_size": options.batch_size}
+    problem = Problem(model, make_optimizer, len(config.source_envs), config.precision, **sizes)
     algorithm = cls(problem, **config.of(cls))
     environments = [env.decoded_by(decoder(options.decode, model.image.size)) for env in dataset.environments]
     stream = TrainStream(
@@ -66,6 +67,7 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
         to_input,
         machine.device,
         machine.num_workers,
+        with_losses=algorithm.watches_loss,
     )
     smallest = min(len(s.in_) for s in splits)
     _check_sizes(dataset, config, [len(s.in_) for s in splits], options.batch_size)

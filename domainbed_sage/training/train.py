@@ -150,12 +150,24 @@ class Loop:
             "step_time": float(np.mean(self.step_times)),
             "mem_gb": torch.cuda.max_memory_allocated() / 1024**3 if self.machine.device.type == "cuda" else 0.0,
             **{key: float(torch.stack(values).double().mean()) for key, values in self.pending.items()},
-            **self._evaluate(last=step == self.config.steps - 1),
+            **self._measure(step),
         }
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())))
         self.folder.append(record | self.experiment.metadata)
         self.listeners.record(record)
         self.pending, self.step_times = {}, []
+
+    def _measure(self, step: int) -> dict[str, Any]:
+        """Evaluate the weights of this step; after the last one, those that the method ends in."""
+        last, found = step == self.config.steps - 1, Accuracies()
+        if step % self.config.checkpoint_freq == 0:
+            found = self._evaluate(last)
+            if self.algorithm.watches_loss:
+                self.algorithm.validated(self.experiment.evaluator.source_loss(found))
+        weights = self.algorithm.finish() if last else ""
+        if weights or not found:
+            found = self._evaluate(last)
+        return {**found, **({"weights": weights} if weights else {})}
 
     def _evaluate(self, last: bool) -> Accuracies:
         evaluator, predict = self.experiment.evaluator, self.algorithm.forward

@@ -17,7 +17,8 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models import ImageSpec, Model
-from domainbed_sage.models.optimizers import adam
+from domainbed_sage.models.optimizers import optimizers
+from domainbed_sage.training.recordings import RecordedDraws, Recording, recording
 
 TOLERANCE = 1e-9
 
@@ -31,6 +32,7 @@ class Deviation:
         params: weights after each step, each step starting from the recorded weights.
         loss: the loss the method reports.
         agreement: the agreement S.
+        others: whatever else was recorded that the method reports, all together: penalties, parts of the loss.
         free: weights along our own trajectory, which never sees the recorded weights again after the start.
         rounding: of our own steps from themselves when the domains are summed in reverse order. Above 1e-9 the method
             depends on the last bits of its gradients, and only a machine with the recording's arithmetic repeats it.
@@ -40,27 +42,30 @@ class Deviation:
     params: float | None = None
     loss: float | None = None
     agreement: float | None = None
+    others: float | None = None
     free: float | None = None
     rounding: float | None = None
 
     @property
     def worst(self) -> float:
         """Largest step-by-step deviation; infinite when a value of ours is not a number."""
-        found = [d for d in (self.params, self.loss, self.agreement) if d is not None]
+        found = [d for d in (self.params, self.loss, self.agreement, self.others) if d is not None]
         return float("inf") if any(np.isnan(found)) else max(found, default=0.0)
 
 
 def replay(goldens: Path) -> list[Deviation]:
     """Run every recorded method that the suite has, in float64, from the recorded weights on the recorded batches.
 
+    Random numbers are the recorded ones, where there are any.
+
     Every step starts from the recorded weights of the step before, with our own optimiser state: a deviation then
     belongs to that step, and rounding is not amplified along the way (the SVD of a gradient short of full rank
     amplifies the last bit to anything). The free-running deviation is measured beside it.
 
     The deviation of step t is ‖ours - recorded‖_∞ / ‖recorded‖_∞, over the flattened weights after that step, the loss
-    the method reports, and for SAGE the agreement S. Sizes (domains, batch, inputs, classes, steps, width) are read
-    from the file, whose arrays `x` [T, K, B, d], `y` [T, K, B], `init/<parameter>`, `<method>/params` [T, P],
-    `<method>/loss` [T] are described by a JSON file of the same name beside it.
+    the method reports, for SAGE the agreement S, and the other recorded metrics. Sizes (domains, batch, inputs,
+    classes, steps, width) are read from the file, whose arrays `x` [T, K, B, d], `y` [T, K, B], `init/<parameter>`,
+    `<method>/params` [T, P], `<method>/loss` [T] are described by a JSON file of the same name beside it.
 
     Raises:
         UserError: a file is missing or is not such a recording.
@@ -70,16 +75,17 @@ def replay(goldens: Path) -> list[Deviation]:
 
 
 def known_as(method: str) -> str | None:
-    """Our name for a recorded method: its own, or what stands before the first underscore (SAGE_svd -> SAGE)."""
-    return next((name for name in (method, method.split("_")[0]) if name in algorithms), None)
+    """Our name for a recorded method, if the suite has it: see `recordings`."""
+    found = recording(method)
+    return found.algorithm if found else None
 
 
 def report(deviations: list[Deviation]) -> tuple[str, bool]:
     """Table of the deviations, and whether every method of ours is within 1e-9."""
-    columns = "{:<14} {:>9} {:>9} {:>10} {:>13}  {}"
-    lines, notes = [columns.format("method", "weights", "loss", "agreement", "free-running", "")], []
+    columns = "{:<19} {:>8} {:>8} {:>9} {:>8} {:>12}  {}"
+    lines, notes = [columns.format("method", "weights", "loss", "agreement", "other", "free-running", "")], []
     for d in deviations:
-        numbers = ["-" if v is None else f"{v:.1e}" for v in (d.params, d.loss, d.agreement, d.free)]
+        numbers = ["-" if v is None else f"{v:.1e}" for v in (d.params, d.loss, d.agreement, d.others, d.free)]
         verdict = "not in this suite" if d.params is None else "ok" if d.worst <= TOLERANCE else "DIFFERS"
         lines.append(columns.format(d.method, *numbers, verdict))
         if d.worst > TOLERANCE and (d.rounding or 0) > TOLERANCE:
@@ -130,61 +136,74 @@ def _network(order: list[str], arrays: dict[str, np.ndarray]) -> Model:
     return Model(nn.Sequential(*layers[:-1]), linear(names[-1]), ImageSpec(0, (0, 0, 0), (1, 1, 1)))
 
 
-def _algorithm(name: str, hparams: dict[str, Any], model: Model, num_domains: int) -> Algorithm:
-    optimizer = {k: v for k, v in hparams.items() if k in declared(adam)}
-    own = {k: v for k, v in hparams.items() if k not in optimizer}
-    cls = algorithms[name]
-    make_optimizer = partial(adam, **validate(declared(adam), optimizer))
-    problem = Problem(model, make_optimizer, num_domains, precision="fp64")
-    return cls(problem, **validate(declared(cls), own))
+class _Replay:
+    """One recorded method, its data, and our algorithm on them."""
 
+    def __init__(self, method: str, hparams: dict[str, Any], order: list[str], arrays: dict[str, np.ndarray]) -> None:
+        self.method, self.order, self.arrays = method, order, arrays
+        how = recording(method) or Recording(method)
+        self.algorithm, self.optimizer = how.algorithm, optimizers[how.optimizer_name(hparams)]
+        values = how.hparams(hparams)
+        of_optimizer = {k: v for k, v in values.items() if k in declared(self.optimizer)}
+        own = {k: v for k, v in values.items() if k not in of_optimizer}
+        self.of_optimizer = validate(declared(self.optimizer), of_optimizer)
+        self.own = validate(declared(algorithms[self.algorithm]), own)
 
-def _run(
-    name: str,
-    hparams: dict[str, Any],
-    order: list[str],
-    arrays: dict[str, np.ndarray],
-    resets: np.ndarray | None,
-    reverse: bool = False,
-) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Our weights after every step [T, P] and the metrics; with `resets` [T, P], step t + 1 starts from its row t.
+    def made(self) -> Algorithm:
+        """The algorithm at the recorded start."""
+        model = _network(self.order, self.arrays)
+        T, K, B, _ = self.arrays["x"].shape
+        model.class_features = f"{self.method}/text_features" in self.arrays
+        make_optimizer = partial(self.optimizer, **self.of_optimizer)
+        problem = Problem(model, make_optimizer, K, precision="fp64", steps=T, batch_size=B)
+        algorithm = algorithms[self.algorithm](problem, **self.own)
+        algorithm.draws = RecordedDraws(self.method, self.arrays)
+        names = {name for name in algorithm.networks.state_dict() if self._start(name) in self.arrays}
+        start = {name: torch.tensor(self.arrays[self._start(name)]) for name in names}
+        algorithm.networks.load_state_dict(start, strict=False)
+        return algorithm
 
-    With `reverse`, the domains are in reverse order in every batch: the same update up to rounding.
-    """
-    model = _network(order, arrays)
-    x, y = (torch.from_numpy(arrays[key]).flip(1) if reverse else torch.from_numpy(arrays[key]) for key in "xy")
-    T, K, B, _ = x.shape
-    algorithm = _algorithm(name, hparams, model, K)
-    trained = [model.get_parameter(n) for n in order]
-    params, metrics = [], []
-    for t in range(T):
-        algorithm.step = t
-        metrics.append(algorithm.update(DomainBatch(x[t].flatten(0, 1), y[t].flatten(), (B,) * K)))
-        params.append(parameters_to_vector(trained).detach())
-        if resets is not None:
-            vector_to_parameters(torch.tensor(resets[t]), trained)
-    return torch.stack(params), metrics
+    def _start(self, name: str) -> str:
+        return f"{self.method}/init/{name}"
+
+    def run(self, resets: np.ndarray | None, reverse: bool = False) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """Our weights after every step [T, P] and the metrics; with `resets` [T, P], step t + 1 starts from its row t.
+
+        With `reverse`, the domains are in reverse order in every batch: the same update up to rounding.
+        """
+        x, y = (torch.from_numpy(self.arrays[k]).flip(1) if reverse else torch.from_numpy(self.arrays[k]) for k in "xy")
+        T, K, B, _ = x.shape
+        algorithm = self.made()
+        trained = [algorithm.problem.model.get_parameter(n) for n in self.order]
+        params, metrics = [], []
+        for t in range(T):
+            algorithm.step = t
+            metrics.append(algorithm.update(DomainBatch(x[t].flatten(0, 1), y[t].flatten(), (B,) * K)))
+            params.append(parameters_to_vector(trained).detach())
+            if resets is not None:
+                vector_to_parameters(torch.tensor(resets[t]), trained)
+        return torch.stack(params), metrics
 
 
 def _compare(method: str, hparams: dict[str, Any], order: list[str], arrays: dict[str, np.ndarray]) -> Deviation:
-    name = known_as(method)
-    if name is None:
+    if known_as(method) is None:
         return Deviation(method)
-    recorded = arrays[f"{method}/params"]
-    params, metrics = _run(name, hparams, order, arrays, recorded)
-    free, _ = _run(name, hparams, order, arrays, None)
-    reverse, _ = _run(name, hparams, order, arrays, recorded, reverse=True)
-
-    def logged(key: str) -> float | None:
-        if key not in metrics[0] or f"{method}/{key}" not in arrays:
-            return None
-        return _relative(torch.stack([m[key] for m in metrics]), arrays[f"{method}/{key}"])
-
+    replayed, recorded = _Replay(method, hparams, order, arrays), arrays[f"{method}/params"]
+    params, metrics = replayed.run(recorded)
+    free, _ = replayed.run(None)
+    reverse, _ = replayed.run(recorded, reverse=True)
+    logged = {
+        key: _relative(torch.stack([m[key] for m in metrics]), arrays[f"{method}/{key}"])
+        for key in metrics[0]
+        if f"{method}/{key}" in arrays and len(arrays[f"{method}/{key}"]) == len(metrics)
+    }
+    others = [value for key, value in logged.items() if key not in ("loss", "agreement")]
     return Deviation(
         method,
         _relative(params, recorded),
-        logged("loss"),
-        logged("agreement"),
+        logged.get("loss"),
+        logged.get("agreement"),
+        max(others, default=None),
         _relative(free, recorded),
         _relative(reverse, params.numpy()),
     )

@@ -1,5 +1,6 @@
 """Every algorithm: golden trajectories, equality with its literal reference, and what holds for all of them."""
 
+import re
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -30,12 +31,13 @@ from properties import (
     assert_resumes_exactly,
     assert_same_bits,
 )
+from reference.literals import LITERALS
 from torch import nn
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models.optimizers import sgd
-from domainbed_sage.training.verify import replay
+from domainbed_sage.training.verify import known_as, replay
 
 ERM = algorithms["ERM"]
 
@@ -52,7 +54,24 @@ GOLDEN_TABLE = [
     "SAGE_cubic5",
     "SAGE_cubic30",
     "SAGE_svd",
+    "SAGE+noise",
+    "SAGE_noorth",
+    "SAGE_noscale",
+    "SAGE_noorth_noscale",
+    "GGA+noise",
+    "GGA+noise_centred",
+    "GGAL+noise",
+    "GGAL+noise_uniform",
+    "ERM+adamw",
+    "ERM+sgd",
+    "ERM+sgd_momentum",
+    "ERM+muon",
+    "ERM+muon_hidden",
 ]
+
+# The update depends on the order of the domains or rows: on what is drawn for them, on their numbers, on a network's
+# outputs for them, or because they come one after the other.
+IN_ORDER: set[str] = set()
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +97,7 @@ def test_golden_trajectory(deviations, method):
     """
     d = deviations[method]
     assert d.loss <= 1e-9
+    assert (d.others or 0) <= 1e-9
     assert d.params <= 1e-9 or (method == "SAGE_svd" and not same_bits(deviations))
     assert d.free <= 1e-9 or method == "SAGE_svd"
     if method.startswith("SAGE"):
@@ -101,8 +121,15 @@ def test_golden_svd_drifts_because_a_gradient_is_short_of_full_rank():
 
 
 def test_settings_and_goldens_cover_every_algorithm(deviations):
+    """A method is in the recordings of its authors' code, or has a literal reference, or both."""
     assert {p.values[0] for p in SETTINGS} == set(NAMES)
     assert {m for m, d in deviations.items() if d.params is not None} == set(GOLDEN_TABLE)
+    assert {known_as(m) for m in GOLDEN_TABLE} | set(LITERALS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_paper_is_named_with_its_year(name):
+    assert re.fullmatch(r".+ (19|20)\d\d", algorithms[name].paper)
 
 
 @pytest.mark.parametrize(
@@ -111,13 +138,13 @@ def test_settings_and_goldens_cover_every_algorithm(deviations):
     + [(cnn, sizes) for sizes in ((4,), (2, 2), (1, 2, 3), (1, 2, 3, 2, 1))],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+@pytest.mark.parametrize(("name", "hparams"), [row for row in SETTINGS if row.values[0] in LITERALS])
 def test_equals_literal_reference(name, hparams, sizes, network):
     assert_equals_literal(name, hparams, network, sizes)
 
 
 @pytest.mark.parametrize("sizes", [(3, 3, 3), (1, 2, 3, 4, 5)], ids=str)
-@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+@pytest.mark.parametrize(("name", "hparams"), [row for row in SETTINGS if row.values[0] not in IN_ORDER])
 def test_order_of_domains_and_rows_does_not_count(name, hparams, sizes):
     assert_domain_order_invariant(name, hparams, sizes)
 
@@ -136,7 +163,7 @@ def test_frozen_parameter_is_not_touched(name, hparams, parameter):
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (4, 3)], ids=str)
-@pytest.mark.parametrize(("name", "hparams"), SETTINGS)
+@pytest.mark.parametrize(("name", "hparams"), [r for r in SETTINGS if algorithms[r.values[0]].min_domains == 1])
 def test_parameter_outside_the_loss_is_not_touched(name, hparams, shape):
     """One domain, so that nothing is drawn: noise and search are for all parameters alike."""
     model = mlp()
@@ -160,7 +187,7 @@ def test_zero_gradient_is_harmless(name, hparams):
 def test_passes_are_those_of_the_updates(name, hparams, steps):
     """The rows that go through the network, divided by those of a minibatch."""
     model, rows = mlp(), []
-    model.register_forward_hook(lambda module, args, output: rows.append(len(output)))
+    model.featurizer.register_forward_hook(lambda module, args, output: rows.append(len(output)))
     run(algorithm(name, model, **hparams), batches((2, 3, 4), steps))
     assert sum(rows) == 9 * algorithms[name].passes(steps, hparams)
 
