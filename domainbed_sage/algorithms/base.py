@@ -4,7 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, TypeAlias
 
@@ -37,6 +37,7 @@ class Problem:
         precision: arithmetic of the forward and backward passes.
         steps: number T of updates of the run; 0 where nobody trains to an end.
         batch_size: rows of every domain in a minibatch; 0 where they differ or are not known.
+        hparams: all hyperparameters of the run, those of other parts as well.
     """
 
     model: Model
@@ -45,6 +46,7 @@ class Problem:
     precision: Precision = "fp32"
     steps: int = 0
     batch_size: int = 0
+    hparams: Mapping[str, Any] = field(default_factory=dict)
 
     def classes_and_features(self, name: str) -> tuple[int, int]:
         """Number of classes C and of features D, for the algorithm of this name, which needs to know them.

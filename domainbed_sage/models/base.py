@@ -1,6 +1,6 @@
 """What a model has to be: a featurizer, a classifier, and the images it expects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,6 +47,9 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, C]."""
         return self.classifier(self.featurizer(x))
+
+    def take_shapes(self, state: Mapping[str, Tensor]) -> None:
+        """Give buffers that take their shape in the first update, if it has such, the shapes of a stored state."""
 
     def batch_norms(self) -> Iterator[_BatchNorm]:
         """The BatchNorm layers."""

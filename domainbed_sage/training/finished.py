@@ -90,6 +90,7 @@ def load(run: FinishedRun, machine: Machine) -> Experiment:
     experiment = build(run.config, machine)
     _check_data(run, experiment.metadata)
     model = experiment.algorithm.model
+    model.take_shapes(weights)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     check_tensors(weights, expected, f"{path}, read as weights of {run.config.model}")
     model.load_state_dict(weights)
