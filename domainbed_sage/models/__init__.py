@@ -10,6 +10,7 @@ from domainbed_sage.models import efficientnet  # isort: skip
 from domainbed_sage.models import timm_backbone  # isort: skip
 from domainbed_sage.models import clip  # isort: skip
 from domainbed_sage.models import muon  # isort: skip
+from domainbed_sage.models import prompts  # isort: skip
 
 __all__ = [
     "ImageSpec",
@@ -20,6 +21,7 @@ __all__ = [
     "efficientnet",
     "models",
     "muon",
+    "prompts",
     "register_model",
     "small_cnn",
     "timm_backbone",
