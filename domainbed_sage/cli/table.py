@@ -99,7 +99,7 @@ def show(
         if pictures:
             writers.append(partial(_draw, table, folder / f"table{suffix}.png"))
         if with_paper:
-            comparison = paper.compare(table)
+            comparison = paper.compare(table, loaded.records)
             print((paper.latex if as_latex else paper.text)(comparison))
             writers.append(partial(paper.write_all, comparison, folder, stem=f"paper{suffix}"))
     if pictures and any(run.single for run in loaded.records):

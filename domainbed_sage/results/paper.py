@@ -1,7 +1,7 @@
 """Our averages beside Table 1 of the SAGE paper, as printed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import pandas as pd
 
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.core.resources import shipped
-from domainbed_sage.results import escape, render
+from domainbed_sage.results import escape, protocols, render
+from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.selection import Method
 from domainbed_sage.results.tables import AVERAGE, Cell, Table, average
 
@@ -18,9 +19,9 @@ ROUNDING = 0.1  # numbers printed to 0.1 shift an average by up to 0.05, and the
 NOTES = (
     'Printed numbers: Table 1 of "Flatness and Gradient Alignment Are Both Necessary" (SAGE, arXiv:2605.07914); '
     "it prints no standard errors.",
-    "Only the SAGE row can be compared like for like: fine-tuning with training-domain validation. The paper takes the "
-    "other rows from the BOA paper, whose protocol, by public accounts, is CLIP with visual prompt tuning and a "
-    "validation set of the test domain.",
+    "Only the SAGE row was printed for fine-tuning with training-domain validation. The paper takes the other rows "
+    "from the BOA paper, whose protocol, by public accounts, is CLIP with visual prompt tuning and a validation set of the "
+    "test domain; of the GGA row it does not say. A difference is shown where both numbers are of one protocol.",
     "SAGE's 85.5 on VLCS is printed in bold although BOA's 86.5 is higher.",
 )
 _MEASURED = ("mean", "stderr", "trials", "expected_trials")
@@ -35,18 +36,21 @@ class Comparison:
         method: how ours were selected.
         ours: a `Cell` for each algorithm (index) and dataset, and the column "Avg" over these five datasets.
         printed: the printed numbers, "Avg" as printed and "recomputed" (the mean of the row); NaN for our own rows.
+        same_protocol: whether our runs of an algorithm (index) and the printed row follow one protocol.
         notes: what to know when reading the two side by side.
     """
 
     method: Method
     ours: pd.DataFrame
     printed: pd.DataFrame
+    same_protocol: "pd.Series[bool]"
     notes: tuple[str, ...]
 
     @property
     def differences(self) -> pd.DataFrame:
-        """Ours minus printed, in points; NaN where one is not there."""
-        return self.ours.map(lambda cell: cell.mean).astype(float) - self.printed[list(self.ours.columns)]
+        """Ours minus printed, in points; NaN where one is not there, or of another protocol."""
+        points = self.ours.map(lambda cell: cell.mean).astype(float) - self.printed[list(self.ours.columns)]
+        return points.where(self.same_protocol, math.nan, axis=0)
 
     def strings(self, sign: str = "+/-", none: str = "-") -> pd.DataFrame:
         """Up to three lines an algorithm: ours, paper, and their difference; ``*`` marks an impossible average."""
@@ -75,13 +79,19 @@ def printed_table() -> pd.DataFrame:
     return numbers.assign(**{AVERAGE: raw["avg_printed"].astype(float), "recomputed": numbers.mean(axis=1)})
 
 
+def printed_protocols() -> "pd.Series[str]":
+    """The protocol of every printed row, a key of `protocols.TITLES`; empty where it is not stated."""
+    raw = pd.read_csv(shipped("results/paper/table1.csv"), index_col="algorithm", keep_default_na=False)
+    return raw["protocol"]
+
+
 def possible(printed_average: float, recomputed: float) -> bool:
     """Whether rounding alone can explain the difference."""
     return abs(printed_average - recomputed) <= ROUNDING + 1e-9
 
 
-def compare(table: Table) -> Comparison:
-    """Put the averages of a table beside the printed ones.
+def compare(table: Table, records: Iterable[RunRecord]) -> Comparison:
+    """Put the averages of a table beside the printed ones; `records` are the runs that it was made of.
 
     All rows of the paper, in its order, then our other algorithms. The average is over the five datasets of the paper,
     "-" unless all are there; our other datasets are left out, with a note.
@@ -96,10 +106,12 @@ def compare(table: Table) -> Comparison:
     index = pd.Index(algorithms, name="Algorithm")
     ours = pd.DataFrame(rows, index, [*DATASETS, AVERAGE], dtype=object)
     others = [str(name) for name in cells.columns if name not in (*DATASETS, AVERAGE)]
-    return Comparison(table.method, ours, printed.reindex(index), tuple(_notes(table, printed, others)))
+    theirs, own = printed_protocols(), protocols.followed(records, table.method)
+    same = pd.Series([name in own and own[name] == theirs.get(name) for name in algorithms], index, dtype=bool)
+    return Comparison(table.method, ours, printed.reindex(index), same, tuple(_notes(table, printed, others, own)))
 
 
-def _notes(table: Table, printed: pd.DataFrame, others: list[str]) -> Iterator[str]:
+def _notes(table: Table, printed: pd.DataFrame, others: list[str], own: dict[str, str]) -> Iterator[str]:
     for name, row in printed.to_dict("index").items():
         if not possible(row[AVERAGE], row["recomputed"]):
             yield (
@@ -107,8 +119,8 @@ def _notes(table: Table, printed: pd.DataFrame, others: list[str]) -> Iterator[s
                 f"{row['recomputed']:.2f}; rounding explains at most {ROUNDING}."
             )
     yield from NOTES
-    if table.method.name != "training-domain":
-        yield f"Ours are selected by {table.method.title}, the paper's SAGE by training-domain validation."
+    followed = [protocols.TITLES[kind] for kind in protocols.TITLES if kind in own.values()]
+    yield f"Ours: {'; '.join(followed) or f'selected by {table.method.title}, which no printed row is'}."
     if others:
         yield f"Not in the paper, left out: {', '.join(others)}."
     yield from table.footer
@@ -142,7 +154,8 @@ def csv(comparison: Comparison) -> str:
             printed = comparison.printed.loc[algorithm, column]
             recomputed = comparison.printed.loc[algorithm, "recomputed"] if column == AVERAGE else math.nan
             measured = (cell.mean, cell.err, cell.trials, cell.expected)
-            rows.append((algorithm, column, *measured, printed, recomputed, cell.mean - printed))
+            difference = comparison.differences.loc[algorithm, column]
+            rows.append((algorithm, column, *measured, printed, recomputed, difference))
     return render.csv_text(pd.DataFrame(rows, columns=list(_CSV)))
 
 

@@ -92,9 +92,7 @@ def test_weights_can_be_stored_and_loaded():
 
 
 def test_a_network_without_tokens_is_refused():
-    with pytest.raises(
-        UserError, match=r"tf_efficientnet_lite0 has no tokens to put .* vit_base_patch16"
-    ):
+    with pytest.raises(UserError, match=r"tf_efficientnet_lite0 has no tokens to put .* vit_base_patch16"):
         build_model("timm_vpt", ["a", "b"], hparams("timm_vpt", backbone="tf_efficientnet_lite0", pretrained=False))
     with pytest.raises(UserError, match="resnet10t has no tokens"):
         build_model("timm_vpt", ["a", "b"], hparams("timm_vpt", backbone="resnet10t", pretrained=False))

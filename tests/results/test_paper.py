@@ -9,7 +9,7 @@ from reference import sweep_folder
 
 from domainbed_sage.core import resources
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results import paper, tables
+from domainbed_sage.results import paper, protocols, tables
 from domainbed_sage.results.folder import load_records
 
 
@@ -19,7 +19,12 @@ def comparison(tmp_path):
     sweep_folder.write_flat(tmp_path, [0.94, 0.96], algorithm="SAGE", trial=1)
     sweep_folder.write_flat(tmp_path, [0.50, 0.50], algorithm="Mine", trial=0)
     sweep_folder.write_flat(tmp_path, [0.10, 0.10], algorithm="SAGE", dataset="EmojiStyles")
-    return paper.compare(tables.build(load_records(tmp_path).records, "training-domain", labels={}))
+    return compared(tmp_path)
+
+
+def compared(folder, method="training-domain"):
+    records = load_records(folder).records
+    return paper.compare(tables.build(records, method, labels={}), records)
 
 
 def line(comparison, algorithm, at=0):
@@ -62,21 +67,57 @@ def test_notes(comparison):
     notes = "\n".join(comparison.notes)
     assert "Not in the paper, left out: EmojiStyles." in notes
     assert "BOA's 86.5 is higher" in notes
-    assert "Only the SAGE row can be compared like for like" in notes
+    assert "Only the SAGE row was printed for fine-tuning" in notes
+    assert "Ours: fine-tuning, training-domain validation." in notes
     assert "Missing: Mine on PACS" in notes
 
 
 def test_other_selection_is_remarked(tmp_path):
     sweep_folder.write_flat(tmp_path, [0.5, 0.5])
-    comparison = paper.compare(tables.build(load_records(tmp_path).records, "oracle", labels={}))
-    assert any("Ours are selected by test-domain validation set (oracle)" in note for note in comparison.notes)
+    notes = compared(tmp_path, "oracle").notes
+    assert "Ours: selected by test-domain validation set (oracle), which no printed row is." in notes
+
+
+def tuned(folder, model, algorithms=("ERM", "GGA", "SAGE"), accuracy=0.9):
+    for name in algorithms:
+        for env in (0, 1):
+            (line,) = sweep_folder.records([[accuracy] * 2], [[accuracy] * 2], algorithm=name, test_envs=[env])
+            line["args"]["model"] = model
+            sweep_folder.write(folder, [line], name=f"{name}-{env}-{model}")
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "compared_with"),
+    [
+        ("clip_vit_b16", "training-domain", {"SAGE"}),
+        ("clip_vit_b16", "oracle", set()),
+        ("clip_vit_b16_vpt", "training-domain", set()),
+        ("clip_vit_b16_vpt", "oracle", {"ERM"}),
+    ],
+)
+def test_only_rows_of_one_protocol_are_compared(tmp_path, model, method, compared_with):
+    """The printed ERM is prompt tuning with the target's validation set, SAGE fine-tuning, and GGA is not said."""
+    tuned(tmp_path, model)
+    comparison = compared(tmp_path, method)
+    differing = comparison.differences["PACS"].notna()
+    assert set(differing[differing].index) == compared_with
+    assert len(comparison.strings().loc[lambda frame: frame[""] == "diff"]) == len(compared_with)
+    shown = pd.read_csv(io.StringIO(paper.csv(comparison))).set_index(["algorithm", "dataset"])["difference"]
+    assert {name for name, dataset in shown.dropna().index if dataset == "PACS"} == compared_with
+
+
+def test_protocols_of_the_printed_rows():
+    stated = paper.printed_protocols()
+    assert set(stated) == {*protocols.TITLES, ""}
+    assert list(stated[stated == protocols.FINE_TUNING].index) == ["SAGE"]
+    assert list(stated[stated == ""].index) == ["GGA"]
 
 
 def test_average_over_the_five_datasets(tmp_path):
     for dataset, accuracy in zip(paper.DATASETS, (0.9, 0.8, 0.8, 0.6, 0.6), strict=True):
         sweep_folder.write_flat(tmp_path, [accuracy] * 2, dataset=dataset, algorithm="SAGE")
     sweep_folder.write_flat(tmp_path, [0.1] * 2, dataset="EmojiStyles", algorithm="SAGE")
-    comparison = paper.compare(tables.build(load_records(tmp_path).records, "training-domain", labels={}))
+    comparison = compared(tmp_path)
     assert comparison.ours.loc["SAGE", "Avg"].mean == pytest.approx(74)
     assert line(comparison, "SAGE", 2) == ["diff", "-7.4", "-5.5", "-7.1", "-1.1", "-3.4", "-4.9", ""]
 
