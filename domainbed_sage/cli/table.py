@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="training-domain",
         help="how checkpoints and hyperparameters are chosen (default: %(default)s)",
     )
-    parser.add_argument("--paper", action="store_true", help="also compare with Table 1 of the SAGE paper")
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="also compare with Table 1 of the SAGE paper, and zero-shot runs with published accuracies of CLIP",
+    )
     parser.add_argument("--include-unfinished", action="store_true", help="also use runs that are not finished")
     parser.add_argument("--pictures", action="store_true", help="also draw the table and the training curves, as PNG")
     parser.add_argument("--latex", action="store_true", help="print LaTeX instead of plain text")
@@ -77,7 +81,7 @@ def show(
         results: the folder of the run directories.
         methods: names in `SELECTIONS`.
         out: where to write; by default `results`.
-        with_paper: also compare with the printed Table 1.
+        with_paper: also compare with the printed Table 1, and zero-shot runs with published accuracies.
         include_unfinished: also use runs that are not finished.
         as_latex: print LaTeX instead of plain text.
         pictures: also draw each table, and the training curves.
@@ -85,7 +89,7 @@ def show(
     Raises:
         UserError: the folder holds no runs, or contradictory ones.
     """
-    from domainbed_sage.results import paper, render, tables
+    from domainbed_sage.results import paper, render, tables, zero_shot
     from domainbed_sage.results.folder import load_records
 
     loaded = load_records(results, include_unfinished=include_unfinished)
@@ -98,10 +102,14 @@ def show(
         writers.append(partial(render.write_all, table, folder, stem=f"table{suffix}"))
         if pictures:
             writers.append(partial(_draw, table, folder / f"table{suffix}.png"))
-        if with_paper:
+        if with_paper and any(run.algorithm != zero_shot.ALGORITHM for run in loaded.records):
             comparison = paper.compare(table, loaded.records)
             print((paper.latex if as_latex else paper.text)(comparison))
             writers.append(partial(paper.write_all, comparison, folder, stem=f"paper{suffix}"))
+    if with_paper and any(run.algorithm == zero_shot.ALGORITHM for run in loaded.records):
+        verdicts = zero_shot.text(zero_shot.check(loaded.records))
+        print(verdicts)
+        writers.append(lambda: [write_atomically(folder / "zero_shot.txt", verdicts + "\n")])
     if pictures and any(run.single for run in loaded.records):
         writers.append(partial(_draw_curves, loaded.records, folder / "curves.png"))
     if loaded.faults:

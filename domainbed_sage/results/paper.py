@@ -20,8 +20,8 @@ NOTES = (
     'Printed numbers: Table 1 of "Flatness and Gradient Alignment Are Both Necessary" (SAGE, arXiv:2605.07914); '
     "it prints no standard errors.",
     "Only the SAGE row was printed for fine-tuning with training-domain validation. The paper takes the other rows "
-    "from the BOA paper, whose protocol, by public accounts, is CLIP with visual prompt tuning and a validation set of the "
-    "test domain; of the GGA row it does not say. A difference is shown where both numbers are of one protocol.",
+    "from the BOA paper, whose protocol, by public accounts, is CLIP with visual prompt tuning and a validation set of "
+    "the test domain; of the GGA row it does not say. A difference is shown where both numbers are of one protocol.",
     "SAGE's 85.5 on VLCS is printed in bold although BOA's 86.5 is higher.",
 )
 _MEASURED = ("mean", "stderr", "trials", "expected_trials")
