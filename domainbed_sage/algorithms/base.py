@@ -204,6 +204,10 @@ class Algorithm(ABC):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def restart_optimizer(self) -> None:
+        """Make the optimizer anew, without its state, where a method's objective jumps."""
+        self.optimizer = self.problem.make_optimizer(self.params)
+
     def validated(self, loss: float) -> None:  # noqa: B027 - a hook
         """Take note of the mean loss of the source domains' out splits after this step, if `watches_loss`."""
 
