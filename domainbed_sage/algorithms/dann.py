@@ -90,16 +90,15 @@ class DANN(Algorithm):
         super().__init__(problem)
         self.lambda_weight, self.d_steps, self.grad_penalty = lambda_weight, d_steps_per_g_step, grad_penalty
         classes, D = problem.classes_and_features(self.name)
-        self.discriminator = Discriminator(D, problem.num_domains, mlp_width, mlp_depth, mlp_dropout)
-        self.networks["discriminator"] = self.discriminator
-        self.add_networks(classes, D)
-        self.networks.to(self.params[0])
+        discriminator = Discriminator(D, problem.num_domains, mlp_width, mlp_depth, mlp_dropout)
+        self.discriminator = self.add_network("discriminator", discriminator)
+        self.add_embeddings(classes, D)
         self.adversary: Vector = tuple(self.networks.parameters())
         self.adversary_optimizer = problem.make_optimizer(self.adversary, lr=lr_d, weight_decay=weight_decay_d)
         self.kept["adversary_optimizer"] = self.adversary_optimizer
 
-    def add_networks(self, classes: int, features: int) -> None:
-        """Add what the discriminator needs besides its own layers to `networks`: nothing."""
+    def add_embeddings(self, classes: int, features: int) -> None:
+        """Add what the discriminator knows of the classes: nothing."""
 
     def judged(self, features: Tensor, y: Tensor) -> Tensor:
         """What the discriminator sees of features [N, D] with labels [N]: the features [N, D]."""
@@ -113,11 +112,11 @@ class DANN(Algorithm):
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         features = self.features(batch.x)
+        adversarial = self.discriminator_loss(features, batch)
         if (self.step + 1) % (1 + self.d_steps) < self.d_steps:
-            loss = adversarial = self.discriminator_loss(features.detach(), batch)
+            loss = adversarial
             self.train_discriminator(loss)
         else:
-            adversarial = self.discriminator_loss(features, batch)
             classification = F.cross_entropy(self.classify(features), batch.y)
             loss, g = self.gradient_of(classification - self.lambda_weight * adversarial)
             self.descend(g)
@@ -192,13 +191,13 @@ class CDANN(DANN):
         )
         self.round_weights = round_weights
 
-    def add_networks(self, classes: int, features: int) -> None:
+    def add_embeddings(self, classes: int, features: int) -> None:
         """Add the embeddings of the classes [C, D]."""
-        self.networks["class_embeddings"] = nn.Embedding(classes, features)
+        self.embeddings = self.add_network("class_embeddings", nn.Embedding(classes, features))
 
     def judged(self, features: Tensor, y: Tensor) -> Tensor:
         """Features plus the embeddings of their classes [N, D]."""
-        return features + self.networks["class_embeddings"](y)
+        return features + self.embeddings(y)
 
     def row_weights(self, y: Tensor) -> Tensor:
         """1 / (n C) for every row [N]: see the class."""

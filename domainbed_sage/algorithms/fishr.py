@@ -64,8 +64,8 @@ class Fishr(Algorithm):
         self.lambda_weight, self.anneal_iters, self.ema = lambda_weight, penalty_anneal_iters, ema
         classes, features = problem.classes_and_features(self.name)
         self.biased = getattr(self.model.classifier, "bias", None) is not None
-        self.averages = Averages(problem.num_domains, classes * (features + self.biased)).to(self.params[0])
-        self.networks["averages"] = self.averages
+        entries = classes * (features + self.biased)
+        self.averages = self.add_network("averages", Averages(problem.num_domains, entries))
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""

@@ -46,8 +46,7 @@ class GroupDRO(Algorithm):
     ) -> None:
         super().__init__(problem)
         self.eta = groupdro_eta
-        self.weights = DomainWeights(problem.num_domains).to(self.params[0])
-        self.networks["weights"] = self.weights
+        self.weights = self.add_network("weights", DomainWeights(problem.num_domains))
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""

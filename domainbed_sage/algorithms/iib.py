@@ -85,12 +85,10 @@ class IIB(Algorithm):
         super().__init__(problem)
         self.lambda_beta, self.lambda_inv_risks = lambda_beta, lambda_inv_risks
         C, D = problem.classes_and_features(self.name)
-        self.networks["env_classifier"] = nn.Linear(D + 1, C)
-        self.networks["encoder"] = encoder(D, enable_bn)
-        self.networks["fc3_mu"], self.networks["fc3_logvar"] = nn.Linear(D, D), nn.Linear(D, D)
-        self.networks.to(self.params[0])
-        parts = (self.networks[name] for name in ("encoder", "fc3_mu", "fc3_logvar"))
-        self.encoded = Encoded(problem.model.featurizer, *parts)
+        self.env_classifier = self.add_network("env_classifier", nn.Linear(D + 1, C))
+        parts = {"encoder": encoder(D, enable_bn), "fc3_mu": nn.Linear(D, D), "fc3_logvar": nn.Linear(D, D)}
+        added = (self.add_network(name, part) for name, part in parts.items())
+        self.encoded = Encoded(problem.model.featurizer, *added)
         self.model = Bottleneck(problem.model, self.encoded)
         self.params = (*self.params, *self.networks.parameters())
         self.restart_optimizer()
@@ -104,7 +102,7 @@ class IIB(Algorithm):
         domain = torch.cat([torch.full_like(y, k, dtype=z.dtype) for k, (_, y) in enumerate(batch.domains())])
         with_domain = torch.cat([z, domain[:, None]], 1)
         loss_inv = F.cross_entropy(self.classify(z), batch.y)
-        loss_env = F.cross_entropy(self.in_precision(self.networks["env_classifier"], with_domain), batch.y)
+        loss_env = F.cross_entropy(self.in_precision(self.env_classifier, with_domain), batch.y)
         loss_ib = -(1 + log_variance - mean.square() - log_variance.exp()).sum() / 2
         risk = loss_inv + loss_env + self.lambda_inv_risks * (loss_inv - loss_env).square()
         loss, g = self.gradient_of(risk + self.lambda_beta * loss_ib)

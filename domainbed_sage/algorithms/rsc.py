@@ -49,14 +49,13 @@ class RSC(Algorithm):
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         features = self.features(batch.x)
-        kept = self.mask(features.detach(), batch.y)
+        kept = self.mask(features.requires_grad_(), batch.y)
         loss, g = self.gradient_of(F.cross_entropy(self.classify(features * kept), batch.y))
         self.descend(g)
         return {"loss": loss}
 
     def mask(self, features: Tensor, y: Tensor) -> Tensor:
-        """1 where a feature is kept, 0 where it is muted [N, D]."""
-        features.requires_grad_()
+        """1 where a feature is kept, 0 where it is muted [N, D]; the features require a gradient."""
         logits, label = self.classify(features), y[:, None]
         (slopes,) = torch.autograd.grad(logits.gather(1, label).sum(), features)
         with torch.no_grad():

@@ -39,8 +39,7 @@ class SelfReg(Algorithm):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         _, D = problem.classes_and_features(self.name)
-        self.project = projection(D, D if D == RESNET50 else 2 * D).to(self.params[0]).requires_grad_(False)
-        self.networks["cdpl"] = self.project
+        self.project = self.add_network("cdpl", projection(D, D if D == RESNET50 else 2 * D).requires_grad_(False))
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
