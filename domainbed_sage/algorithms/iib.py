@@ -64,8 +64,8 @@ class IIB(Algorithm):
         enable_bn: BatchNorm in the encoder. It is trained, whatever `freeze_bn` says of the network.
 
     Differences from the paper: as the authors' code, see above. Differences from public codes: the second classifier is
-    linear whatever the first one is. Domains have to have as many rows, as there. CLIP's zero-shot classifier is of no
-    use behind a random encoder; choose ``head="linear"`` and a larger learning rate.
+    linear whatever the first one is. Minibatches of unequal sizes are refused, as there. CLIP's zero-shot classifier is
+    of no use behind a random encoder; choose the head ``linear`` and a larger learning rate.
 
     Raises:
         UserError: the classifier is not linear.
@@ -96,7 +96,10 @@ class IIB(Algorithm):
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         if len(set(batch.sizes)) > 1:
-            raise UserError(f"IIB needs as many rows of every source domain. Found {batch.sizes}.")
+            raise UserError(
+                "IIB needs equally many rows of every source domain in a minibatch, as its authors' code does. "
+                f"Found {batch.sizes}. Cut them to the smallest."
+            )
         mean, log_variance = self.in_precision(self.encoded.moments, batch.x).chunk(2, 1)
         z = mean + (log_variance / 2).exp() * self.draws.normal("eps", mean)
         domain = torch.cat([torch.full_like(y, k, dtype=z.dtype) for k, (_, y) in enumerate(batch.domains())])
