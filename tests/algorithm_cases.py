@@ -17,11 +17,20 @@ from domainbed_sage.models.optimizers import adam
 CLASSES, IMAGE = 4, ImageSpec(0, (0, 0, 0), (1, 1, 1))
 ADAM = {"lr": 1e-2, "weight_decay": 1e-3}
 
+ADVERSARIAL = {"lambda_weight": 0.8, "grad_penalty": 0.1, "lr_d": 5e-3, "mlp_width": 8}
+
 # Settings large enough for each term of a method to count, one row each; every registered method has at least one.
 SETTINGS = [
     pytest.param(name, hparams, id="-".join([name, *(f"{k}={v}" for k, v in varied.items())]))
     for name, common, variants in [
         ("ERM", {}, [{}]),
+        ("IRM", {"irm_lambda": 2.0}, [{"irm_penalty_anneal_iters": t} for t in (0, 1, 3)]),
+        ("DANN", ADVERSARIAL, [{}, {"d_steps_per_g_step": 2}, {"mlp_dropout": 0.5, "grad_penalty": 0.0}]),
+        ("CDANN", ADVERSARIAL, [{}, {"round_weights": True}]),
+        ("MMD", {"mmd_gamma": 0.7}, [{}]),
+        ("CORAL", {"mmd_gamma": 0.7}, [{}]),
+        ("RSC", {}, [{}, {"rsc_f_drop_factor": 0.5, "rsc_b_drop_factor": 0.6}]),
+        ("IIB", {"lambda_beta": 1e-2, "lambda_inv_risks": 3.0}, [{}, {"enable_bn": False}]),
         ("SAM", {"rho": 0.05}, [{}]),
         ("SAGM", {"rho": 0.05, "alpha": 0.02}, [{}, {"halve": False}]),
         ("DISAM", {"rho": 0.05, "lambda_weight": 0.3}, [{}, {"sample_weighted": True}]),
@@ -44,6 +53,13 @@ SETTINGS = [
                 {"noise": False},
             ],
         ),
+        ("VREx", {"vrex_lambda": 2.0}, [{"vrex_penalty_anneal_iters": t} for t in (0, 1, 3)]),
+        ("GroupDRO", {"groupdro_eta": 0.5}, [{}]),
+        ("SD", {"sd_reg": 0.1}, [{}]),
+        ("Mixup", {"mixup_alpha": 0.2}, [{}]),
+        ("MLDG", {"mldg_beta": 0.7}, [{"n_meta_test": 1}, {"n_meta_test": 2}]),
+        ("SelfReg", {}, [{}]),
+        ("Fishr", {"lambda_weight": 100.0, "ema": 0.9}, [{"penalty_anneal_iters": t} for t in (0, 1, 3)]),
     ]
     for varied in variants
     for hparams in [common | varied]
@@ -51,6 +67,13 @@ SETTINGS = [
 
 EQUAL_SIZES = [(5,), (4, 4), (3, 3, 3), (2, 2, 2, 2, 2)]
 UNEQUAL_SIZES = [(2, 5), (1, 3, 6), (1, 2, 3, 4, 5)]
+EQUAL_ROWS = {"IIB"}  # refuse domains of different sizes
+
+
+def fitting(name, sizes):
+    """The sizes, changed where the method cannot take them: its fewest rows instead of fewer, or equal ones."""
+    enough = tuple(max(n, algorithms[name].min_rows) for n in sizes)
+    return (max(enough),) * len(enough) if name in EQUAL_ROWS else enough
 
 
 def mlp(seed=0, classes=CLASSES):

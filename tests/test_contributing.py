@@ -46,12 +46,12 @@ def copy(tmp_path_factory):
     package, tests = root / "domainbed_sage", root / "tests"
 
     file, import_line, setting, reference = blocks(ALGORITHM)
-    (package / "algorithms" / "vrex.py").write_text(file)
+    (package / "algorithms" / "term.py").write_text(file)
     add_import(package / "algorithms", import_line)
     entry = re.search(r"its entry `(.*?)` in `LITERALS`", TEXT)[1]
     end_of_rows = "    ]\n    for varied in variants\n"
     change(tests / "algorithm_cases.py", end_of_rows, f"{setting.rstrip()},\n{end_of_rows}")
-    change(tests / "reference" / "literals.py", "\nLITERALS = {", f"\n{reference}\n\nLITERALS = {{\n    {entry},\n    ")
+    change(tests / "reference" / "literals.py", "\nLITERALS = {", f"\n{reference}\n\nLITERALS = {{\n    {entry},")
 
     (dataset,) = blocks(DATASET)
     with (package / "data" / "specs.py").open("a") as specs:
@@ -73,12 +73,12 @@ def execute(root, *words):
 
 
 def test_a_method_passes_the_tests_of_all_methods(copy):
-    out = execute(copy, "pytest", "-q", "tests/algorithms/test_algorithms.py", "-k", "VREx or cover_every_algorithm")
+    out = execute(copy, "pytest", "-q", "tests/algorithms/test_algorithms.py", "-k", "TERM or cover_every_algorithm")
     assert int(re.search(r"(\d+) passed", out)[1]) > 50
 
 
 def test_examples_follow_the_rules(copy):
-    files = ["domainbed_sage/algorithms/vrex.py", "domainbed_sage/models/pooled_pixels.py"]
+    files = ["domainbed_sage/algorithms/term.py", "domainbed_sage/models/pooled_pixels.py"]
     execute(copy, "ruff", "check", *files, "domainbed_sage/data/specs.py", "tests/reference/literals.py")
     execute(copy, "ruff", "format", "--check", *files)
 
@@ -89,7 +89,7 @@ def test_method_dataset_and_backbone_together(copy):
     (command,) = blocks(BACKBONE, "console")
     words = [*command.split()[1:], "--steps", "2", "--output_dir", "out", "--device", "cpu"]
     execute(copy, "domainbed_sage", *words)
-    assert '"algorithm": "VREx"' in (copy / "out" / "results.jsonl").read_text().splitlines()[-1]
+    assert '"algorithm": "TERM"' in (copy / "out" / "results.jsonl").read_text().splitlines()[-1]
 
 
 def test_layers_are_the_wings():
@@ -106,7 +106,7 @@ TEXTS = sorted(ROOT.glob("*.md")) + sorted(
 MENTIONED = (
     r"(?<![\w/])(?:(?:tests|scripts|sweeps|domainbed_sage|\.github)/|results/(?:bench|paper|example)/)[\w./-]*\w"
 )
-MADE_BY_THE_READER = "domainbed_sage/algorithms/vrex.py"
+MADE_BY_THE_READER = "domainbed_sage/algorithms/term.py"
 
 
 def targets(path, text):

@@ -1,12 +1,13 @@
 """What an algorithm is given, and what it has to be."""
 
+import itertools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,8 @@ from domainbed_sage.geometry.vectors import Vector, gram, in_own_memory, weighte
 from domainbed_sage.models.base import Model
 
 log = logging.getLogger(__name__)
+
+N = TypeVar("N", bound=nn.Module)
 
 Metrics: TypeAlias = dict[str, Tensor]
 OptimizerFactory: TypeAlias = Callable[..., Optimizer]  # of the parameters; keywords replace its hyperparameters
@@ -114,6 +117,17 @@ class Algorithm(ABC):
             if 0 < found < least:
                 raise UserError(f"{cls.name} needs at least {least} {what}. Found {found}.")
 
+    def add_network(self, name: str, network: N) -> N:
+        """Enter a new network into `networks`, moved to the device and precision of the parameters, and return it.
+
+        One that is there already is not touched: fake tensors, which `sweep plan` counts with, cannot be moved.
+        """
+        there, tensors = self.params[0], itertools.chain(network.parameters(), network.buffers())
+        if any((t.device, t.dtype) != (there.device, there.dtype) for t in tensors if t.is_floating_point()):
+            network.to(there)
+        self.networks[name] = network
+        return network
+
     @abstractmethod
     def update(self, batch: DomainBatch) -> Metrics:
         """Do one step and return scalar tensors to log; they stay on the device until they are logged."""
@@ -205,6 +219,10 @@ class Algorithm(ABC):
             p.grad = g.detach()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def restart_optimizer(self) -> None:
+        """Make the optimizer anew, without its state, where a method's objective jumps."""
+        self.optimizer = self.problem.make_optimizer(self.params)
 
     def validated(self, loss: float) -> None:  # noqa: B027 - a hook
         """Take note of the mean loss of the source domains' out splits after this step, if `watches_loss`."""

@@ -52,14 +52,16 @@ class Power:
 
 @dataclass(frozen=True)
 class Uniform:
-    """U(low, high)."""
+    """U(low, high); `integer` truncates."""
 
     low: float
     high: float
+    integer: bool = False
 
-    def draw(self, r: "np.random.RandomState") -> float:
+    def draw(self, r: "np.random.RandomState") -> float | int:
         """See `Search.draw`."""
-        return float(r.uniform(self.low, self.high))
+        value = r.uniform(self.low, self.high)
+        return int(value) if self.integer else float(value)
 
 
 @dataclass(frozen=True)

@@ -45,14 +45,15 @@ class Recording:
 
 
 _GGA = {"neighborhoodSize": "radius", "start_step": "start", "end_step": "end", "search_steps": "trials"}
+_DISCRIMINATOR = {"beta2": 0.9, "mlp_width": 16}
 _DANN = {"lr_g": "lr", "weight_decay_g": "weight_decay", "lambda": "lambda_weight"}
 
 # One row a recorded method whose name or hyperparameters are others than here.
 RECORDINGS: Mapping[str, Recording] = MappingProxyType(
     {
-        "DANN": Recording("DANN", _DANN, {"beta2": 0.9}),
-        "CDANN": Recording("CDANN", _DANN, {"beta2": 0.9, "round_weights": True}),
-        "CDANN+float64": Recording("CDANN", _DANN, {"beta2": 0.9}),
+        "DANN": Recording("DANN", _DANN, _DISCRIMINATOR),
+        "CDANN": Recording("CDANN", _DANN, {**_DISCRIMINATOR, "round_weights": True}),
+        "CDANN+float64": Recording("CDANN", _DANN, _DISCRIMINATOR),
         "Fishr": Recording("Fishr", {"lambda": "lambda_weight"}),
         "GAM+paper": Recording("GAM", fixed={"reading": "paper"}),
         "GGA+noise": Recording("GGA", _GGA, {"random_walk": True}),

@@ -118,6 +118,7 @@ def test_random_search_does_not_hang_on_the_order_or_company_of_the_declarations
         (Power(10, -5, -3), 1e-5, 1e-3, float),
         (Power(2, 3, 5.5, integer=True), 8, 45, int),
         (Uniform(-1.0, 2.0), -1.0, 2.0, float),
+        (Uniform(5, 50, integer=True), 5, 49, int),
         (Choice(0.01, 0.02, 0.05), 0.01, 0.05, float),
     ],
 )

@@ -6,6 +6,7 @@ what the method reports.
 
 import torch
 import torch.nn.functional as F
+from reference.literals_domainbed import DOMAINBED
 from reference.sage_literal import (
     descend,
     domain_gradients,
@@ -131,4 +132,13 @@ def gga_l(network, optimizer, domains, t, *, gamma, noise="uniform"):
     return {"loss": sample_weighted(losses, domains), "agreement": S, "beta": gamma * (1 - S)}
 
 
-LITERALS = {"ERM": erm, "SAM": sam, "SAGM": sagm, "GGA": gga, "GGA_L": gga_l, "DISAM": disam, "SAGE": sage}
+LITERALS = {
+    "ERM": erm,
+    "SAM": sam,
+    "SAGM": sagm,
+    "GGA": gga,
+    "GGA_L": gga_l,
+    "DISAM": disam,
+    "SAGE": sage,
+    **DOMAINBED,
+}

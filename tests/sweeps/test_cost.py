@@ -87,10 +87,11 @@ def flops_of_real_step(run, step=0):
 
 
 @pytest.mark.parametrize(("name", "hparams"), SETTINGS)
-def test_flops_of_a_step(name, hparams):
+def test_flops_of_a_step(name, hparams, caplog):
     """In GGA's window; an SVD is in neither count."""
     run = run_of(name, **hparams)
     assert step_cost(run).flops == pytest.approx(flops_of_real_step(run), rel=0.05)
+    assert "does not run without data" not in caplog.text
 
 
 @pytest.mark.parametrize("model", [name for name in BUILDS if name != "small_cnn"])
