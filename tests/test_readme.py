@@ -21,10 +21,10 @@ def block(language: str, after: str) -> str:
 @pytest.fixture
 def example(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("soft_worst.py").write_text(block("python", "## Your own algorithm"))
+    Path("term.py").write_text(block("python", "## Your own algorithm"))
     sweep = block("yaml", "## Your own algorithm")
-    Path("soft_worst.yaml").write_text(re.sub(r"steps: \d+", "steps: 3", sweep))
-    return [line.split()[1:] for line in block("console", "`soft_worst.yaml`, in the same folder").splitlines()]
+    Path("term.yaml").write_text(re.sub(r"steps: \d+", "steps: 3", sweep))
+    return [line.split()[1:] for line in block("console", "`term.yaml`, in the same folder").splitlines()]
 
 
 def test_own_algorithm(example, capsys):
@@ -32,8 +32,8 @@ def test_own_algorithm(example, capsys):
         assert main(words) == 0, words
     printed = capsys.readouterr().out
     rows = [line.split()[0] for line in printed[printed.index("-------- Dataset") :].splitlines()[2:5]]
-    assert rows == ["ERM", "SAGE", "SoftWorst"]
-    assert {path.suffix for path in Path("results/soft_worst").glob("table.*")} == {".md", ".tex", ".csv"}
+    assert rows == ["ERM", "SAGE", "TERM"]
+    assert {path.suffix for path in Path("results/term").glob("table.*")} == {".md", ".tex", ".csv"}
 
 
 def test_own_model(tmp_path, monkeypatch, restore_signals):
