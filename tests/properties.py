@@ -61,13 +61,17 @@ def assert_parameter_untouched(name, hparams, model, parameter, num_domains, mak
 def assert_resumes_exactly(name, hparams, sizes):
     """Two steps, a saved state, a new object with other weights, two more steps: the same bits as four steps."""
     there = batches(sizes)
-    whole = run(algorithm(name, mlp(), len(sizes), **hparams), there)
+    uninterrupted = algorithm(name, mlp(), len(sizes), **hparams)
+    whole = run(uninterrupted, there)
     first = algorithm(name, mlp(), len(sizes), **hparams)
     run(first, there[:2])
     saved = copy.deepcopy(first.state_dict())
     second = algorithm(name, mlp(seed=9), len(sizes), **hparams)
     second.load_state_dict(saved)
     assert_same_bits(run(second, there[2:], start=2), whole[2:])
+    theirs = uninterrupted.networks.state_dict()
+    for key, ours in second.networks.state_dict().items():
+        assert_same_bits(ours, theirs[key])
 
 
 def assert_reads_no_value(algorithm, batch):

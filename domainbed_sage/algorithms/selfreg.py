@@ -39,7 +39,7 @@ class SelfReg(Algorithm):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         _, D = problem.classes_and_features(self.name)
-        self.project = self.add_network("cdpl", projection(D, D if D == RESNET50 else 2 * D).requires_grad_(False))
+        self.project = self.add_network("cdpl", projection(D, D if D == RESNET50 else 2 * D))
 
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""

@@ -1,14 +1,17 @@
 """Methods of DomainBed: which of them become which, and which settings count."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from algorithm_cases import NETWORKS, algorithm, batches, mlp, run, trajectory, weights
 from properties import assert_close
 from reference.literals import loss_and_gradient
 from reference.sage_literal import domain_gradients, flat
 
+from domainbed_sage.algorithms.draws import Draws
 from domainbed_sage.models.optimizers import sgd
 
 AT_ONCE = {"irm_penalty_anneal_iters": 0}
@@ -150,3 +153,45 @@ def test_mixup_on_domains_of_different_sizes():
     moved, metrics = direction("Mixup", (2, 5, 3), mixup_alpha=0.4)
     assert_close(metrics["loss"], loss.detach())
     assert_close(moved, expected)
+
+
+class Noted(Draws):
+    """Draws as always, and remembers what."""
+
+    def __init__(self):
+        self.drawn = {}
+
+    def beta(self, name, alpha, n):
+        return self.drawn.setdefault(name, super().beta(name, alpha, n))
+
+    def sort(self, name, values):
+        return self.drawn.setdefault(name, super().sort(name, values))
+
+    def within(self, name, sorted_groups):
+        return self.drawn.setdefault(name, super().within(name, sorted_groups))
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 0.1, 10.0], ids=["as it is", "above one", "below one"])
+def test_selfreg_row_by_row(sharpness):
+    """The factor min(CE, 1) has no gradient on either side of 1; the recording is above it throughout."""
+    model, (batch,) = mlp(), batches((2, 5, 3), 1)
+    model.classifier.weight.data *= sharpness
+    batch = replace(batch, y=model(batch.x).argmax(1))
+    made = algorithm("SelfReg", model, make_optimizer=partial(sgd, lr=1.0, momentum=0.0))
+    made.draws, before = Noted(), weights(model)
+    metrics = made.update(batch)
+    moved = before - weights(model)
+    torch.nn.utils.vector_to_parameters(before, model.parameters())
+    (lam,), order = made.draws.drawn["lam"], made.draws.drawn["order"]
+    features = model.featurizer(batch.x[order])
+    z, o, c = features, model.classifier(features), made.project(features)
+    terms, N = [], len(z)
+    for n, (i, j) in enumerate(zip(made.draws.drawn["perm1"], made.draws.drawn["perm2"], strict=True)):
+        pairs = [(lam, o[i], c[i]), (1 - lam, lam * o[i] + (1 - lam) * o[j], lam * c[i] + (1 - lam) * c[j])]
+        terms += [w * (((o[n] - o2) ** 2).mean() + 0.3 * ((z[n] - c2) ** 2).mean()) for w, o2, c2 in pairs]
+    nll = F.cross_entropy(o, batch.y[order])
+    factor = min(float(nll.detach()), 1.0)
+    assert (factor < 1) is (sharpness == 10.0)
+    loss = nll + factor * sum(terms) / N
+    assert_close(metrics["loss"], loss.detach())
+    assert_close(moved, flat(torch.autograd.grad(loss, list(model.parameters()))))
