@@ -15,6 +15,7 @@ from domainbed_sage.models import ImageSpec, Model
 from domainbed_sage.models.optimizers import adam
 
 CLASSES, IMAGE = 4, ImageSpec(0, (0, 0, 0), (1, 1, 1))
+STEPS = 8  # of a run, of which the tests do the first ones
 ADAM = {"lr": 1e-2, "weight_decay": 1e-3}
 
 # Settings large enough for each term of a method to count, one row each; every registered method has at least one.
@@ -22,7 +23,16 @@ SETTINGS = [
     pytest.param(name, hparams, id="-".join([name, *(f"{k}={v}" for k, v in varied.items())]))
     for name, common, variants in [
         ("ERM", {}, [{}]),
+        ("Fish", {"meta_lr": 0.5}, [{}]),
         ("SAM", {"rho": 0.05}, [{}]),
+        ("GSAM", {"rho": 0.05, "alpha": 0.2}, [{}]),
+        (
+            "GAM",
+            {"grad_rho": 0.02, "grad_norm_rho": 0.2, "grad_gamma": 0.2},
+            [{}, {"reading": "paper"}, {"label_smoothing": 0.1}],
+        ),
+        ("ASAM", {"rho": 0.5}, [{}, {"reading": "davda54"}]),
+        ("FriendlySAM", {"rho": 0.1, "lmbda": 0.6}, [{}]),
         ("SAGM", {"rho": 0.05, "alpha": 0.02}, [{}, {"halve": False}]),
         ("DISAM", {"rho": 0.05, "lambda_weight": 0.3}, [{}, {"sample_weighted": True}]),
         (
@@ -44,6 +54,10 @@ SETTINGS = [
                 {"noise": False},
             ],
         ),
+        ("SWAD", {"around": "SAM", "around_hparams": {"rho": 0.05}}, [{}]),
+        ("CLIPood", {"temperature": 10.0}, [{}, {"schedule": "constant"}]),
+        ("BetaAverage", {"around": "SAM", "around_hparams": {"rho": 0.05}}, [{}]),
+        ("ZeroShot", {}, [{}]),
     ]
     for varied in variants
     for hparams in [common | varied]
@@ -56,7 +70,7 @@ UNEQUAL_SIZES = [(2, 5), (1, 3, 6), (1, 2, 3, 4, 5)]
 def mlp(seed=0, classes=CLASSES):
     torch.manual_seed(seed)
     featurizer = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
-    return Model(featurizer, nn.Linear(5, classes), IMAGE).double()
+    return Model(featurizer, nn.Linear(5, classes), IMAGE, class_features=True).double()
 
 
 def cnn(seed=0):
@@ -64,13 +78,13 @@ def cnn(seed=0):
     featurizer = nn.Sequential(
         nn.Conv2d(3, 5, 3), nn.GroupNorm(1, 5), nn.ReLU(), nn.Conv2d(5, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    return Model(featurizer, nn.Linear(4, CLASSES), IMAGE).double()
+    return Model(featurizer, nn.Linear(4, CLASSES), IMAGE, class_features=True).double()
 
 
 def batch_norm_mlp(freeze_bn, seed=0):
     torch.manual_seed(seed)
     featurizer = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
-    return Model(featurizer, nn.Linear(5, CLASSES), IMAGE, freeze_bn=freeze_bn).double()
+    return Model(featurizer, nn.Linear(5, CLASSES), IMAGE, freeze_bn=freeze_bn, class_features=True).double()
 
 
 NETWORKS = {mlp: (6,), cnn: (3, 6, 6)}  # builder: shape of one input
@@ -93,7 +107,7 @@ def batches(sizes, steps=4, shape=(6,), classes=CLASSES, seed=1):
 
 def algorithm(name, model, num_domains=3, *, make_optimizer=None, precision="fp64", **hparams):
     cls = algorithms[name]
-    problem = Problem(model, make_optimizer or partial(adam, **ADAM), num_domains, precision)
+    problem = Problem(model, make_optimizer or partial(adam, **ADAM), num_domains, precision, steps=STEPS)
     return cls(problem, **validate(declared(cls), hparams))
 
 

@@ -37,6 +37,7 @@ class Problem:
         precision: arithmetic of the forward and backward passes.
         steps: number T of updates of the run; 0 where nobody trains to an end.
         batch_size: rows of every domain in a minibatch; 0 where they differ or are not known.
+        evaluations: number of evaluations every `checkpoint_freq` steps; 0 where there are none.
     """
 
     model: Model
@@ -45,6 +46,7 @@ class Problem:
     precision: Precision = "fp32"
     steps: int = 0
     batch_size: int = 0
+    evaluations: int = 0
 
     def classes_and_features(self, name: str) -> tuple[int, int]:
         """Number of classes C and of features D, for the algorithm of this name, which needs to know them.
@@ -121,6 +123,15 @@ class Algorithm(ABC):
         """Forward-backward passes over a minibatch in a run of `steps` updates, for planning."""
         del hparams
         return steps * cls.passes_per_step
+
+    @classmethod
+    def completed(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters that are recorded, from those that are valid one by one.
+
+        Raises:
+            UserError: they do not go together.
+        """
+        return dict(hparams)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of the rows []."""

@@ -75,11 +75,17 @@ class Alike(dict[str, Any]):
         return isinstance(other, Alike) and self._key() == other._key()
 
     def _key(self) -> frozenset[tuple[str, Any]]:
-        return frozenset((name, bool(v) if isinstance(v, float) else v) for name, v in self.items())
+        return frozenset((name, _key(value)) for name, value in self.items())
 
     def of(self, configurable: Any) -> dict[str, Any]:
         """Those that this thing declares."""
         return {name: self[name] for name in declared(configurable)}
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, float):
+        return bool(value)
+    return frozenset((k, _key(v)) for k, v in value.items()) if isinstance(value, dict) else value
 
 
 class Case(NamedTuple):

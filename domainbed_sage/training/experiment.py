@@ -47,7 +47,8 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     model = build_model(config.model, dataset.class_names, config.of(models[config.model].build)).to(machine.device)
     make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
     cls = algorithms[config.algorithm]
-    sizes = {"steps": config.steps, "batch_size": options.batch_size}
+    evaluations = len(range(0, config.steps, config.checkpoint_freq))
+    sizes = {"steps": config.steps, "batch_size": options.batch_size, "evaluations": evaluations}
     problem = Problem(model, make_optimizer, len(config.source_envs), config.precision, **sizes)
     algorithm = cls(problem, **config.of(cls))
     environments = [env.decoded_by(decoder(options.decode, model.image.size)) for env in dataset.environments]
