@@ -57,6 +57,12 @@ class Around(Algorithm):
         inner = inner_class(cls.name, hparams["around"])
         return {**hparams, "around_hparams": inner_hparams(cls.name, inner, hparams["around_hparams"])}
 
+    @classmethod
+    def repeating(cls, hparams: Mapping[str, Any], times: int) -> dict[str, Any]:
+        """See `Algorithm.repeating`: the other algorithm's."""
+        inner = inner_class(cls.name, hparams["around"])
+        return {**hparams, "around_hparams": inner.repeating(hparams["around_hparams"], times)}
+
     def update_inner(self, batch: DomainBatch) -> Metrics:
         """One step of the other algorithm."""
         self.inner.step, self.inner.draws = self.step, self.draws

@@ -133,6 +133,11 @@ class Algorithm(ABC):
         """
         return dict(hparams)
 
+    @classmethod
+    def repeating(cls, hparams: Mapping[str, Any], times: int) -> dict[str, Any]:
+        """The hyperparameters with which a step repeats its passes at most so many times, see `repeated`."""
+        return {**hparams, **({cls.repeated: min(hparams[cls.repeated], times)} if cls.repeated else {})}
+
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of the rows []."""
         return F.cross_entropy(self.forward(x), y)

@@ -35,7 +35,7 @@ class SWAD(Around):
 
     Differences from the paper: those of the authors' code, see `LossValley`. Differences from that code: none; it
     evaluates every 50 to 500 steps (`checkpoint_freq`). A loss that never converges leaves the mean of the last
-    segment. Intermediate records are of the weights of that step, the last one of the average; its `weights` says of
+    segment. Intermediate records are of the weights of that step, the last one of the average; its `evaluated` says of
     which steps. BatchNorm has to be frozen (`freeze_bn`), as in the paper.
     """
 

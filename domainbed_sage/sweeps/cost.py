@@ -124,8 +124,7 @@ def _kinds(cls: type[Algorithm], steps: int, hparams: Alike) -> list[tuple[int, 
 def _case(run: RunConfig, cls: type[Algorithm], step: int) -> Case:
     spec, optimizer = models[run.model], optimizers[run.optimizer]
     network = Alike({**run.of(spec.build), **spec.without_weights})
-    few = {cls.repeated: min(run.hparams[cls.repeated], FEW)} if cls.repeated else {}
-    hparams = Alike({**network, **run.of(optimizer), **run.of(cls), **few})
+    hparams = Alike({**network, **run.of(optimizer), **cls.repeating(run.of(cls), FEW)})
     classes = max(datasets[run.dataset].num_classes, _light_classes(run.model, network))
     return Case(cls, run.model, run.optimizer, hparams, len(run.source_envs), classes, step)
 

@@ -16,6 +16,7 @@ from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.polar import polar_factor
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
+from domainbed_sage.sweeps import cost
 from domainbed_sage.sweeps.cost import step_cost
 from domainbed_sage.sweeps.estimate import StepTime, plan
 from domainbed_sage.sweeps.tally import Tally
@@ -42,6 +43,18 @@ def in_one_thread():
         yield
 
 
+@pytest.fixture(autouse=True)
+def heads_from_text(monkeypatch):
+    """For the methods that need one, every head passes for one made from text features."""
+    network = cost._network
+    monkeypatch.setattr(cost, "_network", lambda *case: with_class_features(network(*case)))
+
+
+def with_class_features(network):
+    network.class_features = True
+    return network
+
+
 def run_of(algorithm, model="small_cnn", *, steps=1, optimizer="adam", **hparams):
     """A run of `steps` steps; GGA searches at the first of them, and no other method's steps differ."""
     search = {"start": 0, "end": 1, "trials": 2, "radius": 1e-3} if algorithm == "GGA" else {}
@@ -62,7 +75,7 @@ def real(run, step=0):
     """The algorithm of the run on a real network, with its optimizer's state, and a minibatch."""
     torch.manual_seed(0)
     build, optimizer, cls = models[run.model].build, optimizers[run.optimizer], algorithms[run.algorithm]
-    network = build(CLASSES, **run.of(build))
+    network = with_class_features(build(CLASSES, **run.of(build)))
     K, n = len(run.source_envs), run.hparams["batch_size"]
     x = torch.randn(K * n, 3, network.image.size, network.image.size)
     batch = DomainBatch(x, torch.arange(K * n) % len(CLASSES), (n,) * K)
