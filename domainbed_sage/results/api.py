@@ -46,7 +46,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     planned_steps       training steps that the run was to take; 0 where the records do not say
     holdout_fraction    share of every environment in its out split; 0 where the records do not say
     versions            versions of the software, as a JSON object
-    weights             what the last evaluation is of, where a method ends in weights of its own, as SWAD's average
+    evaluated           what the last evaluation is of, where a method ends in weights of its own, as SWAD's average
     ==================  ===========================================================================================
 
     Texts are categories, so that a frame of many runs stays small. Runs that were read before come from a cache in the

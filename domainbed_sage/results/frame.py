@@ -18,7 +18,7 @@ _PER_RUN = {"run": "name", "trial": "trial_seed", "n_envs": "n_envs"} | {
 COLUMNS = (
     *("dataset", "algorithm", "label", "environment", "held_out", "split", "step", "accuracy", "loss"),
     *("trial", "hparams_seed", "hparams", "model", "optimizer", "run"),
-    *("env", "n_envs", "variant", "precision", "planned_steps", "holdout_fraction", "device", "versions", "weights"),
+    *("env", "n_envs", "variant", "precision", "planned_steps", "holdout_fraction", "device", "versions", "evaluated"),
 )
 
 

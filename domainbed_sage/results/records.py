@@ -24,7 +24,7 @@ _ACCURACY = re.compile(r"env(0|[1-9][0-9]*)_(?:in|out)_acc")
 _ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 TEXTS = (
     *("dataset", "algorithm", "label", "hparams", "variant"),
-    *("model", "optimizer", "precision", "device", "versions", "weights"),
+    *("model", "optimizer", "precision", "device", "versions", "evaluated"),
 )  # fields of a `RunRecord` that many runs share
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class RunRecord:
         device: what it ran on, e.g. ``cpu``; ``a | b`` if it was continued on another device.
         versions: versions of what decides its numbers, and the commit of the checkout, as a canonical JSON object; a
             value is ``a | b`` if the run was continued with another version.
-        weights: what the accuracies of the last evaluation belong to, where the method ends in other weights than
+        evaluated: what the accuracies of the last evaluation belong to, where the method ends in other weights than
             those of the last step, e.g. ``average of steps 600 … 1200``; no other evaluation is then selected.
     """
 
@@ -81,7 +81,7 @@ class RunRecord:
     holdout_fraction: float = 0.0
     device: str = ""
     versions: str = ""
-    weights: str = ""
+    evaluated: str = ""
 
     @property
     def n_envs(self) -> int:
@@ -193,7 +193,7 @@ def _record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
             facts.text(f"{file}, record {number}", line, "device") for number, line in enumerate(lines, 1)
         ),
         versions=_versions(lines),
-        weights=facts.text(f"{file}, record {len(lines)}", lines[-1], "weights"),
+        evaluated=facts.text(f"{file}, record {len(lines)}", lines[-1], "evaluated"),
     )
 
 

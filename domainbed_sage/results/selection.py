@@ -136,7 +136,7 @@ def _source_validation(run: RunRecord) -> FloatArray:
 
 
 def _first_highest(run: RunRecord, val_acc: FloatArray) -> _Candidate | None:
-    if run.weights:  # the method ends in weights of its own, and the evaluations before were of others
+    if run.evaluated:  # the method ends in weights of its own, and the evaluations before were of others
         val_acc = np.concatenate([np.full(len(val_acc) - 1, np.nan), val_acc[-1:]])
     if np.isnan(val_acc).all():
         return None

@@ -279,7 +279,7 @@ def _explain(
 
 def _endings(records: Iterable[RunRecord]) -> list[str]:
     """Which rows are of weights that a method ends in, and not of a selected checkpoint."""
-    ending = sorted({run.label for run in records if run.weights})
+    ending = sorted({run.label for run in records if run.evaluated})
     if not ending:
         return []
     return [f"Evaluated with the averaged weights that the method ends in, not at a checkpoint: {', '.join(ending)}."]

@@ -72,7 +72,7 @@ class Evaluator:
         if last or self.source_accuracy(found) > best:
             found |= self.measure(predict, {(i, half) for i in self.test_envs for half in ("in", "out")})
         keys = [key(i, half) for i in range(len(self.splits)) for half in ("in", "out")]
-        return {k: found.get(k, float("nan")) for k in keys}
+        return dict.fromkeys(keys, float("nan")) | found
 
     def source_accuracy(self, accuracies: Mapping[str, float]) -> float:
         """Mean out accuracy of the source environments, computed as DomainBed's selection does."""

@@ -144,30 +144,31 @@ class Loop:
 
     def _record(self, step: int) -> None:
         self._check_finite(step)
+        measured, ending = self._measure(step)
         record: dict[str, Any] = {
             "step": step,
             "epoch": step / self.experiment.steps_per_epoch,
             "step_time": float(np.mean(self.step_times)),
             "mem_gb": torch.cuda.max_memory_allocated() / 1024**3 if self.machine.device.type == "cuda" else 0.0,
             **{key: float(torch.stack(values).double().mean()) for key, values in self.pending.items()},
-            **self._measure(step),
+            **measured,
         }
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())))
-        self.folder.append(record | self.experiment.metadata)
+        self.folder.append(record | ({"evaluated": ending} if ending else {}) | self.experiment.metadata)
         self.listeners.record(record)
         self.pending, self.step_times = {}, []
 
-    def _measure(self, step: int) -> dict[str, Any]:
-        """Evaluate the weights of this step; after the last one, those that the method ends in."""
+    def _measure(self, step: int) -> tuple[Accuracies, str]:
+        """Evaluate the weights of this step; after the last one, those that the method ends in, and what they are."""
         last, found = step == self.config.steps - 1, Accuracies()
         if step % self.config.checkpoint_freq == 0:
             found = self._evaluate(last)
             if self.algorithm.watches_loss:
                 self.algorithm.validated(self.experiment.evaluator.source_loss(found))
-        weights = self.algorithm.finish() if last else ""
-        if weights or not found:
+        ending = self.algorithm.finish() if last else ""
+        if ending or not found:
             found = self._evaluate(last)
-        return {**found, **({"weights": weights} if weights else {})}
+        return found, ending
 
     def _evaluate(self, last: bool) -> Accuracies:
         evaluator, predict = self.experiment.evaluator, self.algorithm.forward

@@ -32,6 +32,7 @@ def runs(tmp_path):
     facts = {"model": "small_cnn", "optimizer": "sgd", "precision": "bf16", "label": "ERM, sgd"}
     facts |= {"steps": 11, "holdout_fraction": 0.25}
     about = {"device": "cpu", "versions": {"torch": "2"}, "data": {"variant": "24788"}, "environments": ["a", "z"]}
+    about["evaluated"] = "average of steps 1 … 2"
     rows = [[NAN, 0.2], [0.3, 0.4]], [[0.5, 0.6], [NAN, 0.8]]
     sweep_folder.write(tmp_path, lines(*rows, test_envs=[1], trial=2, hparams_seed=5, **facts, **about), name="full")
     pair = [[0.1, 0.2, 0.3]], [[0.4, 0.5, 0.6]]
@@ -100,9 +101,10 @@ def test_facts_of_a_run_are_in_each_of_its_rows(frame):
         "holdout_fraction": 0.25,
         "device": "cpu",
         "versions": '{"torch": "2"}',
+        "evaluated": "average of steps 1 … 2",
     }
     assert pair[["label", "n_envs"]].to_list() == ["SAGE", 3]
-    assert set(pair[["variant", "model", "optimizer", "precision", "device", "versions"]]) == {""}
+    assert set(pair[["variant", "model", "optimizer", "precision", "device", "versions", "evaluated"]]) == {""}
 
 
 def test_texts_are_categories_in_the_order_given(frame):

@@ -55,6 +55,16 @@ def test_training_domain_ties_first_step_last_setting(tmp_path):
     assert training_domain(runs(tmp_path, worse, later, first)) == Selected(0.4, 0.75, 0, 2)
 
 
+def test_weights_that_a_method_ends_in_are_the_only_ones_to_select(tmp_path):
+    """The evaluations before were of other weights, however good."""
+    lines = single([0.9, 0.8, 0.5], [0.9, 0.8, 0.3])
+    lines[-1]["evaluated"] = "average of steps 3 … 20"
+    assert training_domain(runs(tmp_path / "one", lines)) == Selected(0.3, 0.5, 20, 0)
+    assert oracle(runs(tmp_path / "two", lines)) == Selected(0.3, 0.0, 20, 0)
+    pairs = [pair(env, [0.9, 0.8, 0.25]) for env in (1, 2)]
+    assert leave_one_domain_out(runs(tmp_path / "three", lines, *pairs)) == Selected(0.3, 0.25, 20, 0)
+
+
 def test_oracle_takes_the_last_step_and_the_last_setting_on_ties(tmp_path):
     def lines(outs, ins, **args):
         return sweep_folder.records([[i, 0.9, 0.9] for i in ins], [[o, 0.5, 0.5] for o in outs], **args)

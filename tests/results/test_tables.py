@@ -141,6 +141,15 @@ def test_searched_settings_are_stated(tmp_path):
     assert footer[-1] == "Selected among several hyperparameter settings per number: ERM 3."
 
 
+def test_averaged_weights_are_stated(tmp_path):
+    for name, more in (("ERM", {}), ("SWAD", {"evaluated": "average of steps 1 … 9"}), ("BMA", {"evaluated": "b"})):
+        for trial in (0, 1):
+            sweep_folder.write_flat(tmp_path, [0.5, 0.5], algorithm=name, trial=trial, **more)
+    assert table(tmp_path).footer == (
+        "Evaluated with the averaged weights that the method ends in, not at a checkpoint: BMA, SWAD.",
+    )
+
+
 def test_unknown_method(gappy):
     with pytest.raises(UserError, match="Known: training-domain, leave-one-domain-out, oracle"):
         table(gappy, "best")

@@ -90,5 +90,30 @@ def test_accuracies_equal_a_loop_over_the_samples(num_workers):
                 assert measured[f"env{i}_{half}_acc"] == hits / len(indices)
 
 
+def test_losses_equal_a_loop_over_the_samples():
+    torch.manual_seed(0)
+    data = load_small()
+    model = models["small_cnn"].build(data.classes).eval()
+    transform, to_input = eval_transform(DataOptions(), model.image), normalize(model.image)
+    splits = [split(len(env), i, 0) for i, env in enumerate(data.environments)]
+    evaluator = Evaluator(
+        data.environments, splits, [TEST_ENV], transform, to_input, torch.device("cpu"), with_losses=True
+    )
+    measured = evaluator.lazy(model, best=1.0, last=False)
+    means = []
+    with torch.no_grad():
+        for i in (0, 2, 3):
+            losses = [
+                -model(to_input(transform(data.environments[i].image(index))[None]))
+                .log_softmax(1)[0, data.environments[i].labels[index]]
+                .item()
+                for index in splits[i].out
+            ]
+            means.append(np.mean(losses))
+            assert measured[f"env{i}_out_loss"] == pytest.approx(means[-1], rel=1e-5)
+    assert evaluator.source_loss(measured) == pytest.approx(np.mean(means), rel=1e-5)
+    assert f"env{TEST_ENV}_out_loss" not in measured
+
+
 def test_an_empty_split_has_no_accuracy():
     assert np.isnan(fraction(np.zeros(0, dtype=bool)))
