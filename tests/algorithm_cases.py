@@ -54,6 +54,11 @@ SETTINGS = [
                 {"noise": False},
             ],
         ),
+        (
+            "BOA",
+            {"warmup_steps": 1, "rho": 0.05, "delta": 0.1, "krylov_dim": 3, "brackets": 4, "sections": 3},
+            [{"warmup": "ERM"}, {"warmup": "SAM"}],
+        ),
         ("SWAD", {"around": "SAM", "around_hparams": {"rho": 0.05}}, [{}]),
         ("CLIPood", {"temperature": 10.0}, [{}, {"schedule": "constant"}]),
         ("BetaAverage", {"around": "SAM", "around_hparams": {"rho": 0.05}}, [{}]),

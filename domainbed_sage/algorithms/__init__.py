@@ -17,6 +17,7 @@ from domainbed_sage.algorithms import friendly_sam  # isort: skip
 from domainbed_sage.algorithms import sagm  # isort: skip
 from domainbed_sage.algorithms import gga  # isort: skip
 from domainbed_sage.algorithms import disam  # isort: skip
+from domainbed_sage.algorithms import boa  # isort: skip
 from domainbed_sage.algorithms import sage  # isort: skip
 from domainbed_sage.algorithms import swad  # isort: skip
 from domainbed_sage.algorithms import clipood  # isort: skip
@@ -30,6 +31,7 @@ __all__ = [
     "algorithms",
     "asam",
     "beta_average",
+    "boa",
     "clipood",
     "disam",
     "erm",

@@ -19,6 +19,7 @@ from torch.nn.utils import parameters_to_vector
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
 from domainbed_sage.algorithms.averages import Average, beta_weight
 from domainbed_sage.algorithms.clipood import CLIPood, margin_loss
+from domainbed_sage.algorithms.erm import ERM
 from domainbed_sage.algorithms.valley import LossValley, Segment
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.models import Model
@@ -136,9 +137,11 @@ def test_recorded_average_of_clipood():
         (batch,) = batches((6, 6, 6), 1)
         clipood.step = t
         clipood.update(type(batch)(x[t].flatten(0, 1), y[t].flatten(), batch.sizes))
-        assert_close(parameters_to_vector(clipood.average.vector), recorded("CLIPood/averaged")[t], 1e-12)
+        assert_close(parameters_to_vector(clipood.kept["average"].vector), recorded("CLIPood/averaged")[t], 1e-12)
     assert clipood.finish() == "Beta moving average of steps 0 … 10"
-    assert_same_bits(parameters_to_vector(clipood.params).detach(), parameters_to_vector(clipood.average.vector))
+    assert_same_bits(
+        parameters_to_vector(clipood.params).detach(), parameters_to_vector(clipood.kept["average"].vector)
+    )
     assert_same_bits(clipood.model.classifier.weight, other.model.classifier.weight)
 
 
@@ -271,7 +274,7 @@ def test_swad_that_was_never_evaluated_ends_in_its_last_weights():
     assert_same_bits(weights(made.model), last)
 
 
-class HasNetworks(algorithms["ERM"]):
+class HasNetworks(ERM):
     """Trains a second network beside the model, which its predictions need."""
 
     def __init__(self, problem: Problem) -> None:
@@ -318,7 +321,7 @@ def test_moving_statistics_are_refused(name):
     made.finish()
 
 
-class HasBatchNorm(algorithms["ERM"]):
+class HasBatchNorm(ERM):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.networks["second"] = nn.BatchNorm1d(2).to(self.params[0])

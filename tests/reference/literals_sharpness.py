@@ -83,6 +83,69 @@ def fish(network, optimizer, domains, t, *, meta_lr):
     return {"loss": loss}
 
 
+def krylov(network, domains, theta, g, K, e=1e-2):
+    """g, Hg, …, H^(K-1) g by differences of gradients, and an orthonormal basis of them, vector by vector."""
+    powers = [g]
+    for _ in range(K - 1):
+        v = powers[-1]
+        _, there = at(network, theta + e * v / length(v), domains)
+        powers.append((there - g) / e * length(v))
+    basis = []
+    for v in powers:
+        rest = v.clone()
+        for b in basis:
+            rest = rest - (b @ rest) * b
+        basis.append(rest / length(rest))
+    return powers, basis
+
+
+def crossing(height, alpha, brackets, sections):
+    """Where the height along a ray becomes 0: doubling and halving, then golden section of its absolute value."""
+    low, high, golden = 0.0, None, (5**0.5 - 1) / 2
+    for _ in range(brackets):
+        if height(alpha) < 0:
+            low = alpha
+        else:
+            high = alpha
+        alpha = 2 * alpha if high is None else (low + high) / 2
+    high = low if high is None else high
+    for _ in range(sections):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if abs(height(left)) < abs(height(right)):
+            high = right
+        else:
+            low = left
+    return (low + high) / 2
+
+
+def boa(
+    network, optimizer, domains, t, *, warmup, warmup_steps, rho, delta, krylov_dim, brackets, sections, step=0.5
+):  # fmt: skip
+    """A bounce on the walls of the region of low loss; θ₀, p and the basis stand beside the optimizer's state."""
+    if t < warmup_steps:
+        return {
+            "loss": LITERALS[warmup](network, optimizer, domains, t, **({"rho": rho} if warmup == "SAM" else {}))[
+                "loss"
+            ]
+        }
+    theta = flat(trainable(network))
+    if t == warmup_steps:
+        _, g = loss_and_gradient(network, domains)
+        powers, basis = krylov(network, domains, theta, g, krylov_dim)
+        optimizer.boa = theta, -sum(powers), basis
+    start, p, basis = optimizer.boa
+    wall = at(network, start, domains)[0] + delta
+    alpha = crossing(lambda a: at(network, theta + a * p, domains)[0] - wall, step, brackets, sections)
+    write(network, theta + alpha * p)
+    loss, g = loss_and_gradient(network, domains)
+    n = -sum((b @ g) * b for b in basis)
+    n = n / length(n)
+    if n @ p < 0:
+        p = p - 2 * (n @ p) * n
+    optimizer.boa = start, p, basis
+    return {"loss": loss, "loss_wall": wall, "alpha": alpha}
+
+
 def around(network, optimizer, domains, t, *, around, around_hparams):
     """What averages weights leaves every step as it is."""
     return LITERALS[around](network, optimizer, domains, t, **around_hparams)
@@ -98,6 +161,7 @@ SHARPNESS = {
     "ASAM": asam,
     "FriendlySAM": friendly_sam,
     "Fish": fish,
+    "BOA": boa,
     "SWAD": around,
     "BetaAverage": around,
     "ZeroShot": zero_shot,

@@ -101,9 +101,9 @@ def test_stopped_after_every_step(tmp_path, name):
     assert_same(tmp_path / "run", run(config_of(name), tmp_path / "undisturbed"))
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name != "CLIPood"])  # whose model is this process's own
+@pytest.mark.parametrize("name", ["SWAD", "BetaAverage"])
 def test_killed_in_the_middle(tmp_path, name):
-    for step in (2, 3, 5):
+    for step in (2, 4):
         assert ended(start(config_of(name), tmp_path / "run", die_after_step=step)) == -signal.SIGKILL
     assert_same(run(config_of(name), tmp_path / "run"), run(config_of(name), tmp_path / "undisturbed"))
 
