@@ -138,6 +138,25 @@ def test_the_third_batch_size_is_on_the_line_through_two(name):
     assert costs[7].peak_bytes == pytest.approx(2 * costs[5].peak_bytes - costs[3].peak_bytes, rel=1e-6)
 
 
+def test_a_method_around_another_one_costs_what_that_costs():
+    """Of GGA's 250 trials a few are counted here, too."""
+    around = {"around": "GGA", "around_hparams": {"start": 0, "end": 0, "trials": 250}}
+    other = {"around": "GGA", "around_hparams": {"start": 0, "end": 0, "trials": 250, "radius": 1e-4}}
+    expected = step_cost(run_of("GGA")).flops * 252 / 4  # passes with 250 trials, and with 2
+    assert step_cost(run_of("SWAD", **around)).flops == pytest.approx(expected, rel=1e-3)
+    assert step_cost(run_of("BetaAverage", **other)).flops == pytest.approx(expected, rel=1e-3)
+    assert algorithms["SWAD"].repeating(run_of("SWAD", **around).hparams, 2)["around_hparams"]["trials"] == 2
+
+
+@pytest.mark.parametrize("warmup", ["ERM", "SAM"])
+def test_boas_bounces_are_counted_as_forward_passes(warmup):
+    """Warm-up, start and bounces have costs of their own."""
+    run = run_of("BOA", steps=4, warmup=warmup, warmup_steps=1, krylov_dim=3, brackets=2, sections=1)
+    pass_flops = step_cost(run_of("ERM")).flops
+    passes = (2 if warmup == "SAM" else 1) + 3 + 3 * (1 + 6 / 3)
+    assert step_cost(run).flops * 4 == pytest.approx(passes * pass_flops, rel=0.05)
+
+
 def test_radii_and_learning_rates_do_not_matter():
     some = [step_cost(run_of("SAGE", rho=rho, lr=lr)) for rho, lr in ((1e-3, 1e-4), (0.5, 1e-2))]
     assert some[0] == some[1]
