@@ -157,6 +157,7 @@ def make_config(
             hparams_seed=fields.get("hparams_seed", 0),
             trial_seed=fields.get("trial_seed", 0),
         )
+        resolved = algorithms[algorithm].completed(resolved)
     except UserError as error:
         mistakes += error.mistakes
     raise_all(mistakes, DESCRIPTION)
@@ -181,6 +182,7 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
     """
     config = RunConfig(**values)
     validate(declared_hparams(config.algorithm, config.model, config.optimizer), config.hparams)
+    algorithms[config.algorithm].completed(config.hparams)
     return config
 
 

@@ -15,6 +15,7 @@ from domainbed_sage.models import ImageSpec, Model
 from domainbed_sage.models.optimizers import adam
 
 CLASSES, IMAGE = 4, ImageSpec(0, (0, 0, 0), (1, 1, 1))
+STEPS = 8  # of a run, of which the tests do the first ones
 ADAM = {"lr": 1e-2, "weight_decay": 1e-3}
 
 ADVERSARIAL = {"lambda_weight": 0.8, "grad_penalty": 0.1, "lr_d": 5e-3, "mlp_width": 8}
@@ -31,7 +32,16 @@ SETTINGS = [
         ("CORAL", {"mmd_gamma": 0.7}, [{}]),
         ("RSC", {}, [{}, {"rsc_f_drop_factor": 0.5, "rsc_b_drop_factor": 0.6}]),
         ("IIB", {"lambda_beta": 1e-2, "lambda_inv_risks": 3.0}, [{}, {"enable_bn": False}]),
+        ("Fish", {"meta_lr": 0.5}, [{}]),
         ("SAM", {"rho": 0.05}, [{}]),
+        ("GSAM", {"rho": 0.05, "alpha": 0.2}, [{}]),
+        (
+            "GAM",
+            {"grad_rho": 0.02, "grad_norm_rho": 0.2, "grad_gamma": 0.2},
+            [{}, {"reading": "paper"}, {"label_smoothing": 0.1}],
+        ),
+        ("ASAM", {"rho": 0.5}, [{}, {"reading": "davda54"}]),
+        ("FriendlySAM", {"rho": 0.1, "lmbda": 0.6}, [{}]),
         ("SAGM", {"rho": 0.05, "alpha": 0.02}, [{}, {"halve": False}]),
         ("DISAM", {"rho": 0.05, "lambda_weight": 0.3}, [{}, {"sample_weighted": True}]),
         (
@@ -60,6 +70,15 @@ SETTINGS = [
         ("MLDG", {"mldg_beta": 0.7}, [{"n_meta_test": 1}, {"n_meta_test": 2}]),
         ("SelfReg", {}, [{}]),
         ("Fishr", {"lambda_weight": 100.0, "ema": 0.9}, [{"penalty_anneal_iters": t} for t in (0, 1, 3)]),
+        (
+            "BOA",
+            {"warmup_steps": 1, "rho": 0.05, "delta": 0.1, "krylov_dim": 3, "brackets": 4, "sections": 3},
+            [{"warmup": "ERM"}, {"warmup": "SAM"}],
+        ),
+        ("SWAD", {"around": "SAM", "around_hparams": {"rho": 0.05}}, [{}]),
+        ("CLIPood", {"temperature": 10.0}, [{}, {"schedule": "constant"}]),
+        ("BetaAverage", {"around": "SAM", "around_hparams": {"rho": 0.05}}, [{}]),
+        ("ZeroShot", {}, [{}]),
     ]
     for varied in variants
     for hparams in [common | varied]
@@ -79,7 +98,7 @@ def fitting(name, sizes):
 def mlp(seed=0, classes=CLASSES):
     torch.manual_seed(seed)
     featurizer = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
-    return Model(featurizer, nn.Linear(5, classes), IMAGE).double()
+    return Model(featurizer, nn.Linear(5, classes), IMAGE, class_features=True).double()
 
 
 def cnn(seed=0):
@@ -87,13 +106,13 @@ def cnn(seed=0):
     featurizer = nn.Sequential(
         nn.Conv2d(3, 5, 3), nn.GroupNorm(1, 5), nn.ReLU(), nn.Conv2d(5, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    return Model(featurizer, nn.Linear(4, CLASSES), IMAGE).double()
+    return Model(featurizer, nn.Linear(4, CLASSES), IMAGE, class_features=True).double()
 
 
 def batch_norm_mlp(freeze_bn, seed=0):
     torch.manual_seed(seed)
     featurizer = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
-    return Model(featurizer, nn.Linear(5, CLASSES), IMAGE, freeze_bn=freeze_bn).double()
+    return Model(featurizer, nn.Linear(5, CLASSES), IMAGE, freeze_bn=freeze_bn, class_features=True).double()
 
 
 NETWORKS = {mlp: (6,), cnn: (3, 6, 6)}  # builder: shape of one input
@@ -116,7 +135,7 @@ def batches(sizes, steps=4, shape=(6,), classes=CLASSES, seed=1):
 
 def algorithm(name, model, num_domains=3, *, make_optimizer=None, precision="fp64", **hparams):
     cls = algorithms[name]
-    problem = Problem(model, make_optimizer or partial(adam, **ADAM), num_domains, precision)
+    problem = Problem(model, make_optimizer or partial(adam, **ADAM), num_domains, precision, steps=STEPS)
     return cls(problem, **validate(declared(cls), hparams))
 
 

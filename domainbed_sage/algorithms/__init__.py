@@ -13,10 +13,14 @@ from domainbed_sage.algorithms import dann  # isort: skip
 from domainbed_sage.algorithms import mmd  # isort: skip
 from domainbed_sage.algorithms import rsc  # isort: skip
 from domainbed_sage.algorithms import iib  # isort: skip
+from domainbed_sage.algorithms import fish  # isort: skip
 from domainbed_sage.algorithms import sam  # isort: skip
+from domainbed_sage.algorithms import gsam  # isort: skip
+from domainbed_sage.algorithms import gam  # isort: skip
 from domainbed_sage.algorithms import sagm  # isort: skip
 from domainbed_sage.algorithms import gga  # isort: skip
 from domainbed_sage.algorithms import disam  # isort: skip
+from domainbed_sage.algorithms import boa  # isort: skip
 from domainbed_sage.algorithms import sage  # isort: skip
 
 # Methods that are not in that table.
@@ -27,18 +31,32 @@ from domainbed_sage.algorithms import mixup  # isort: skip
 from domainbed_sage.algorithms import mldg  # isort: skip
 from domainbed_sage.algorithms import selfreg  # isort: skip
 from domainbed_sage.algorithms import fishr  # isort: skip
+from domainbed_sage.algorithms import asam  # isort: skip
+from domainbed_sage.algorithms import friendly_sam  # isort: skip
+from domainbed_sage.algorithms import swad  # isort: skip
+from domainbed_sage.algorithms import clipood  # isort: skip
+from domainbed_sage.algorithms import beta_average  # isort: skip
+from domainbed_sage.algorithms import zero_shot  # isort: skip
 
 __all__ = [
     "Algorithm",
     "Metrics",
     "Problem",
     "algorithms",
+    "asam",
+    "beta_average",
+    "boa",
+    "clipood",
     "dann",
     "disam",
     "erm",
+    "fish",
     "fishr",
+    "friendly_sam",
+    "gam",
     "gga",
     "groupdro",
+    "gsam",
     "iib",
     "irm",
     "mixup",
@@ -51,5 +69,7 @@ __all__ = [
     "sam",
     "sd",
     "selfreg",
+    "swad",
     "vrex",
+    "zero_shot",
 ]

@@ -40,6 +40,7 @@ class Problem:
         precision: arithmetic of the forward and backward passes.
         steps: number T of updates of the run; 0 where nobody trains to an end.
         batch_size: rows of every domain in a minibatch; 0 where they differ or are not known.
+        evaluations: number of evaluations every `checkpoint_freq` steps; 0 where there are none.
         hparams: all hyperparameters of the run, those of other parts as well.
     """
 
@@ -49,6 +50,7 @@ class Problem:
     precision: Precision = "fp32"
     steps: int = 0
     batch_size: int = 0
+    evaluations: int = 0
     hparams: Mapping[str, Any] = field(default_factory=dict)
 
     def classes_and_features(self, name: str) -> tuple[int, int]:
@@ -137,6 +139,20 @@ class Algorithm(ABC):
         """Forward-backward passes over a minibatch in a run of `steps` updates, for planning."""
         del hparams
         return steps * cls.passes_per_step
+
+    @classmethod
+    def completed(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters that are recorded, from those that are valid one by one.
+
+        Raises:
+            UserError: they do not go together.
+        """
+        return dict(hparams)
+
+    @classmethod
+    def repeating(cls, hparams: Mapping[str, Any], times: int) -> dict[str, Any]:
+        """The hyperparameters with which a step repeats its passes at most so many times, see `repeated`."""
+        return {**hparams, **({cls.repeated: min(hparams[cls.repeated], times)} if cls.repeated else {})}
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of the rows []."""

@@ -10,6 +10,7 @@ from torch import Tensor
 Vector: TypeAlias = tuple[Tensor, ...]
 
 LONGEST_DOT = 2**16
+SMALLEST_SQUARE = 1e-30
 
 
 def in_own_memory(vector: Vector, params: Vector) -> Vector:
@@ -66,6 +67,12 @@ def scale_(a: float | Tensor, x: Vector) -> Vector:
 def add_(x: Vector, y: Vector, a: float = 1.0) -> Vector:
     """x + a y, in the memory of x."""
     torch._foreach_add_(list(x), list(y), alpha=a)
+    return x
+
+
+def orthogonal_(x: Vector, y: Vector) -> Vector:
+    """The part of x that is orthogonal to y, in the memory of x; x itself where y is 0."""
+    torch._foreach_sub_(list(x), list(scale(dot(x, y) / dot(y, y).clamp_min(SMALLEST_SQUARE), y)))
     return x
 
 

@@ -75,11 +75,17 @@ class Alike(dict[str, Any]):
         return isinstance(other, Alike) and self._key() == other._key()
 
     def _key(self) -> frozenset[tuple[str, Any]]:
-        return frozenset((name, bool(v) if isinstance(v, float) else v) for name, v in self.items())
+        return frozenset((name, _key(value)) for name, value in self.items())
 
     def of(self, configurable: Any) -> dict[str, Any]:
         """Those that this thing declares."""
         return {name: self[name] for name in declared(configurable)}
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, float):
+        return bool(value)
+    return frozenset((k, _key(v)) for k, v in value.items()) if isinstance(value, dict) else value
 
 
 class Case(NamedTuple):
@@ -118,8 +124,7 @@ def _kinds(cls: type[Algorithm], steps: int, hparams: Alike) -> list[tuple[int, 
 def _case(run: RunConfig, cls: type[Algorithm], step: int) -> Case:
     spec, optimizer = models[run.model], optimizers[run.optimizer]
     network = Alike({**run.of(spec.build), **spec.without_weights})
-    few = {cls.repeated: min(run.hparams[cls.repeated], FEW)} if cls.repeated else {}
-    hparams = Alike({**network, **run.of(optimizer), **run.of(cls), **few})
+    hparams = Alike({**network, **run.of(optimizer), **cls.repeating(run.of(cls), FEW)})
     classes = max(datasets[run.dataset].num_classes, _light_classes(run.model, network))
     return Case(cls, run.model, run.optimizer, hparams, len(run.source_envs), classes, step)
 

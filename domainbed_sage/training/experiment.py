@@ -54,6 +54,7 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
         config.precision,
         steps=config.steps,
         batch_size=options.batch_size,
+        evaluations=len(range(0, config.steps, config.checkpoint_freq)),
         hparams=config.hparams,
     )
     algorithm = cls(problem, **config.of(cls))

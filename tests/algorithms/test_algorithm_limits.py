@@ -12,11 +12,29 @@ from reference.sage_literal import flat
 from domainbed_sage.geometry.polar import polar_factor
 from domainbed_sage.models.optimizers import adam, sgd
 
+ONE = {"grad_beta_0": 1.0}
 SEARCH = {"start": 0, "end": 9, "trials": 6}
 
 # The left method with these hyperparameters is the right one, on domains of these sizes.
 LIMITS = [
     ("SAM", {"rho": 0.0}, "ERM", {}, (3, 3, 3)),
+    ("GSAM", {"rho": 0.0, "alpha": 0.5}, "ERM", {}, (2, 3, 4)),
+    ("GSAM", {"rho": 0.05, "alpha": 0.0}, "SAM", {"rho": 0.05}, (2, 3, 4)),
+    ("GAM", {"grad_rho": 0.05, "grad_beta_1": 1.0, "grad_gamma": 0.0}, "SAM", {"rho": 0.05}, (2, 3, 4)),
+    (
+        "GAM",
+        {"grad_rho": 0.05, "grad_norm_rho": 0.0, "grad_beta_0": 0.5, "grad_beta_1": 1.0, "grad_gamma": 0.2},
+        "GSAM",
+        {"rho": 0.05, "alpha": 0.3},
+        (2, 3, 4),
+    ),
+    ("GAM", {"grad_beta_2": -0.5, "grad_beta_3": 0.4}, "GAM", {}, (2, 3, 4)),
+    ("GAM", {"grad_beta_0": 1.0, "grad_beta_2": 0.7}, "GAM", {"grad_beta_2": -0.7, "reading": "paper"} | ONE, (3, 3)),
+    ("ASAM", {"rho": 0.0}, "ERM", {}, (2, 3, 4)),
+    ("ASAM", {"rho": 0.5, "eta": 0.3, "reading": "davda54"}, "ASAM", {"rho": 0.5, "reading": "davda54"}, (2, 3, 4)),
+    ("FriendlySAM", {"rho": 0.0}, "ERM", {}, (2, 3, 4)),
+    ("FriendlySAM", {"rho": 0.05, "sigma": 0.0}, "SAM", {"rho": 0.05}, (2, 3, 4)),
+    ("Fish", {"meta_lr": 1.0}, "ERM", {}, (5,)),
     ("SAGM", {"rho": 0.0, "alpha": 0.0}, "ERM", {}, (3, 3, 3)),
     ("DISAM", {"lambda_weight": 0.0, "rho": 0.05}, "SAM", {"rho": 0.05}, (2, 3, 4)),
     ("DISAM", {"lambda_weight": 0.3, "rho": 0.0}, "ERM", {}, (2, 3, 4)),
@@ -43,6 +61,14 @@ DIFFERENCES = [
     ("DISAM", {"lambda_weight": 0.3}, "DISAM", {"lambda_weight": 0.3, "sample_weighted": True}, (1, 3, 6)),
     ("DISAM", {"lambda_weight": 0.3}, "SAM", {}, (3, 3, 3)),
     ("SAM", {"rho": 0.05}, "ERM", {}, (3, 3, 3)),
+    ("GSAM", {"alpha": 0.2}, "SAM", {}, (3, 3, 3)),
+    ("GAM", {"grad_gamma": 0.3}, "GAM", {"grad_gamma": 0.3, "reading": "paper"}, (3, 3, 3)),
+    ("GAM", {"label_smoothing": 0.1}, "GAM", {}, (3, 3, 3)),
+    ("GAM", {"grad_norm_rho": 0.1}, "GAM", {"grad_norm_rho": 0.2}, (3, 3, 3)),
+    ("ASAM", {"eta": 0.3}, "ASAM", {"eta": 0.0}, (3, 3, 3)),
+    ("ASAM", {"eta": 0.0}, "ASAM", {"reading": "davda54"}, (3, 3, 3)),
+    ("FriendlySAM", {"lmbda": 0.6}, "FriendlySAM", {"lmbda": 0.9}, (3, 3, 3)),
+    ("Fish", {"meta_steps": 2}, "Fish", {"meta_steps": 3}, (3, 3, 3)),
     ("SAGM", {"alpha": 0.02}, "SAGM", {"alpha": 0.0}, (3, 3, 3)),
     ("SAGM", {"halve": True}, "SAGM", {"halve": False}, (3, 3, 3)),
     ("GGA", {"radius": 0.05, "start": 3, "end": 3, "trials": 9}, "ERM", {}, (3, 3, 3)),

@@ -32,7 +32,7 @@ from properties import (
     assert_resumes_exactly,
     assert_same_bits,
 )
-from reference.literals import LITERALS
+from reference.all_literals import LITERALS
 from torch import nn
 
 from domainbed_sage.algorithms import algorithms
@@ -86,11 +86,24 @@ GOLDEN_TABLE = [
     "MLDG+noise2",
     "SelfReg+noise",
     "Fishr",
+    "Fish",
+    "Fish+official",
+    "Fish+official_sgd",
+    "GSAM",
+    "GAM",
+    "GAM+sgd",
+    "GAM+argparse",
+    "GAM+paper",
+    "ASAM",
+    "ASAM+noeta",
+    "ASAM+davda54",
+    "FriendlySAM",
+    "CLIPood",
 ]
 
 # The update depends on the order of the domains or rows: on what is drawn for them, on their numbers, on a network's
 # outputs for them, or because they come one after the other.
-IN_ORDER = {"DANN", "CDANN", "IIB", "Mixup", "MLDG", "SelfReg"}
+IN_ORDER = {"DANN", "CDANN", "IIB", "Mixup", "MLDG", "SelfReg", "Fish"}
 
 # One class leaves them something to learn: noise, features or logits to bring closer, domains to tell apart.
 BUSY_WITHOUT_LOSS = {"SAGE", "GGA_L", "DANN", "CDANN", "MMD", "CORAL", "IIB", "SD"}

@@ -12,8 +12,9 @@ from properties import assert_close, assert_same_bits
 from reference import sage_literal
 from torch import nn
 
-from domainbed_sage.algorithms import base
+from domainbed_sage.algorithms import Algorithm, algorithms, base
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import perturbed
 from domainbed_sage.models import Model
 from domainbed_sage.models.optimizers import sgd
@@ -85,8 +86,13 @@ def statistics(model):
     return copies([norm.running_mean, norm.running_var, norm.num_batches_tracked])
 
 
+def passes_once_at_clean_weights(name):
+    """Fish passes at other weights before and after; who ends in an average needs frozen statistics."""
+    return name not in ("Mixup", "MLDG", "Fish", "ZeroShot") and algorithms[name].finish is Algorithm.finish
+
+
 @pytest.mark.parametrize("momentum", [0.1, None], ids=["moving", "cumulative"])
-@pytest.mark.parametrize(("name", "hparams"), [r for r in SETTINGS if r.values[0] not in ("Mixup", "MLDG")])
+@pytest.mark.parametrize(("name", "hparams"), [row for row in SETTINGS if passes_once_at_clean_weights(row.values[0])])
 def test_batch_norm_statistics_are_those_of_the_clean_weights(name, hparams, momentum):
     """After one update the running statistics are those after one forward pass at θ.
 
@@ -101,6 +107,34 @@ def test_batch_norm_statistics_are_those_of_the_clean_weights(name, hparams, mom
     made.update(batch)  # step 0: before GGA's window
     assert_all_same_bits(statistics(model), statistics(other))
     assert [m.momentum for m in model.batch_norms()] == [momentum]
+
+
+@pytest.mark.parametrize("meta_lr", [0.0, 0.3, 1.0])
+def test_fish_moves_the_statistics_as_it_moves_the_weights(meta_lr):
+    (batch,) = batches((2, 3, 4), 1)
+    model, other = batch_norm_mlp(freeze_bn=False), batch_norm_mlp(freeze_bn=False)
+    (mean, var, _), (there, spread, count) = (statistics(m) for m in (model, walked_through(other, batch)))
+    algorithm("Fish", model, make_optimizer=sgd, meta_lr=meta_lr).update(batch)
+    found = statistics(model)
+    assert_close(found[0], mean + meta_lr * (there - mean), 1e-12)
+    assert_close(found[1], var + meta_lr * (spread - var), 1e-12)
+    assert found[2] == count == 3
+
+
+def walked_through(model, batch):
+    """The network after a step on every domain."""
+    erm = algorithm("ERM", model, make_optimizer=sgd)
+    for x, y in batch.domains():
+        erm.update(DomainBatch(x, y, (len(y),)))
+    return model
+
+
+def test_zero_shot_changes_nothing():
+    (batch,) = batches((2, 3, 4), 1)
+    model = batch_norm_mlp(freeze_bn=False)
+    before = copy.deepcopy(model.state_dict())
+    run(algorithm("ZeroShot", model), [batch] * 2)
+    assert_all_same_bits(model.state_dict().values(), before.values())
 
 
 @pytest.mark.parametrize("random_walk", [False, True])

@@ -16,6 +16,7 @@ from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.polar import polar_factor
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
+from domainbed_sage.sweeps import cost
 from domainbed_sage.sweeps.cost import step_cost
 from domainbed_sage.sweeps.estimate import StepTime, plan
 from domainbed_sage.sweeps.tally import Tally
@@ -42,6 +43,18 @@ def in_one_thread():
         yield
 
 
+@pytest.fixture(autouse=True)
+def heads_from_text(monkeypatch):
+    """For the methods that need one, every head passes for one made from text features."""
+    network = cost._network
+    monkeypatch.setattr(cost, "_network", lambda *case: with_class_features(network(*case)))
+
+
+def with_class_features(network):
+    network.class_features = True
+    return network
+
+
 def run_of(algorithm, model="small_cnn", *, steps=1, optimizer="adam", **hparams):
     """A run of `steps` steps; GGA searches at the first of them, and no other method's steps differ."""
     search = {"start": 0, "end": 1, "trials": 2, "radius": 1e-3} if algorithm == "GGA" else {}
@@ -62,7 +75,7 @@ def real(run, step=0):
     """The algorithm of the run on a real network, with its optimizer's state, and a minibatch."""
     torch.manual_seed(0)
     build, optimizer, cls = models[run.model].build, optimizers[run.optimizer], algorithms[run.algorithm]
-    network = build(CLASSES, **run.of(build))
+    network = with_class_features(build(CLASSES, **run.of(build)))
     K, n = len(run.source_envs), run.hparams["batch_size"]
     x = torch.randn(K * n, 3, network.image.size, network.image.size)
     batch = DomainBatch(x, torch.arange(K * n) % len(CLASSES), (n,) * K)
@@ -124,6 +137,25 @@ def test_the_third_batch_size_is_on_the_line_through_two(name):
     costs = {n: step_cost(run[n]) for n in sizes}
     assert costs[7].flops == pytest.approx(flops_of_real_step(run[7]), rel=0.05)
     assert costs[7].peak_bytes == pytest.approx(2 * costs[5].peak_bytes - costs[3].peak_bytes, rel=1e-6)
+
+
+def test_a_method_around_another_one_costs_what_that_costs():
+    """Of GGA's 250 trials a few are counted here, too."""
+    around = {"around": "GGA", "around_hparams": {"start": 0, "end": 0, "trials": 250}}
+    other = {"around": "GGA", "around_hparams": {"start": 0, "end": 0, "trials": 250, "radius": 1e-4}}
+    expected = step_cost(run_of("GGA")).flops * 252 / 4  # passes with 250 trials, and with 2
+    assert step_cost(run_of("SWAD", **around)).flops == pytest.approx(expected, rel=1e-3)
+    assert step_cost(run_of("BetaAverage", **other)).flops == pytest.approx(expected, rel=1e-3)
+    assert algorithms["SWAD"].repeating(run_of("SWAD", **around).hparams, 2)["around_hparams"]["trials"] == 2
+
+
+@pytest.mark.parametrize("warmup", ["ERM", "SAM"])
+def test_boas_bounces_are_counted_as_forward_passes(warmup):
+    """Warm-up, start and bounces have costs of their own."""
+    run = run_of("BOA", steps=4, warmup=warmup, warmup_steps=1, krylov_dim=3, brackets=2, sections=1)
+    pass_flops = step_cost(run_of("ERM")).flops
+    passes = (2 if warmup == "SAM" else 1) + 3 + 3 * (1 + 6 / 3)
+    assert step_cost(run).flops * 4 == pytest.approx(passes * pass_flops, rel=0.05)
 
 
 def test_radii_and_learning_rates_do_not_matter():
