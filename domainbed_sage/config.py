@@ -154,6 +154,7 @@ def make_config(
             declared_hparams(algorithm, model, optimizer),
             hparams or {},
             recommended=models[model].recommended,
+            search={**spec.search, **models[model].search},
             hparams_seed=fields.get("hparams_seed", 0),
             trial_seed=fields.get("trial_seed", 0),
         )
