@@ -181,6 +181,23 @@ def test_a_wrong_checksum_leaves_nothing_behind(server, folder):
     assert list(folder.iterdir()) == []
 
 
+def test_a_wrong_variable_of_the_network_is_named_before_anything_is_fetched(server, folder, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with pytest.raises(UserError, match="SSL_CERT_FILE should be a file of certificates"):
+        weights.download("openai")
+    assert server.asked == []
+    assert not folder.exists()
+
+
+def test_a_proxy_that_does_not_answer_is_named(folder, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy")
+    with pytest.raises(
+        UserError, match=r"\nIt goes through the proxy http://127\.0\.0\.1:9 of https_proxy: .*\nRun this on"
+    ):
+        weights.download("openai")
+
+
 def test_what_cannot_be_read_is_not_kept(server, folder, monkeypatch):
     url = (
         pretrained._PRETRAINED["ViT-B-16"]["openai"]["url"].replace("/clip/", "/").replace(sha256(server.content), "x")
