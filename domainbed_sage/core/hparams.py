@@ -8,7 +8,6 @@ A hyperparameter is a keyword-only argument with a type and a default. Its bound
 
 import functools
 import inspect
-import json
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import Mistake, UserError, bullets, near, shown
 from domainbed_sage.core.seeding import seed_hash
 
@@ -218,8 +218,8 @@ def parse_json(text: str | None) -> dict[str, Any]:
         UserError: the text is not a JSON object.
     """
     try:
-        value = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+        value = strict_json.loads(text or "{}")
+    except ValueError as error:
         raise UserError(
             f"--hparams should be a JSON object such as '{{\"lr\": 1e-5}}'. Found {text!r} ({error})."
         ) from None
