@@ -71,7 +71,11 @@ def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if not (reason := files.refusal(error)):
+        reason = files.refusal(error)
+        if error.errno in files.FULL and not error.filename:  # all other writing is `explained`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            reason = f"Cannot write the output: {error.strerror}."
+        if not reason:
             raise
         print(f"error: {reason}", file=sys.stderr)
         return 2

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,13 @@ def test_what_may_be_our_own_fault_keeps_its_stack_trace(say, monkeypatch, error
     monkeypatch.setattr(Path, "is_dir", fail)
     with pytest.raises(OSError, match=re.escape(str(error))):
         say("table", "results")
+
+
+def test_output_to_a_full_disk():
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "domainbed_sage", "data", "list"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: Cannot write the output: No space left on device.\n")
 
 
 @pytest.mark.parametrize("more", ["", ", EmojiStyles"])
