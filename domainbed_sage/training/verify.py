@@ -99,7 +99,7 @@ def _read(goldens: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if not path.is_file():
             raise UserError(f"{path} does not exist. `verify` needs a recording X.npz and its description X.json.")
     try:
-        info = strict_json.loads(description.read_text())
+        info = strict_json.loads(description.read_text(encoding="utf-8"))
         with goldens.open("rb") as file:
             arrays = dict(np.load(file, allow_pickle=False))
         if not isinstance(info, dict):
