@@ -82,7 +82,7 @@ def test_training_crops_take_70_to_100_percent_and_flip_half_of_the_time():
     transform = train_transform(DataOptions(interpolation="bilinear"), ImageSpec(50, SPEC.mean, SPEC.std))
     torch.manual_seed(0)
     areas, ratios, mirrored = [], [], []
-    for _ in range(300):
+    for _ in range(150):
         image = pixels(transform(coordinates()))
         x, y = image[25, :, 0], image[:, 25, 1]
         step_x, step_y = (x[40] - x[10]) / 30, (y[40] - y[10]) / 30  # pixels of the original in one of the result
@@ -94,7 +94,7 @@ def test_training_crops_take_70_to_100_percent_and_flip_half_of_the_time():
     assert 0.95 < max(areas) < 1.02
     assert 0.72 < min(ratios) < 0.85
     assert 1.18 < max(ratios) < 1.38
-    assert 120 < sum(mirrored) < 180
+    assert 55 < sum(mirrored) < 95
 
 
 def jittered(image, count=200):
