@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from domainbed_sage.algorithms import algorithms
-from domainbed_sage.core.errors import Mistake, UserError, raise_all
+from domainbed_sage.core.errors import Mistake, UserError, raise_all, shown
 from domainbed_sage.core.hparams import HParam, declared, resolve, validate
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
@@ -21,6 +21,10 @@ from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 
 Evaluation: TypeAlias = Literal["lazy", "full"]
+MOST_STEPS = 10**9
+LARGEST_SEED = 2**63 - 1  # what a table of 64-bit integers holds
+LONGEST_NAME = 255  # bytes of a file's name
+SHORTENED = 120
 DESCRIPTION = "the description of the run"
 TRAINING_PRECISIONS = ("fp32", "tf32", "bf16")  # fp64 is for the replay of recorded trajectories
 NO_FP16 = "Small gradients become zero in fp16 unless the loss is scaled, which it is not here: use bf16 or fp32."
@@ -72,9 +76,12 @@ class RunConfig(BaseModel):
 
     @cached_property
     def folder_name(self) -> str:
-        """Name of the run's folder: readable, and unique through the `run_id`."""
+        """Name of the run's folder: readable, unique through the `run_id`, and not longer than file systems take."""
         held_out = "+".join(str(i) for i in self.test_envs)
-        return f"{self.dataset}-{self.algorithm}-env{held_out}-trial{self.trial_seed}-{self.run_id}"
+        head, tail = f"{self.dataset}-{self.algorithm}-env{held_out}", f"-trial{self.trial_seed}-{self.run_id}"
+        if len((head + tail).encode()) > LONGEST_NAME:
+            head = head.encode()[: SHORTENED - len(tail)].decode(errors="ignore") + "..."
+        return head + tail
 
     @property
     def source_envs(self) -> tuple[int, ...]:
@@ -154,6 +161,7 @@ def make_config(
             declared_hparams(algorithm, model, optimizer),
             hparams or {},
             recommended={**models[model].recommended, **algorithms[algorithm].recommended},
+            search={**spec.search, **models[model].search},
             hparams_seed=fields.get("hparams_seed", 0),
             trial_seed=fields.get("trial_seed", 0),
         )
@@ -230,11 +238,12 @@ def _readings(names: Sequence[str], text: str) -> list[int]:
 def _value_mistakes(
     steps: int, checkpoint_freq: int, *, holdout_fraction: float = 0.2, precision: str = "fp32", **others: Any
 ) -> list[str]:
-    del others
+    wholes = {"steps": (steps, 1, MOST_STEPS), "checkpoint_freq": (checkpoint_freq, 1, MOST_STEPS)}
+    wholes |= {name: (others.get(name, 0), 0, LARGEST_SEED) for name in ("seed", "trial_seed", "hparams_seed")}
     mistakes: list[str] = [
-        Mistake(f"{name} should be a whole number ≥ 1. Found {value!r}.", name)
-        for name, value in (("steps", steps), ("checkpoint_freq", checkpoint_freq))
-        if not isinstance(value, int) or value < 1
+        Mistake(f"{name} should be a whole number ≥ {low} and ≤ {high:,}. Found {shown(value)}.", name)
+        for name, (value, low, high) in wholes.items()
+        if not isinstance(value, int) or not low <= value <= high
     ]
     if not 0 < holdout_fraction < 1:
         mistakes.append(f"holdout_fraction should lie between 0 and 1. Found {holdout_fraction!r}.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import guarded, machine
+from domainbed_sage.cli.numbers import whole
 from domainbed_sage.cli.sweep import remove_incomplete, summary
 from domainbed_sage.core.hparams import parse_json
 from domainbed_sage.core.settings import checked
@@ -54,7 +55,7 @@ if __name__ == "__main__":
     parser.add_argument("--datasets", nargs="+", required=True)
     parser.add_argument("--algorithms", nargs="+", help="default: all")
     parser.add_argument("--model", help="default: the dataset's model")
-    parser.add_argument("--n_hparams_from", type=int, default=0)
+    parser.add_argument("--n_hparams_from", type=whole(0), default=0)
     parser.add_argument("--n_hparams", type=int, default=20)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--n_trials", type=int, default=3)
@@ -64,7 +65,7 @@ if __name__ == "__main__":
     parser.add_argument("--holdout_fraction", type=float, default=0.2)
     parser.add_argument("--single_test_envs", action="store_true", help="hold out single environments only, no pairs")
     parser.add_argument("--skip_confirmation", action="store_true")
-    parser.add_argument("--jobs", type=int, help="number of parallel runs")
+    parser.add_argument("--jobs", type=whole(1, machine.MOST_PROCESSES), help="number of parallel runs")
     machine.add_arguments(parser)
     parser.set_defaults(main=main)
     sys.exit(guarded(parser))

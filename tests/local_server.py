@@ -20,6 +20,13 @@ class Cut:
     at: int
 
 
+@dataclass(frozen=True)
+class Shifted:
+    """Send the file from so many bytes after the one that was asked for, and say so."""
+
+    by: int
+
+
 @dataclass
 class Site:
     """What the server serves, and what was asked of it.
@@ -28,16 +35,20 @@ class Site:
         url: address of the server, without a slash at the end.
         files: path to content.
         types: path to content type, for those that are no octet stream.
-        faults: path to what happens to the next requests, one each: a status, or a `Cut`.
+        faults: path to what happens to the next requests, one each: a status, a `Cut`, or a range that is `Shifted`.
         forgetful: the server knows no ranges.
+        weak: its tags are weak ones, by which no range can be asked for.
+        modified: the date that it gives to its files, if any.
         requests: path and Range header of every request.
     """
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
-    faults: dict[str, list[int | Cut]] = field(default_factory=dict)
+    faults: dict[str, list[int | Cut | Shifted]] = field(default_factory=dict)
     forgetful: bool = False
+    weak: bool = False
+    modified: str = ""
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def add_hub(self, repo: str, content: Mapping[str, bytes]) -> None:
@@ -93,7 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = site.files[path]
         tag = f'"{hashlib.sha256(content).hexdigest()}"'
-        start = self._start(tag)
+        start = self._start(site.modified if site.weak else tag)
+        start += fault.by if start and isinstance(fault, Shifted) else 0
         if start > 0 and start >= len(content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -103,11 +115,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("ETag", tag)
+        self.send_header("ETag", f"W/{tag}" if site.weak else tag)
+        if site.modified:
+            self.send_header("Last-Modified", site.modified)
         self.send_header("Content-Type", site.types.get(path, "application/octet-stream"))
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start : fault.at if fault else None])
+        self.wfile.write(content[start : fault.at if isinstance(fault, Cut) else None])
 
     def _start(self, tag: str) -> int:
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))

@@ -69,6 +69,37 @@ def test_identity_is_twelve_digits_and_in_the_folder_name():
     assert config.folder_name == f"EmojiStyles-SAGE-env0+2-trial1-{config.run_id}"
 
 
+def long_name(*test_envs, trial_seed=0):
+    return changed(small_config(), dataset="WILDS", test_envs=test_envs, trial_seed=trial_seed).folder_name
+
+
+def test_a_folder_name_longer_than_file_systems_take_is_shortened_and_stays_unique(tmp_path):
+    many = tuple(range(40, 120))
+    names = {long_name(*many), long_name(*many, 7), long_name(*many, trial_seed=2**63 - 1)}
+    assert len(names) == 3
+    assert {len(name.encode()) <= 140 for name in names} == {True}
+    assert {name.startswith("WILDS-ERM-env40+41+42+43+44+45+") for name in names} == {True}
+    ids = changed(small_config(), dataset="WILDS", test_envs=many).run_id
+    assert long_name(*many).endswith(f"...-trial0-{ids}")
+    (tmp_path / long_name(*many)).mkdir()
+
+
+def test_a_folder_name_that_fits_stays_as_it_is():
+    """The longest has 255 bytes."""
+    envs = (*range(100, 153), 1, 2, 3, 4, 5)
+    name = long_name(*envs)
+    assert len(name) == 255 - 1
+    assert "+".join(map(str, envs)) in name
+    assert len(long_name(*envs[:-1], 10)) == 255
+    assert "..." in long_name(*envs[:-2], 10, 10)
+
+
+def test_a_shortened_name_is_cut_between_characters():
+    name = changed(small_config(), dataset="é" * 200, test_envs=(1,)).folder_name
+    assert name.startswith("é" * 40)
+    assert "\ufffd" not in name
+
+
 def test_order_of_hyperparameters_does_not_matter():
     config = small_config()
     assert changed(config, hparams=dict(reversed(config.hparams.items()))).run_id == config.run_id
@@ -198,9 +229,18 @@ def test_no_environment_to_train_on():
 
 
 @pytest.mark.parametrize("name", ["steps", "checkpoint_freq"])
-@pytest.mark.parametrize("value", [0, -5, 2.5, "10"])
+@pytest.mark.parametrize("value", [0, -5, 2.5, "10", 10**9 + 1])
 def test_impossible_steps(name, value):
-    assert mistakes(**{name: value}) == [f"{name} should be a whole number ≥ 1. Found {value!r}."]
+    assert mistakes(**{name: value}) == [f"{name} should be a whole number ≥ 1 and ≤ 1,000,000,000. Found {value!r}."]
+
+
+@pytest.mark.parametrize("name", ["seed", "trial_seed", "hparams_seed"])
+@pytest.mark.parametrize("value", [-1, 2**63, 1.5, "0"])
+def test_impossible_seeds(name, value):
+    """A record with a larger one could not be read back into a table of 64-bit integers."""
+    (found,) = mistakes(**{name: value})
+    assert found == f"{name} should be a whole number ≥ 0 and ≤ 9,223,372,036,854,775,807. Found {value!r}."
+    assert small_config(**{name: 2**63 - 1}).run_id != small_config(**{name: 0}).run_id
 
 
 @pytest.mark.parametrize("value", [0, 1, -0.2, 1.2])

@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from types import ModuleType
 
 import domainbed_sage
+from domainbed_sage.core import files
 from domainbed_sage.core.errors import UserError
 
 INTERRUPTED = 130
@@ -69,6 +70,15 @@ def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        reason = files.refusal(error)
+        if error.errno in files.FULL and not error.filename:  # all other writing is `explained`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            reason = f"Cannot write the output: {error.strerror}."
+        if not reason:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from domainbed_sage.cli.numbers import positive, whole
+
 if TYPE_CHECKING:
     from domainbed_sage.config import RunConfig
     from domainbed_sage.sweeps.estimate import StepTime
@@ -16,14 +18,14 @@ REPEATS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `plan`."""
     group = parser.add_argument_group("plan")
-    group.add_argument("--pass_time", type=float, help="seconds of one forward-backward pass, measured on your GPU")
-    group.add_argument("--pass_rows", type=int, default=36, help="images in that pass (default: %(default)s)")
+    group.add_argument("--pass_time", type=positive, help="seconds of one forward-backward pass, measured on your GPU")
+    group.add_argument("--pass_rows", type=whole(1), default=36, help="images in that pass (default: %(default)s)")
     group.add_argument("--measure", action="store_true", help="measure a pass of the first run's model on this machine")
 
 
 def show(runs: "Sequence[RunConfig]", args: argparse.Namespace) -> None:
     """Print runs, passes, images, FLOPs, memory and, where a pass time is known, hours of one device."""
-    from domainbed_sage.sweeps.estimate import StepTime, plan
+    from domainbed_sage.sweeps.estimate import StepTime, plan, without_counts
 
     taken = measure(runs[0], args.pass_rows) if args.measure else None
     if args.pass_time:
@@ -31,17 +33,25 @@ def show(runs: "Sequence[RunConfig]", args: argparse.Namespace) -> None:
     table = plan(runs, taken)
     counts = ["runs", "passes", "images_trained", "images_passed", "images_evaluated"]
     shown = table[counts].map(lambda n: f"{n:,.0f}")
+    unknown = without_counts(runs)
+    shown.loc[shown.index.isin(unknown, level=0), "images_evaluated"] = "?"
     shown["PFLOP"] = (table["flops"] / 1e15).map("{:,.3g}".format)
     shown["GB"] = (table["peak_bytes"] / 1e9).map("{:,.2f}".format)
     if taken:
         shown["hours"] = table["hours"].map("{:,.1f}".format)
     print(shown.rename(columns=lambda name: name.replace("_", " ")).to_string())
     evaluated, full = (float(table[name].iloc[-1]) for name in ("images_evaluated", "images_full_grid"))
+    grid = f"at most {evaluated:,.0f}; DomainBed's full grid evaluates {full:,.0f}"
+    times = f", {full / evaluated:.1f} times as many" if evaluated else ""
     print(
-        f"\nA pass is one forward-backward pass over a minibatch. Images evaluated: at most {evaluated:,.0f}; "
-        f"DomainBed's full grid evaluates {full:,.0f}, {full / evaluated:.1f} times as many. GB: the most that a step "
-        "holds in float32, weights and optimiser included; a device needs 1 to 2 GB more for its libraries."
+        f"\nA pass is one forward-backward pass over a minibatch. Images evaluated: {grid}{times}. GB: the most that a "
+        "step holds in float32, weights and optimiser included; a device needs 1 to 2 GB more for its libraries."
     )
+    if unknown:
+        print(
+            f"Without the evaluations on {', '.join(unknown)}: how many images it has is not known before it is read, "
+            "unless its specification says so (`counts`)."
+        )
     if taken:
         print(
             f"Hours are of one device at {taken.seconds:.3g} s for a forward-backward pass over {taken.rows} images; "

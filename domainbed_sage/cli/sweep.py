@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import as_json, launch, machine, plan, status
+from domainbed_sage.cli.numbers import whole
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.results.planned import PlannedRun
@@ -54,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `run`."""
     parser.add_argument(
-        "--jobs", type=int, help="runs at the same time; by default one per GPU, or one per two cores and at least two"
+        "--jobs",
+        type=whole(1, machine.MOST_PROCESSES),
+        help="runs at the same time; by default one per GPU, or one per two cores and at least two",
     )
     machine.add_arguments(parser)
 

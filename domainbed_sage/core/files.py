@@ -24,12 +24,15 @@ CONTINUES = (
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSALS = (  # what to do about some errors; about all others: choose another place
     ({errno.EMFILE, errno.ENFILE}, "Raise the limit of open files (ulimit -n), or use fewer loader processes."),
+    ({errno.ENAMETOOLONG}, "Choose a shorter name."),
+    ({errno.ELOOP}, "Links lead to each other there: remove one of them."),
     ({errno.ENOENT}, "A folder on the way to it was removed: start the same command again."),
     (
         {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENXIO, errno.ENODEV, errno.ETIMEDOUT, errno.EHOSTDOWN},
         "The disk, or the way to its server, is in trouble: have it looked at, then start the same command again.",
     ),
 )
+FOREIGN = {errno.EACCES, errno.EPERM, errno.EROFS}.union(*(codes for codes, _ in REFUSALS)) - {errno.ENOENT}
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -109,6 +112,16 @@ def explained_reading(path: Path) -> Iterator[None]:
         if not _is_of_files(error):
             raise
         raise UserError(_refused("read", error, path, "Make it readable, or move it away.")) from error
+
+
+def refusal(error: OSError) -> str:
+    """What to say of an error that was not expected where it arose; empty where it may be a fault of this program.
+
+    Any look at a path can fail because its name is too long, or a folder on the way cannot be entered.
+    """
+    if error.errno not in FOREIGN or not error.filename:
+        return ""
+    return _refused("use", error, Path(os.fsdecode(error.filename)), "Make it accessible, or choose another place.")
 
 
 def _is_of_files(error: BaseException | None) -> TypeGuard[OSError]:

@@ -8,7 +8,6 @@ A hyperparameter is a keyword-only argument with a type and a default. Its bound
 
 import functools
 import inspect
-import json
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import Mistake, UserError, bullets, near, shown
 from domainbed_sage.core.seeding import seed_hash
 
@@ -78,14 +78,44 @@ class Choice:
         return self.values[r.randint(len(self.values))]
 
 
+def check_ranges(search: Mapping[str, Any], of: str) -> None:
+    """Make sure that these are random-search ranges.
+
+    Raises:
+        UserError: one cannot be drawn from.
+    """
+    for name, found in search.items():
+        if not hasattr(found, "draw"):
+            raise UserError(
+                f"The random-search range of {name!r} of {of} should be a Power, Uniform or Choice, or have a draw() "
+                f"of its own. Found {shown(found)}."
+            )
+
+
+@dataclass(frozen=True)
+class DrawnAs:
+    """The name that seeds a hyperparameter's draws, where it is another one in DomainBed; stands beside the range."""
+
+    name: str
+
+
 @dataclass(frozen=True, eq=False)
 class HParam:
-    """One hyperparameter: name, annotated type, default, and its search range if it has one. Equal only to itself."""
+    """One hyperparameter. Equal only to itself.
+
+    Attributes:
+        name: its name.
+        annotation: its annotated type.
+        default: its default.
+        search: its random-search range, if it has one.
+        drawn_as: the name that seeds its draws.
+    """
 
     name: str
     annotation: Any
     default: Any
     search: Search | None
+    drawn_as: str
 
 
 @functools.cache
@@ -108,7 +138,8 @@ def declared(*configurables: Callable[..., Any]) -> Mapping[str, HParam]:
                 raise UserError(f"Hyperparameter {name!r} is declared twice, the second time by {thing.__name__}.")
             extras = getattr(hints[name], "__metadata__", ())
             search = next((e for e in extras if hasattr(e, "draw")), None)
-            found[name] = HParam(name, hints[name], parameter.default, search)
+            drawn_as = next((e.name for e in extras if isinstance(e, DrawnAs)), name)
+            found[name] = HParam(name, hints[name], parameter.default, search, drawn_as)
     return MappingProxyType(found)
 
 
@@ -117,6 +148,7 @@ def resolve(
     given: Mapping[str, Any],
     *,
     recommended: Mapping[str, Any] | None = None,
+    search: Mapping[str, Search] | None = None,
     hparams_seed: int = 0,
     trial_seed: int = 0,
 ) -> dict[str, Any]:
@@ -124,7 +156,8 @@ def resolve(
 
     With ``hparams_seed`` 0 these are the defaults; otherwise each one that has a search range is drawn from it, with
     a generator of its own as in DomainBed (``seed_hash(seed_hash(hparams_seed, trial_seed), name)``). What is `given`
-    explicitly always wins; `recommended` (by the model) replaces defaults.
+    explicitly always wins; `recommended` (by the model) replaces defaults, and `search` (the ranges that suit the
+    dataset and the model) replaces ranges.
 
     Raises:
         UserError: unknown names, wrong types, impossible values: all of them in one message.
@@ -134,15 +167,24 @@ def resolve(
     }
     if hparams_seed:
         seed = seed_hash(hparams_seed, trial_seed)
-        values |= {name: _draw(h, seed_hash(seed, name)) for name, h in hparams.items() if h.search is not None}
+        own = search or {}
+        for name, h in hparams.items():
+            if name in own:
+                values[name] = _draw(own[name], seed_hash(seed, h.drawn_as))
+            elif h.search is not None:
+                values[name] = _draw_declared(h, seed_hash(seed, h.drawn_as))
     return validate(hparams, values | dict(given))
 
 
 @functools.lru_cache(maxsize=100_000)  # the runs of a sweep that differ in algorithm or environment draw alike
-def _draw(h: HParam, seed: int) -> Any:
+def _draw_declared(h: HParam, seed: int) -> Any:
+    return _draw(h.search, seed) if h.search is not None else h.default
+
+
+def _draw(search: Search, seed: int) -> Any:
     generator = _generator()
     generator.seed(seed)  # as a new RandomState with this seed, in a tenth of the time
-    return h.search.draw(generator) if h.search is not None else h.default
+    return search.draw(generator)
 
 
 @functools.cache
@@ -178,8 +220,8 @@ def parse_json(text: str | None) -> dict[str, Any]:
         UserError: the text is not a JSON object.
     """
     try:
-        value = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+        value = strict_json.loads(text or "{}")
+    except ValueError as error:
         raise UserError(
             f"--hparams should be a JSON object such as '{{\"lr\": 1e-5}}'. Found {text!r} ({error})."
         ) from None

@@ -1,10 +1,35 @@
-"""JSON as its standard has it, which every parser reads: Python's own writes NaN and the infinities as words."""
+"""JSON that every parser understands alike: Python's own writes NaN as a word, and of two equal keys takes the last."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import to_jsonable_python
+
+from domainbed_sage.core.errors import shown
+
+
+class RepeatedKey(ValueError):  # noqa: N818 - reads as what it is
+    """An object has the same key twice."""
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a JSON text; NaN and the infinities are read, as earlier versions and DomainBed write them.
+
+    Raises:
+        RepeatedKey: an object has the same key twice.
+        ValueError: the text is not JSON.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise RepeatedKey(f"{shown(repeated)} stands there twice")
+    return made
 
 
 def dumps(value: Any, **options: Any) -> str:

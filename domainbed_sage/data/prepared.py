@@ -5,7 +5,6 @@
 published ones, and its text names the part in every record and table.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,15 @@ def read(root: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = strict_json.loads(path.read_text(encoding="utf-8"))
         notes_ok = isinstance(facts, dict) and all(isinstance(note, str) for note in facts.get("notes", []))
-    except ValueError:
-        notes_ok = False
+        reason = ""
+    except ValueError as error:
+        notes_ok, reason = False, f" ({error})"
     if not notes_ok:
         raise UserError(
-            f"{path} should be a JSON object with a list of texts under 'notes'. It is damaged: restore it, or build "
-            f"the dataset again. Without it, results would not say what was done to the data."
+            f"{path} should be a JSON object with a list of texts under 'notes'. It is damaged{reason}: restore it, or "
+            "build the dataset again. Without it, results would not say what was done to the data."
         )
     return dict(facts)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import Power, Search, check_ranges
 from domainbed_sage.core.registry import Registry
 from domainbed_sage.data import agreement, layout, sources
 from domainbed_sage.data.layout import Expected
@@ -37,6 +38,7 @@ class DatasetSpec:
         licence: terms of use, as far as its authors state any.
         citation: what to cite.
         sources: where to get it, in order of preference.
+        search: random-search ranges that replace the suite's for this dataset, by hyperparameter.
     """
 
     name: str
@@ -54,6 +56,7 @@ class DatasetSpec:
     licence: str = ""
     citation: str = ""
     sources: tuple[Source, ...] = ()
+    search: Mapping[str, Search] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names, folders = self.environments, self.expected.environments or self.environments
@@ -62,6 +65,7 @@ class DatasetSpec:
                 f"Dataset {self.name} should name each environment once, and its folders in the same order where they "
                 f"have other names. Found {', '.join(names)} with the folders {', '.join(folders)}."
             )
+        check_ranges(self.search, f"dataset {self.name}")
         load = self.load.load if isinstance(self.load, _Checked) else self.load  # of a copy with other fields
         object.__setattr__(self, "load", _Checked(self, load))
 
@@ -282,6 +286,7 @@ _add_folder(
         },
     ),
     checkpoint_freq=1000,
+    search={"batch_size": Power(2, 3, 5, integer=True)},  # DomainBed's: smaller, for memory
     size_bytes=15_570_000_000,
     licence=_FAIR_USE,
     citation="Peng, Bai, Xia, Huang, Saenko, Wang: Moment Matching for Multi-Source Domain Adaptation. ICCV 2019",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import Power
 from domainbed_sage.models.base import ImageSpec, Model
 from domainbed_sage.models.checkpoints import State, check_tensors, is_archive, read, sha256_of
 from domainbed_sage.models.fitting import fitted
@@ -152,7 +153,14 @@ def _require(hparams: Mapping[str, Any]) -> Provenance:
     return {"name": hparams["weights"], "sha256": sha256_of(path) if path else None, "activation": used}
 
 
-@register("clip_vit_b16", require=_require, without_weights={"weights": "none"}, lr=1e-6, batch_size=12)
+@register(
+    "clip_vit_b16",
+    require=_require,
+    without_weights={"weights": "none"},
+    search={"lr": Power(10, -7, -5)},  # a decade to either side of the recommended one
+    lr=1e-6,
+    batch_size=12,
+)
 def clip_vit_b16(
     classes: Sequence[str],
     *,

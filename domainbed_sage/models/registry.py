@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import Search, check_ranges
 from domainbed_sage.core.registry import Registry
 from domainbed_sage.models.base import ImageSpec, Model
 
@@ -34,12 +35,14 @@ class ModelSpec:
             this machine, and returns where they come from, for the records (``name``, ``sha256``, …). It raises a
             `UserError` with the command that gets a missing file, and it never downloads.
         without_weights: hyperparameters that build the same architecture without any weight file.
+        search: random-search ranges that replace the suite's and the dataset's for this model, by hyperparameter.
     """
 
     build: Callable[..., Model]
     recommended: Mapping[str, Any] = field(default_factory=dict)
     require: Require = nothing_required
     without_weights: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Search] = field(default_factory=dict)
 
 
 models: Registry[ModelSpec] = Registry("model")
@@ -50,12 +53,14 @@ def register(
     *,
     require: Require = nothing_required,
     without_weights: Mapping[str, Any] | None = None,
+    search: Mapping[str, Search] | None = None,
     **recommended: Any,
 ) -> Callable[[Callable[..., Model]], Callable[..., Model]]:
     """Decorator that enters a builder under `name`; see `ModelSpec` for the rest."""
 
     def enter(build: Callable[..., Model]) -> Callable[..., Model]:
-        models.register(name)(ModelSpec(build, recommended, require, without_weights or {}))
+        check_ranges(search or {}, f"model {name}")
+        models.register(name)(ModelSpec(build, recommended, require, without_weights or {}, search or {}))
         return build
 
     return enter

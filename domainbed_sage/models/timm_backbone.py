@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.core.hparams import Choice
+from domainbed_sage.core.hparams import Choice, DrawnAs
 from domainbed_sage.models.base import ImageSpec, Model
 from domainbed_sage.models.checkpoints import check_tensors, read, sha256_of
 from domainbed_sage.models.fitting import fitted
@@ -76,7 +76,7 @@ def timm_model(
     checkpoint: str = "",
     freeze_bn: bool = True,
     image_size: Annotated[int, Field(ge=0)] = 224,
-    dropout: Annotated[float, Field(ge=0, lt=1), Choice(0.0, 0.1, 0.5)] = 0.0,
+    dropout: Annotated[float, Field(ge=0, lt=1), Choice(0.0, 0.1, 0.5), DrawnAs("resnet_dropout")] = 0.0,
 ) -> Model:
     """Build a timm backbone with a linear classifier; mean and deviation of the images are the backbone's own.
 

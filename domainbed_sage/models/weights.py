@@ -17,6 +17,7 @@ import safetensors.torch
 import timm
 from open_clip import pretrained as open_clip_pretrained
 
+from domainbed_sage.core import network
 from domainbed_sage.core.errors import UserError, known
 from domainbed_sage.core.files import expanded, explained, explained_reading, regular, write_atomically
 from domainbed_sage.models.checkpoints import FORMATS, SUFFIXES, first_line, read, sha256_of
@@ -140,6 +141,7 @@ def download(name: str, given: Path | None = None) -> Path:
         raise UserError(f"The weights {name!r} cannot be downloaded. {_names()}")
     if stored_file(name, where):
         return find(name, where)
+    network.check_variables()
     into, reasons = _stored(where, f".download-{name}"), []
     with explained(where):
         for source, fetch in _sources(name):
@@ -149,14 +151,18 @@ def download(name: str, given: Path | None = None) -> Path:
                 _compare(sha256_of(path), expected, "the file")
                 read(path)
             except Exception as error:  # whatever the libraries raise: the next source may do
-                reasons.append(f"  - {source}: {first_line(error)}.")
+                told = f" {network.UNVERIFIED}" * network.unverified(error)
+                reasons.append(f"  - {source}: {first_line(error)}.{told}")
             else:
                 return _keep(path, _stored(where, name, path.suffix), into)
     if not any(into.rglob("*.incomplete")):
         shutil.rmtree(into)
     raise UserError(
-        f"The weights {name!r} could not be fetched:\n" + "\n".join(reasons) + "\n"
-        f"Run this on a machine with internet, and give the runs the same folder ({where}) with {FOLDER_VARIABLE}."
+        f"The weights {name!r} could not be fetched:\n"
+        + "\n".join(reasons)
+        + "\n"
+        + f"{network.advice(published(name).get('url') or network.hub())}\n".lstrip()
+        + f"Run this on a machine with internet, and give the runs the same folder ({where}) with {FOLDER_VARIABLE}."
     )
 
 

@@ -1,6 +1,5 @@
 """What a notebook needs: the results of a folder as a frame, the benchmark's table of them, and paired comparisons."""
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -118,7 +117,7 @@ def table(
         return tables.build(loaded.records, selection, expected=loaded.planned, notes=loaded.notes())
     runs = to_records(results)
     check_agreement(runs)
-    notes = [*populations(runs), *json.loads(results.attrs.get("left_out", "[]"))]
+    notes = [*populations(runs), *strict_json.loads(results.attrs.get("left_out", "[]"))]
     return tables.build(runs, selection, expected=_expected(results, runs), notes=notes)
 
 
@@ -182,7 +181,7 @@ def _expected(frame: pd.DataFrame, runs: Sequence[RunRecord]) -> list[Key] | Non
         return None
     present = [_key(run) for run in runs if run.single]
     datasets, labels = (_order(frame[name]) for name in ("dataset", "label"))
-    missing: Iterable[Key] = (tuple(key) for key in json.loads(frame.attrs["missing"]))
+    missing: Iterable[Key] = (tuple(key) for key in strict_json.loads(frame.attrs["missing"]))
     keys = {*present, *(key for key in missing if key[0] in datasets and key[1] in labels)}
     return sorted(keys, key=lambda key: (datasets[key[0]], labels[key[1]], *key[2:]))
 

@@ -4,7 +4,6 @@
 `table` names the planned runs that are missing.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ def read(results: Path) -> dict[str, Plan]:
     """
     path = results / FILE
     try:
-        facts = json.loads(path.read_bytes())
+        facts = strict_json.loads(path.read_bytes())
         if isinstance(facts, list):
             return {FORMER: Plan("", tuple(_former(*key) for key in facts))}
         if facts["version"] != VERSION:

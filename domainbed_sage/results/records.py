@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import facts
 
@@ -100,7 +101,7 @@ def read_run(path: Path) -> list[dict[str, Any]]:
     A torn last line, as a killed process leaves it, is dropped with a warning in the log.
 
     Raises:
-        UserError: another line is not a JSON object; names the file and the line.
+        UserError: another line is not a JSON object, or one has the same key twice; names the file and the line.
     """
     records, torn = parse_run(path)
     if torn:
@@ -117,7 +118,9 @@ def parse_run(path: Path) -> tuple[list[dict[str, Any]], str]:
     records = []
     for number, line in lines:
         try:
-            record = json.loads(line)
+            record = strict_json.loads(line)
+        except strict_json.RepeatedKey as error:
+            raise UserError(f"{path}, line {number}: {error}. Remove one of the two.") from None
         except ValueError:
             record = None
         except RecursionError:

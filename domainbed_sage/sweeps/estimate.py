@@ -38,7 +38,8 @@ def cost(run: RunConfig) -> dict[str, float]:
     A pass is one forward-backward pass over a minibatch of `batch_size` rows from every source domain. On the lazy
     grid the held-out environments are counted at every evaluation, as if the source accuracy rose every time: an upper
     bound. FLOPs are those of training and of these evaluations, and `peak_bytes` the most that a step needs; both by
-    the formulas of `domainbed_sage.sweeps.cost`.
+    the formulas of `domainbed_sage.sweeps.cost`. Of a dataset whose specification has no `counts`, no image is
+    evaluated here; see `without_counts`.
     """
     passes = algorithms[run.algorithm].passes(run.steps, run.hparams)
     evaluations = len(range(0, run.steps, run.checkpoint_freq)) + ((run.steps - 1) % run.checkpoint_freq != 0)
@@ -59,6 +60,11 @@ def cost(run: RunConfig) -> dict[str, float]:
         "images_worth": flops / step.pass_flops,
         "peak_bytes": step.peak_bytes,
     }
+
+
+def without_counts(runs: Sequence[RunConfig]) -> list[str]:
+    """Datasets of these runs whose numbers of images are not known before they are read."""
+    return [name for name in dict.fromkeys(run.dataset for run in runs) if not datasets[name].counts]
 
 
 def plan(runs: Sequence[RunConfig], time: StepTime | None = None) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Predictions as a table on disk, one row for each image: CSV or parquet."""
 
-import importlib.util
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,10 @@ def check(path: Path) -> None:
     """Make sure, before anything is computed, that the file can be written; its folder is made.
 
     Raises:
-        UserError: another ending, pyarrow is missing, or the folder cannot be written to.
+        UserError: another ending, or the folder cannot be written to.
     """
     if path.suffix not in ENDINGS or path.is_dir():
         raise UserError(f"--predictions should be a file that ends in {' or '.join(ENDINGS)}. Found {path}.")
-    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UserError(f"{path} needs pyarrow. Install it with: pip install 'domainbed-sage[parquet]'")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()

@@ -1,6 +1,5 @@
 """Replay recorded optimisation trajectories and measure how far ours are from them."""
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.data.batch import DomainBatch
@@ -105,7 +105,7 @@ def _read(goldens: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if not path.is_file():
             raise UserError(f"{path} does not exist. `verify` needs a recording X.npz and its description X.json.")
     try:
-        info = json.loads(description.read_text())
+        info = strict_json.loads(description.read_text(encoding="utf-8"))
         with goldens.open("rb") as file:
             arrays = dict(np.load(file, allow_pickle=False))
         if not isinstance(info, dict):

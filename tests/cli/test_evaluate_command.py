@@ -1,7 +1,6 @@
 """`domainbed-sage evaluate`: what it prints, writes and refuses."""
 
 import errno
-import importlib.util
 import json
 import re
 import shutil
@@ -247,15 +246,6 @@ def test_a_place_that_cannot_be_written_to_is_found_before_anything_is_computed(
     status, out, err = say(folder, "--predictions", folder / "done" / "p.csv")
     assert (status, out) == (2, "")
     assert f"Cannot write {folder / 'done'}" in err
-
-
-def test_parquet_without_pyarrow(say, folder, tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyarrow" else find(name))
-    status, _, err = say(folder, "--predictions", tmp_path / "p.parquet")
-    assert status == 2
-    assert "needs pyarrow. Install it with: pip install 'domainbed-sage[parquet]'" in err
-    assert not (tmp_path / "p.parquet").exists()
 
 
 def test_logits_without_a_file(say, folder):

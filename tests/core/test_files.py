@@ -22,8 +22,9 @@ from domainbed_sage.core.files import (
 
 FULL = ["ENOSPC", "EDQUOT", "EFBIG"]
 SICK = ["EIO", "ESTALE", "ENOTCONN"]
-ELSEWHERE = ["EACCES", "EROFS", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "EPERM"]
+ELSEWHERE = ["EACCES", "EROFS", "ENOTDIR", "EISDIR", "EPERM"]
 MANY = ["EMFILE", "ENFILE"]
+NAMED = {"ENOENT": "removed", "ENAMETOOLONG": "Choose a shorter name", "ELOOP": "Links lead to each other"}
 
 
 def error(name, path=None):
@@ -37,12 +38,12 @@ def advice(name):
     otherwise = {
         **dict.fromkeys(SICK, "have it looked at, then start"),
         **dict.fromkeys(MANY, "ulimit -n"),
-        "ENOENT": "removed",
+        **NAMED,
     }
     return rf"Cannot write .*out: .*{otherwise.get(name, 'Choose another folder')}"
 
 
-@pytest.mark.parametrize("name", [*FULL, *SICK, *ELSEWHERE, *MANY, "ENOENT"])
+@pytest.mark.parametrize("name", [*FULL, *SICK, *ELSEWHERE, *MANY, *NAMED])
 def test_errors_of_writing(tmp_path, name):
     with pytest.raises(UserError, match=advice(name)) as caught, explained(tmp_path / "out"):
         raise error(name)
@@ -50,7 +51,7 @@ def test_errors_of_writing(tmp_path, name):
     assert isinstance(caught.value, NoSpace) == (name in FULL)
 
 
-@pytest.mark.parametrize("name", [*SICK, *ELSEWHERE, *MANY, "ENOENT"])
+@pytest.mark.parametrize("name", [*SICK, *ELSEWHERE, *MANY, *NAMED])
 def test_errors_of_reading(tmp_path, name):
     with pytest.raises(UserError, match=r"^Cannot read .*in: ") as caught, explained_reading(tmp_path / "in"):
         raise error(name)

@@ -2,6 +2,8 @@
 
 import ast
 import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,3 +61,28 @@ def test_the_package_writes_json_in_one_way():
 def test_the_check_sees_another_way():
     tree = ast.parse("import json\njson.dumps(1)\nfrom json import dump\nstrict_json.dumps(1)\njson.loads('1')")
     assert sorted(dumps_in(tree)) == [2, 3]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "c": 2, "a": 3}}]', b'{"a": 1, "a": 2}'])
+def test_a_key_that_stands_there_twice_is_named(text):
+    with pytest.raises(strict_json.RepeatedKey, match=r"^'a' stands there twice$"):
+        strict_json.loads(text)
+
+
+def test_reading_is_that_of_json():
+    value = {"a": [1, 2.5, None, True, "é"], "b": {"a": {}, "b": math.inf}}
+    assert strict_json.loads(json.dumps(value)) == value
+    assert math.isnan(strict_json.loads("[NaN]")[0])
+    with pytest.raises(ValueError, match="Expecting"):
+        strict_json.loads("{")
+
+
+READ_OTHERWISE = {
+    *("core/strict_json.py", "data/classnames.py"),  # itself; names repeated keys among its other mistakes
+    *("data/emoji.py", "data/acquire/parquet.py", "data/acquire/terra.py"),  # published files, which nobody edits
+}
+
+
+def test_the_package_reads_json_in_one_way():
+    files = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
+    assert {name for name, text in files.items() if re.search(r"\bjson\.loads?\(", text)} == READ_OTHERWISE

@@ -220,6 +220,12 @@ SPOILED: list[tuple[str, str, Spoil, str]] = [
         r"PACS/photo/dog/\._pic_00000\.jpg is hidden, and DomainBed would read it as an image; remove it",
     ),
     (
+        "repeated key in PREPARED.json",
+        "PACS",
+        lambda r: (r / "PREPARED.json").write_text('{"notes": ["a"], "notes": []}'),
+        r"It is damaged \('notes' stands there twice\): restore it",
+    ),
+    (
         "damaged PREPARED.json",
         "PACS",
         lambda r: (r / "PREPARED.json").write_text("{"),

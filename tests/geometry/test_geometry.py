@@ -64,11 +64,11 @@ def test_operations_with_an_underscore_change_their_vector(change, expected):
     assert_same_bits(flat(b), other)
 
 
-@pytest.mark.parametrize("length", [1, 2**16, 2**16 + 1, 200_000])
+@pytest.mark.parametrize("length", [1, 2**16, 2**16 + 1, 2**22])
 def test_long_inner_products_are_accurate_in_single_precision(length):
-    """A cascade of sums over pieces: the error of a plain running sum would be a hundred times as large."""
-    a, b = torch.rand(2, length, generator=torch.Generator().manual_seed(0))
-    assert_close(dot((a,), (b,)) / (a.double() @ b.double()), 1.0, 3e-6)
+    """Equal terms are all rounded the same way: in one sum of 2^22 of them BLAS is 3e-4 off."""
+    a, b = torch.full((length,), 0.1), torch.full((length,), 1.1)
+    assert_close(dot((a,), (b,)) / (a.double() @ b.double()), 1.0, 1e-5)
 
 
 def test_what_autograd_shares_is_copied_before_it_is_changed():

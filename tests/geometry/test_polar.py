@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from properties import assert_close, assert_same_bits
@@ -118,6 +119,20 @@ def test_svd_of_a_matrix_short_of_full_rank_hangs_on_its_last_bits():
     change = {m: torch.linalg.matrix_norm(polar_factor(G, m) - polar_factor(nudged, m)) for m in ("svd", "svd_rank")}
     assert change["svd"] > 0.1
     assert change["svd_rank"] < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(6, 40), (40, 6)], ids=str)
+def test_svd_rank_takes_for_zero_what_is_within_the_rounding_of_the_largest(shape, dtype):
+    """A singular value counts if it is above σ₁ ε times the longer side, as in NumPy's matrix_rank."""
+    limit = max(shape) * torch.finfo(dtype).eps
+    G = torch.zeros(shape, dtype=dtype)
+    sigma = 8 * torch.tensor([1.0, 0.3, 2 * limit, 1.1 * limit, 0.9 * limit, 0.2 * limit], dtype=dtype)
+    G[range(6), range(6)] = sigma  # the singular values are the entries, to the last bit
+    expected = torch.zeros(shape, dtype=dtype)
+    expected[range(4), range(4)] = 1
+    assert_same_bits(polar_factor(G, "svd_rank").abs(), expected)
+    assert np.linalg.matrix_rank(G.numpy()) == 4
 
 
 def spectrum(kind, m, n):

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from clip_cases import TINY, random_state, transformers_clip, write_archive
+from properties import assert_close
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared
@@ -167,6 +168,15 @@ def test_linear_classifier_is_random_with_a_bias(tiny):
     assert torch.equal(first(images), expected)
     towers = zip(first.featurizer.parameters(), second.featurizer.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in towers)
+
+
+@pytest.mark.parametrize("scale", [0.5, 7.0])
+def test_the_scale_is_of_the_features_and_not_of_the_bias(tiny, scale):
+    model = clip_vit_b16(CLASSES, weights=tiny.path, head="linear", logit_scale=scale)
+    images = torch.randn(2, 3, 32, 32)
+    features = model.featurizer(images)
+    expected = scale * features @ model.classifier.weight.T + model.classifier.bias
+    assert_close(model(images), expected, 1e-5)
 
 
 @pytest.mark.parametrize("head", ["zero_shot", "linear"])

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import socket
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import open_clip
@@ -181,6 +182,17 @@ def test_a_wrong_checksum_leaves_nothing_behind(server, folder):
     assert list(folder.iterdir()) == []
 
 
+def test_wrong_variables_of_the_network_are_named(server, folder, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
+    with pytest.raises(UserError, match="SSL_CERT_FILE should be a file of certificates"):
+        weights.download("openai")
+    assert (server.asked, folder.exists()) == ([], False)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setenv("https_proxy", "http://near:9")
+    with pytest.raises(UserError, match=r"\nIt goes through the proxy http://near:9 of https_proxy: .*\nRun this on"):
+        weights.download("laion2b_s34b_b88k")
+
+
 def test_what_cannot_be_read_is_not_kept(server, folder, monkeypatch):
     url = (
         pretrained._PRETRAINED["ViT-B-16"]["openai"]["url"].replace("/clip/", "/").replace(sha256(server.content), "x")
@@ -231,16 +243,22 @@ def test_the_checksum_of_the_hub_counts(folder, tmp_path, monkeypatch):
 
 
 def test_a_broken_download_from_the_hub_can_be_resumed(folder, monkeypatch):
+    """The hub's client is given the same folder again, with what it left there."""
+    content, left = safetensors.torch.save(STATE), []
+
     def broken(cache_dir, **call):
-        (folder / ".download-laion2b_s34b_b88k" / "a.incomplete").write_bytes(b"half")
+        left.append(Path(cache_dir) / "a.incomplete")
+        left[-1].write_bytes(b"half")
         raise OSError("connection lost")
+
+    def resume(cache_dir, **call):
+        assert {path: path.read_bytes() for path in Path(cache_dir).iterdir()} == {left[-1]: b"half"}
+        return hub(Path(cache_dir), content, sha256(content))(cache_dir=cache_dir, **call)
 
     monkeypatch.setattr(pretrained, "hf_hub_download", broken)
     with pytest.raises(UserError, match="connection lost"):
         weights.download("laion2b_s34b_b88k")
-    assert (folder / ".download-laion2b_s34b_b88k" / "a.incomplete").read_bytes() == b"half"
-    content = safetensors.torch.save(STATE)
-    monkeypatch.setattr(pretrained, "hf_hub_download", hub(folder.parent, content, sha256(content)))
+    monkeypatch.setattr(pretrained, "hf_hub_download", resume)
     weights.download("laion2b_s34b_b88k")
     assert sorted(p.suffix for p in folder.iterdir()) == [".safetensors", ".sha256"]
 

@@ -129,6 +129,16 @@ def test_what_a_record_may_say(tmp_path):
     assert (run.planned_steps, run.holdout_fraction) == (11, 0.25)
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_key_that_a_record_has_twice_is_named(tmp_path, at):
+    """Also in the last line, which may be torn: it is whole."""
+    texts = [json.dumps(record) for record in lines()]
+    texts[at] = texts[at].replace('"args": {', '"args": {"trial_seed": 5, ')
+    (tmp_path / RESULTS).write_text("".join(f"{text}\n" for text in texts))
+    with pytest.raises(UserError, match=rf"{RESULTS}, line {at + 1}: 'trial_seed' stands there twice\. Remove one"):
+        parse_run(tmp_path / RESULTS)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=3) | st.just("\ud800"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),

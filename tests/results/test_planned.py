@@ -72,6 +72,7 @@ def changed(at, value):
         "[[1]]",
         "[" * 100_000,
         b"\xff\xfe",
+        '{"version": 2, "sweeps": {}, "sweeps": {}}',
         changed(0, 7),
         changed(3, None),
         changed(4, 0),

@@ -10,7 +10,7 @@ import torch
 from helpers import assert_same, on_cpu, records, run, small_config, weights
 from PIL import Image
 
-from domainbed_sage.algorithms import Algorithm
+from domainbed_sage.algorithms import Algorithm, register
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import emoji
 from domainbed_sage.data.splits import split
@@ -238,3 +238,23 @@ def test_perturbation_that_drowns_in_rounding(tmp_path):
         run(small_config("SAGE", precision="bf16", hparams=hparams), tmp_path / "bf16")
     assert not (tmp_path / "bf16" / "results.jsonl").exists()
     assert len(records(run(small_config("SAGE", steps=1, hparams=hparams), tmp_path / "fp32"))) == 1
+
+
+# Random numbers
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_what_an_update_draws_is_decided_by_seed_and_step(tmp_path):
+    """SAGE's noise and GGA's search: other numbers for every seed and step, the same ones again for the same."""
+
+    @register("Draws")
+    class Draws(Algorithm):
+        def update(self, batch):
+            return {"loss": self.loss(batch.x, batch.y).detach(), "drawn": torch.rand(())}
+
+    found = {}
+    for name, seed in (("a", 0), ("again", 0), ("b", 1)):
+        config = small_config("Draws", seed=seed, steps=3, checkpoint_freq=1)
+        found[name] = [record["drawn"] for record in records(run(config, tmp_path / name))]
+    assert found["a"] == found["again"]
+    assert len({*found["a"], *found["b"]}) == 6

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 from tqdm import tqdm
 
+from domainbed_sage.core import network
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import digest, flush
 from domainbed_sage.data.acquire import disk
@@ -44,10 +45,12 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> str:
         its sha256.
 
     Raises:
-        UserError: the server refuses, the connection breaks again and again, or the file is not the expected one.
+        UserError: an environment variable is wrong, the server refuses, the connection breaks again and again, or the
+            file is not the expected one.
         NoSpace: the disk is full.
     """
     if not path.exists():
+        network.check_variables()
         with disk.explained(path, KEPT):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = _Part(path)
@@ -134,7 +137,7 @@ def _persist(client: httpx2.Client, url: str, part: _Part) -> None:
             if failures == ATTEMPTS:
                 raise UserError(
                     f"{reason}, {ATTEMPTS} times in a row without progress. {disk.readable(part.size)} are kept in "
-                    f"{part.file}: start the same command again to continue."
+                    f"{part.file}: start the same command again to continue.{network.advice(url)}"
                 ) from None
             time.sleep(PAUSE_S * 2**failures)
 
@@ -145,7 +148,11 @@ def _broken_off(url: str) -> Iterator[None]:
         yield
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
         raise UserError(f"{url} cannot be fetched: {error}") from None
+    except httpx2.ProxyError as error:
+        raise UserError(f"{url} cannot be fetched, the proxy answers {error}.{network.advice(url)}") from None
     except httpx2.RequestError as error:
+        if network.unverified(error):
+            raise UserError(f"{url} cannot be fetched: {error}.{network.advice(url)} {network.UNVERIFIED}") from None
         raise _Interrupted(f"The connection to {url} breaks ({type(error).__name__}: {error})") from None
 
 

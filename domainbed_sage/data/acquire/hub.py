@@ -1,10 +1,10 @@
 """Dataset repositories of Hugging Face: what is in them, and where each file is."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from domainbed_sage.core import network
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.sources import Hub
 
@@ -30,7 +30,7 @@ def find(source: Hub) -> tuple[str, list[HubFile]]:
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.hf_api import RepoFile
 
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+    endpoint = network.hub()
     api = HfApi(endpoint=endpoint, token=False)
     try:
         revision = api.dataset_info(source.repo).sha or "main"
@@ -38,7 +38,10 @@ def find(source: Hub) -> tuple[str, list[HubFile]]:
         files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     except Exception as error:  # its versions speak through requests, httpx or httpx2, each with errors of its own
         words = " ".join(str(error).split()).partition(" For more information")[0]
-        raise UserError(f"{source.repo} cannot be listed ({type(error).__name__}: {words[:300]})") from None
+        told = network.advice(endpoint) + f" {network.UNVERIFIED}" * network.unverified(error)
+        raise UserError(
+            f"{source.repo} cannot be listed ({type(error).__name__}: {words[:300]}){told and '.' + told}"
+        ) from None
     chosen = _choose(source, sorted(files))
     return revision, [
         HubFile(

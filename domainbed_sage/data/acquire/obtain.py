@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from domainbed_sage.core import network
 from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.core.files import digest
 from domainbed_sage.data import prepared
@@ -48,10 +49,13 @@ def obtain(
         say: shows a line to the user.
 
     Raises:
-        UserError: the dataset is there already, another process is at it, or no source delivers; says why of each.
+        UserError: an environment variable is wrong, the dataset is there already, another process is at it, or no
+            source delivers; says why of each.
         NoSpace: the disk is full.
     """
     failures = []
+    if not all(isinstance(source, Own) for source in sources):
+        network.check_variables()
     with staging(spec, data_dir) as folder:
         for source in sources:
             say(f"{spec.name}: from {source.title}")

@@ -1,6 +1,5 @@
 """Datasets that are published as parquet tables, one image in a row, written out in DomainBed's layout."""
 
-import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -32,7 +31,7 @@ def write_tree(tables: Sequence[Path], source: Rows, classes: Sequence[str], tre
         a note on the file names, for the records.
 
     Raises:
-        UserError: pyarrow is missing, or the tables do not have the columns or values that are expected.
+        UserError: the tables do not have the columns or values that are expected.
         NoSpace: the disk is full.
     """
     columns = ["image", source.path] if source.path else ["image", source.domain, source.label]
@@ -52,12 +51,10 @@ def _rows(
     tables: Sequence[Path], columns: list[str], source: Rows, classes: Sequence[str]
 ) -> Iterator[tuple[Mapping[str, Any], Sequence[str]]]:
     """Rows, each with the class names that its table describes."""
-    try:
-        reader: Any = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise UserError("Parquet tables need pyarrow. Install it with: pip install 'domainbed-sage[parquet]'") from None
+    from pyarrow.parquet import ParquetFile  # slow to import
+
     for path in tables:
-        table = reader.ParquetFile(path)
+        table = ParquetFile(path)
         if lacking := [column for column in columns if column not in table.schema_arrow.names]:
             raise UserError(
                 f"{source.title} should have the columns {', '.join(columns)} in {path.name}. Missing: "

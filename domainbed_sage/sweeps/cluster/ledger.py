@@ -6,7 +6,6 @@ an entry whose jobs can be found by their name.
 
 import fcntl
 import getpass
-import json
 import logging
 import os
 import re
@@ -98,7 +97,7 @@ def read(results: Path) -> list[Array]:
         except FileNotFoundError:  # refused by Slurm a moment ago, and forgotten
             continue
         try:
-            facts = json.loads(text)
+            facts = strict_json.loads(text)
             tasks = tuple(tuple(runs) for runs in facts.pop("tasks"))
             ids, when = tuple(map(str, facts.pop("ids"))), float(facts.pop("when"))
             arrays.append(Array(tasks=tasks, ids=ids, when=when, **facts))

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from local_server import Cut, Site, serve
+from local_server import Cut, Shifted, Site, serve
 
 from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.data.acquire import disk, download
@@ -91,6 +91,26 @@ def test_a_server_without_ranges_starts_over(site: Site, tmp_path: Path) -> None
     site.faults[PATH] = [Cut(1000), Cut(50_000)]
     download.fetch(site.url + PATH, tmp_path / "PACS.zip", SHA256)
     assert len(site.requests) == 3
+
+
+def test_a_weak_tag_is_no_version_to_continue_from(site: Site, tmp_path: Path) -> None:
+    """HTTP compares weak tags with nothing; the date of the file will do, where there is one."""
+    site.weak = True
+    site.faults[PATH] = [Cut(1000)]
+    download.fetch(site.url + PATH, tmp_path / "one.zip", SHA256)
+    assert site.ranges(PATH) == ["", ""]
+    site.requests.clear()
+    site.modified = "Mon, 02 Nov 2026 10:00:00 GMT"
+    site.faults[PATH] = [Cut(1000)]
+    download.fetch(site.url + PATH, tmp_path / "two.zip", SHA256)
+    assert site.ranges(PATH) == ["", "bytes=1000-"]
+
+
+@pytest.mark.parametrize("by", [-300, 300])
+def test_another_range_than_was_asked_for_starts_over(site: Site, tmp_path: Path, by: int) -> None:
+    site.faults[PATH] = [Cut(1000), Shifted(by)]
+    download.fetch(site.url + PATH, tmp_path / "PACS.zip", SHA256)
+    assert site.ranges(PATH) == ["", "bytes=1000-", ""]
 
 
 def test_a_file_that_only_lacks_its_name(site: Site, tmp_path: Path) -> None:

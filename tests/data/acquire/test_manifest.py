@@ -59,6 +59,17 @@ def test_differences_are_named(data: Path, capsys: pytest.CaptureFixture[str]) -
     )
 
 
+def test_equal_sizes_do_not_hide_other_contents(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("manifest", "PACS", "--data_dir", data) == 0
+    image = data / "PACS" / "photo/dog/pic_00001.jpg"
+    content = bytearray(image.read_bytes())
+    content[-3] ^= 1
+    image.write_bytes(content)
+    capsys.readouterr()
+    assert run("check", "PACS", "--data_dir", data) == 2
+    assert capsys.readouterr().err == f"error: 1 file with another size or sha256 than in the manifest: {image}\n"
+
+
 def test_many_differences_are_counted(data: Path) -> None:
     found = manifest.build(data / "PACS", ["photo", "sketch"])
     lines = manifest.compare({}, found).mistakes(data)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -92,11 +91,3 @@ def test_tables_of_another_kind(site: Site, tmp_path: Path, columns: dict[str, A
     (tmp_path / "0").write_bytes(table([row(0, **columns) if "image" not in columns else columns]))
     with pytest.raises(UserError, match=message):
         parquet.write_tree([tmp_path / "0"], rows_of("flwrlabs/pacs"), PACS.expected.classes, tmp_path / "tree")
-
-
-def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(
-        UserError, match=r"Parquet tables need pyarrow. Install it with: pip install 'domainbed-sage\[par"
-    ):
-        parquet.write_tree([tmp_path / "0"], rows_of("flwrlabs/pacs"), (), tmp_path / "tree")

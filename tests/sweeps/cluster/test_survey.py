@@ -195,11 +195,19 @@ def test_slurm_that_fails_or_is_silent(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", "[" * 100_000])
-def test_index_that_is_damaged_or_cannot_be_written(runs, tmp_path, content):
+def test_index_that_is_damaged(runs, tmp_path, content):
     finish(tmp_path, runs[0])
     (tmp_path / "index.json").write_text(content)
     assert states(runs[:1], tmp_path) == ["done"]
     assert set(json.loads((tmp_path / "index.json").read_text())) == {runs[0].folder_name}
+
+
+def test_index_that_cannot_be_written(runs, tmp_path):
+    """A reader of somebody else's results sees them all the same."""
+    finish(tmp_path, runs[0])
+    (tmp_path / "index.json").mkdir()
+    assert states(runs[:1], tmp_path) == ["done"]
+    assert list((tmp_path / "index.json").iterdir()) == []
 
 
 @pytest.mark.parametrize(
