@@ -207,7 +207,9 @@ def test_unknown_names_all_at_once():
     assert found[1].startswith("Unknown algorithm 'sage'. Did you mean 'SAGE'? Known: ")
     assert "ERM" in found[1]
     assert found[2].startswith("Unknown model 'vit'.")
-    assert found[3].startswith("Unknown optimizer 'adamax'. Did you mean 'adam'? Known: adam, adamw, sgd.")
+    assert found[3].startswith(
+        "Unknown optimizer 'adamax'. Did you mean 'adam'? Known: adam, adamw, amsgrad, muon, sgd."
+    )
 
 
 @pytest.mark.parametrize("env", [4, "4", -1, "-1", "notto", "", 1.5])
