@@ -45,6 +45,13 @@ def test_every_bounce_ends_on_the_wall(bounces, step):
     assert metrics["alpha"] > 0
 
 
+def test_where_no_wall_is_in_sight_it_goes_as_far_as_was_seen():
+    made, _ = bounced(2)
+    made.step = 2
+    made.delta = 1e6
+    assert made.update(batches(SIZES, 1)[0])["alpha"] == 0.5 * 2**5  # doubled after each of 6 brackets but the last
+
+
 def test_the_ball_stays_in_the_krylov_space_and_keeps_its_speed():
     made, start = bounced(3)
     speed = flat(made.ball.direction).norm()
@@ -102,5 +109,6 @@ def test_a_run_has_to_warm_up_and_to_search():
         validate(declared(cls), {"warmup_steps": 0})
     with pytest.raises(UserError, match=r"warmup_steps = 8 leaves no step to search in\. Found 8 steps"):
         cls(Problem(mlp(), sgd, 3, "fp64", steps=8), warmup_steps=8)
-    assert cls(Problem(mlp(), sgd, 3, "fp64", steps=9), warmup_steps=8).passes_per_step == 1
+    for steps in (9, 0):  # 0: nobody trains to an end
+        assert cls(Problem(mlp(), sgd, 3, "fp64", steps=steps), warmup_steps=8).passes_per_step == 1
     assert cls.experimental

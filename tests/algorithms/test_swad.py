@@ -86,6 +86,14 @@ def test_valley_restarts_bit_for_bit(i):
     assert (one.added, one.steps) == (other.added, other.steps)
 
 
+@pytest.mark.parametrize(("loss", "dead"), [(1.0, False), (1.0 + 1e-9, True)])
+def test_a_loss_at_the_threshold_is_not_above_it(loss, dead):
+    valley = LossValley(2, 2, 0.0)
+    for step, value in enumerate([1.0, 1.0, *[loss] * 4]):
+        valley.note(Segment((torch.zeros(1),), value, step, step))
+    assert (valley.threshold, valley.dead) == (1.0, dead)
+
+
 def test_a_dead_valley_takes_nothing_in_and_keeps_no_segments():
     valley, end, _ = driven(1)
     assert valley.dead

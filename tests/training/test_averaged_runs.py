@@ -10,6 +10,7 @@ from helpers import STEPS, assert_same, ended, on_cpu, records, run, small_confi
 from torch import nn
 
 from domainbed_sage.algorithms.averages import beta_weight
+from domainbed_sage.config import read_config
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.models import ImageSpec, Model
 from domainbed_sage.models.clip import ScaledLinear
@@ -120,6 +121,12 @@ def test_the_other_algorithm_is_part_of_the_description():
     config = small_config("SWAD", hparams={"around": "SAM"})
     assert config.hparams["around_hparams"] == {"rho": 0.05}
     assert config.run_id == small_config("SWAD", hparams={"around": "SAM", "around_hparams": {"rho": 0.05}}).run_id
+    values = config.model_dump(mode="json")
+    assert read_config(values) == config
+    values["hparams"]["around"] = "SAGM"
+    values["hparams"]["around_hparams"] = {"radius": 0.1}
+    with pytest.raises(UserError, match=r"around_hparams of SWAD, those of SAGM: 'radius' is not"):
+        read_config(values)
     message = r"(?s)2 mistakes.*checkpoint_freq should be.*around_hparams of SWAD, those of SAM: 'rhoo' is not"
     with pytest.raises(UserError, match=message):
         small_config("SWAD", checkpoint_freq=0, hparams={"around": "SAM", "around_hparams": {"rhoo": 1.0}})
