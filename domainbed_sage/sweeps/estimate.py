@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from tqdm import tqdm
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.config import RunConfig
@@ -73,7 +74,8 @@ def plan(runs: Sequence[RunConfig], time: StepTime | None = None) -> pd.DataFram
     Evaluating an image costs a third of a forward-backward pass, and all other work as much time as a pass of as many
     FLOPs. Memory is the largest of any run.
     """
-    frame = pd.DataFrame([{"dataset": r.dataset, "algorithm": r.algorithm, **cost(r)} for r in runs])
+    counted = tqdm(runs, desc="Counting", unit="run", delay=2, leave=False, disable=None)
+    frame = pd.DataFrame([{"dataset": r.dataset, "algorithm": r.algorithm, **cost(r)} for r in counted])
     how = {name: "max" if name == "peak_bytes" else "sum" for name in frame.columns[2:]}
     table = frame.groupby(["dataset", "algorithm"], sort=False).agg(how)
     table.loc[("all", "all"), :] = table.agg(how)
