@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from domainbed_sage.algorithms import algorithms
-from domainbed_sage.core.errors import Mistake, UserError, raise_all
+from domainbed_sage.core.errors import Mistake, UserError, raise_all, shown
 from domainbed_sage.core.hparams import HParam, declared, resolve, validate
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
@@ -113,6 +113,10 @@ class Machine:
     skip_model_save: bool = False
     progress: bool = False
     callbacks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise UserError(f"num_workers should be a number of loader processes, 0 or more. Found {self.num_workers}.")
 
 
 def declared_hparams(algorithm: str, model: str, optimizer: str) -> Mapping[str, HParam]:
@@ -228,11 +232,15 @@ def _readings(names: Sequence[str], text: str) -> list[int]:
 def _value_mistakes(
     steps: int, checkpoint_freq: int, *, holdout_fraction: float = 0.2, precision: str = "fp32", **others: Any
 ) -> list[str]:
-    del others
     mistakes: list[str] = [
         Mistake(f"{name} should be a whole number ≥ 1. Found {value!r}.", name)
         for name, value in (("steps", steps), ("checkpoint_freq", checkpoint_freq))
         if not isinstance(value, int) or value < 1
+    ]
+    mistakes += [
+        Mistake(f"{name} should be a whole number of 64 bits. Found {shown(others[name])}.", name)
+        for name in ("seed", "trial_seed", "hparams_seed")
+        if name in others and not -(2**63) <= others[name] < 2**63
     ]
     if not 0 < holdout_fraction < 1:
         mistakes.append(f"holdout_fraction should lie between 0 and 1. Found {holdout_fraction!r}.")

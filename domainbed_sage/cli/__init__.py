@@ -14,7 +14,7 @@ from io import TextIOWrapper
 from types import ModuleType
 
 import domainbed_sage
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, shown
 
 INTERRUPTED = 130
 COMMANDS = (  # name, module in this package with `add_arguments` and `main`, help
@@ -69,6 +69,11 @@ def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # names too long for the system, folders that may not be entered, …
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"error: {shown(error.filename)} cannot be used: {error.strerror}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainbed_sage.cli import as_json, machine
+from domainbed_sage.cli import as_json, machine, numbers
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.sources import Own, Source
 from domainbed_sage.data.specs import DatasetSpec, datasets, find
@@ -48,14 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     named["check"].add_argument(
         "--leave_out", action="store_true", help="list corrupt images in CORRUPT.txt, which runs can leave out"
     )
-    named["cache"].add_argument("--image_size", type=int, default=224, help="side of the model's images (%(default)s)")
+    named["cache"].add_argument(
+        "--image_size", type=numbers.whole(1, 10_000), default=224, help="side of the model's images (%(default)s)"
+    )
     named["manifest"].add_argument("--output", type=Path, help="file to write, in place of one with the dataset")
     _add_prepare(named["prepare"])
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     emojis, terra, net = (parser.add_argument_group(name) for name in PREPARED.split(", "))
-    emojis.add_argument("--size", type=int, default=112, help="side length of the large version, pixels")
+    emojis.add_argument(
+        "--size", type=numbers.whole(1, 10_000), default=112, help="side length of the large version, pixels"
+    )
     emojis.add_argument("--packages", type=Path, help="folder with the four packages, if npm is not to fetch them")
     terra.add_argument("--images", type=Path, help="folder or archive of the original images")
     terra.add_argument("--annotations", type=Path, help="annotation file, or folder or archive of annotation files")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domainbed_sage.cli import numbers
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.plugins import load_installed, load_plugin
 
@@ -28,7 +29,12 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where the data are and what computes, for commands that run a model."""
     parser.add_argument("--data_dir", type=Path, help="folder of the datasets; the embedded ones need none")
     parser.add_argument("--device", default=None, help="torch device; by default the GPU if there is one")
-    parser.add_argument("--num_workers", type=int, default=0, help="loader processes per run (default: %(default)s)")
+    parser.add_argument(
+        "--num_workers",
+        type=numbers.whole(0, 1000),
+        default=0,
+        help="loader processes per run (default: %(default)s)",
+    )
     add_plugin_argument(parser)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from domainbed_sage.cli import numbers
+
 if TYPE_CHECKING:
     from domainbed_sage.config import RunConfig
     from domainbed_sage.sweeps.estimate import StepTime
@@ -16,8 +18,12 @@ REPEATS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `plan`."""
     group = parser.add_argument_group("plan")
-    group.add_argument("--pass_time", type=float, help="seconds of one forward-backward pass, measured on your GPU")
-    group.add_argument("--pass_rows", type=int, default=36, help="images in that pass (default: %(default)s)")
+    group.add_argument(
+        "--pass_time", type=numbers.seconds, help="seconds of one forward-backward pass, measured on your GPU"
+    )
+    group.add_argument(
+        "--pass_rows", type=numbers.whole(1, 10**6), default=36, help="images in that pass (default: %(default)s)"
+    )
     group.add_argument("--measure", action="store_true", help="measure a pass of the first run's model on this machine")
 
 

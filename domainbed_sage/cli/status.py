@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from domainbed_sage.cli import numbers
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results.planned import PlannedRun
@@ -41,7 +42,12 @@ OTHERWISE = "read its log (`sweep logs`), fix the cause, then `sweep retry --fai
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `status`."""
     parser.add_argument(
-        "--watch", type=int, nargs="?", const=LOOK_AGAIN_S, metavar="S", help=f"look again every S s ({LOOK_AGAIN_S})"
+        "--watch",
+        type=numbers.whole(1, 10**6),
+        nargs="?",
+        const=LOOK_AGAIN_S,
+        metavar="S",
+        help=f"look again every S s ({LOOK_AGAIN_S})",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -49,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_log_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `logs`."""
     parser.add_argument("run", help="name of the run's folder, or a part of it that no other has")
-    parser.add_argument("-n", "--lines", type=int, default=30, help="last lines of each file (default: %(default)s)")
+    parser.add_argument(
+        "-n", "--lines", type=numbers.whole(0), default=30, help="last lines of each file (default: %(default)s)"
+    )
 
 
 def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:

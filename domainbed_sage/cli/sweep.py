@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainbed_sage.cli import as_json, launch, machine, plan, status
+from domainbed_sage.cli import as_json, launch, machine, numbers, plan, status
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.results.planned import PlannedRun
@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `run`."""
     parser.add_argument(
-        "--jobs", type=int, help="runs at the same time; by default one per GPU, or one per two cores and at least two"
+        "--jobs",
+        type=numbers.whole(1),
+        help="runs at the same time; by default one per GPU, or one per two cores and at least two",
     )
     machine.add_arguments(parser)
 

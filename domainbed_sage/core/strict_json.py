@@ -1,10 +1,42 @@
-"""JSON as its standard has it, which every parser reads: Python's own writes NaN and the infinities as words."""
+"""JSON as its standard has it, which every parser reads: Python's own writes NaN and the infinities as words.
+
+What is read is read strictly: of two values of one name, Python's own would drop the first without a word. NaN and the
+infinities are read, because files of earlier versions, and DomainBed's, have them.
+"""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import to_jsonable_python
+
+from domainbed_sage.core.errors import shown
+
+
+class Refused(ValueError):  # noqa: N818 - reads as what it is
+    """JSON that is whole, and yet not read: an object has a name twice, or it is nested too deeply."""
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or holds an integer of more than 4,300 digits.
+        Refused: an object has a name twice, or it is nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise Refused("it is nested too deeply to be read") from None
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        name, times = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise Refused(f"an object in it has the name {shown(name)} {times} times")
+    return made
 
 
 def dumps(value: Any, **options: Any) -> str:

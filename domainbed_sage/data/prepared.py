@@ -5,7 +5,6 @@
 published ones, and its text names the part in every record and table.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ def read(root: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        notes_ok = isinstance(facts, dict) and all(isinstance(note, str) for note in facts.get("notes", []))
+        facts = strict_json.loads(path.read_bytes())
+        notes = facts.get("notes", []) if isinstance(facts, dict) else None
+        notes_ok = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
     except ValueError:
         notes_ok = False
     if not notes_ok:

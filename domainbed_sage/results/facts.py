@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from domainbed_sage.core.errors import UserError, shown
 
+MOST_ENVS = 1000  # environments of a data set
 LARGEST = 2**63 - 1  # of an integer in the arrays and in the cache
 LARGEST_STEP = 2**53  # from here on, float64 does not hold every integer
 ROUNDING = 1e-6  # above 1; a weighted mean may exceed it by rounding

@@ -4,15 +4,15 @@
 `table` names the planned runs that are missing.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, shown
 from domainbed_sage.core.files import write_atomically
+from domainbed_sage.results.facts import MOST_ENVS
 
 FILE = "plan.json"
 VERSION = 2
@@ -57,7 +57,7 @@ def read(results: Path) -> dict[str, Plan]:
     """
     path = results / FILE
     try:
-        facts = json.loads(path.read_bytes())
+        facts = strict_json.loads(path.read_bytes())
         if isinstance(facts, list):
             return {FORMER: Plan("", tuple(_former(*key) for key in facts))}
         if facts["version"] != VERSION:
@@ -65,7 +65,7 @@ def read(results: Path) -> dict[str, Plan]:
         return {name: _plan(entry) for name, entry in facts["sweeps"].items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a readable plan ({type(error).__name__}: {error}). It names the runs that are missing. "
             f"Remove it, and repeat `domainbed-sage sweep list FILE` for each sweep of this folder: it is written anew."
@@ -111,5 +111,7 @@ def _run(
 ) -> PlannedRun:
     texts, numbers = (folder_name, label, dataset, algorithm), (*test_envs, trial_seed, steps)
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
-        raise ValueError(f"a run of the wrong types: {folder_name!r}")
+        raise ValueError(f"a run of the wrong types: {shown(folder_name)}")
+    if not all(0 <= env < MOST_ENVS for env in test_envs):
+        raise ValueError(f"a run that holds out environments {shown(list(test_envs))}")
     return PlannedRun(folder_name, label, dataset, algorithm, tuple(test_envs), trial_seed, steps)

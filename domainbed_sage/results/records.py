@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import facts
 
@@ -19,7 +20,6 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 RESULTS = "results.jsonl"
-MOST_ENVS = 1000  # environments of a data set
 _ACCURACY = re.compile(r"env(0|[1-9][0-9]*)_(?:in|out)_acc")
 _ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 TEXTS = (
@@ -114,11 +114,11 @@ def parse_run(path: Path) -> tuple[list[dict[str, Any]], str]:
     records = []
     for number, line in lines:
         try:
-            record = json.loads(line)
+            record = strict_json.loads(line)
+        except strict_json.Refused as error:
+            raise UserError(f"{path}, line {number}, is not a record: {error}. It begins with {line[:60]!r}.") from None
         except ValueError:
             record = None
-        except RecursionError:
-            raise UserError(f"{path}, line {number}, is nested too deeply to be read: {line[:60]!r}.") from None
         if isinstance(record, dict):
             records.append(record)
         elif number == lines[-1][0]:
@@ -240,13 +240,13 @@ def _n_envs(file: str, lines: Sequence[Mapping[str, Any]]) -> int:
     keys: set[str] = set().union(*lines)
     found = {match[1] for key in keys if (match := _ACCURACY.fullmatch(key))}
     gap = next((at for at in range(len(found)) if str(at) not in found), None)
-    if gap is None and len(found) <= MOST_ENVS:
+    if gap is None and len(found) <= facts.MOST_ENVS:
         return len(found)
     odd = f"env{max(found, key=lambda digits: (len(digits), digits))[:20]}"
     lacking = "" if gap is None else f" and none of env{gap}"
     raise UserError(
         f"{file} has an accuracy of {odd}{lacking}. Environments should be numbered from 0 on without a gap; at most "
-        f"{MOST_ENVS} are read."
+        f"{facts.MOST_ENVS} are read."
     )
 
 

@@ -1,6 +1,5 @@
 """Small JSON files that a run leaves in its folder for others: how far it is, and why it failed."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,8 @@ def failed_in(path: Path, job: str) -> bool:
 def read_note(path: Path) -> dict[str, Any]:
     """A small JSON file that a run leaves for others; empty if there is none, or it is damaged."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        facts = strict_json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return {}
     return dict(facts) if isinstance(facts, dict) else {}
 

@@ -1,6 +1,5 @@
 """The folder of one run: its lock, its description, its records, its checkpoint, and the `done` marker."""
 
-import json
 import logging
 import os
 import traceback
@@ -246,6 +245,6 @@ def read_description(path: Path) -> RunConfig:
     try:
         with explained_reading(path):
             text = path.read_text(encoding="utf-8")
-        return read_config(json.loads(text))
-    except (ValueError, TypeError, RecursionError) as error:
+        return read_config(strict_json.loads(text))
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not a readable description of a run ({error}).") from None

@@ -1,7 +1,7 @@
 """A short run of the random trees and archives."""
 
 import pytest
-from fuzz_data import fuzz_archives, fuzz_folders
+from fuzzing.data import fuzz_archives, fuzz_folders
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

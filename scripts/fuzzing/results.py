@@ -1,0 +1,188 @@
+"""What a results folder holds: records, plans, names, the cache, and notes of what was submitted."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from domainbed_sage.cli import table
+from domainbed_sage.results import facts, planned, record_cache
+from domainbed_sage.results.folder import load_records
+from domainbed_sage.sweeps.cluster import ledger
+from fuzzing.damage import DAMAGES, DEEP, NUMBERS, ODD_NAMES, TEXTS, VALUES, changed, damaged, damaged_text
+from fuzzing.reader import Reader, repeats, silent
+
+ENVIRONMENTS = ("noto", "openmoji", "twemoji")
+
+
+def _record(step: int = 0, algorithm: str = "ERM", env: int = 0, trial: int = 0) -> dict[str, Any]:
+    args = {"dataset": "Own", "algorithm": algorithm, "test_envs": [env], "trial_seed": trial, "hparams_seed": 0}
+    args |= {"label": algorithm, "model": "small_cnn", "optimizer": "adam", "precision": "fp32", "steps": 4}
+    accuracies = {f"env{i}_{half}_acc": 0.5 for i in range(3) for half in ("in", "out")}
+    named = {"environments": list(ENVIRONMENTS), "data": {"variant": ""}, "versions": {"torch": "2"}, "device": "cpu"}
+    hparams = {"lr": 1e-3, "batch_size": 2}
+    args["holdout_fraction"] = 0.2
+    return {"step": step, "loss": 1.0, "args": args, "hparams": hparams, "commit": "abc"} | accuracies | named
+
+
+def _lines(records: Sequence[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def _plant(results: Path, name: str, content: bytes, *, done: bool = True) -> Path:
+    run = results / name
+    run.mkdir(parents=True)
+    (run / "results.jsonl").write_bytes(content)
+    if done:
+        (run / "done").write_text("done")
+    return run
+
+
+def _show(results: Path, methods: Sequence[str] = ("oracle",), *, with_paper: bool = False) -> str:
+    with silent() as printed:
+        table.show(results, methods, with_paper=with_paper, include_unfinished=True)
+    return printed.getvalue()
+
+
+# Records
+
+
+def _records() -> st.SearchStrategy[tuple[bytes, bool]]:
+    whole = [_record(0), _record(3)]
+    some = st.tuples(*(changed(record, VALUES | NUMBERS) for record in whole)).map(_lines)
+    one = changed(whole[1], VALUES | NUMBERS).map(lambda last: _lines([whole[0], last]))
+    doubled = st.sampled_from([b'"step"', b'"loss"', b'"args"', b'"env0_in_acc"', b'"dataset"', b'"steps"']).flatmap(
+        lambda key: VALUES.map(
+            lambda value: _lines(whole).replace(key, key + b": " + json.dumps(value).encode() + b", " + key, 1)
+        )
+    )
+    deep = DEEP.map(lambda content: _lines(whole[:1]) + content + b"\n")
+    contents = some | one | one | doubled | damaged_text(_lines(whole).decode()) | TEXTS | deep
+    return st.tuples(contents, st.booleans())
+
+
+def _read_records(example: tuple[bytes, bool], folder: Path) -> None:
+    content, done = example
+    _plant(folder, "good", _lines([_record(0, env=1), _record(3, env=1)]))
+    _plant(folder, "odd", content, done=done)
+    _show(folder)
+    for run in load_records(folder, include_unfinished=True).records:
+        lines = [line for line in (folder / run.name / "results.jsonl").read_bytes().split(b"\n") if line.strip()]
+        kept = lines[: len(run.steps)]
+        assert not any(map(repeats, kept)), "of two values of one name, one was dropped"
+        assert len(lines) - len(kept) <= 1, "lines were passed over"
+        _assert_possible(kept)
+
+
+def _assert_possible(lines: Sequence[bytes]) -> None:
+    records = [json.loads(line) for line in lines]
+    accuracies = [value for record in records for key, value in record.items() if key.endswith("_acc")]
+    known = [value for value in accuracies if value is not None and value == value]
+    assert all(type(value) in (int, float) and 0 <= value <= 1 + facts.ROUNDING for value in known)
+    steps = [record["step"] for record in records]
+    assert steps == sorted(set(steps)), "steps that do not ascend were taken"
+
+
+# Plans
+
+
+def _run(env: int = 0) -> list[Any]:
+    return [f"run{env}", "ERM", "Own", "ERM", [env], 0, 4]
+
+
+_PLAN = {"version": 2, "sweeps": {"s": {"fingerprint": "abc", "runs": [_run(0), _run(1)]}}}
+_FORMER = {"runs": [["Own", "ERM", [0], 0], ["Own", "ERM", [1], 0]]}
+
+
+def _plans() -> st.SearchStrategy[bytes]:
+    invented = VALUES | NUMBERS | st.lists(NUMBERS, max_size=2)
+    ours = changed(_PLAN, invented).map(json.dumps)
+    former = changed(_FORMER, invented).map(lambda plan: json.dumps(plan.get("runs")))
+    doubled = st.sampled_from(['"sweeps"', '"version"', '"s"', '"runs"']).map(
+        lambda key: json.dumps(_PLAN).replace(key, f"{key}: {{}}, {key}", 1)
+    )
+    return (ours | former | doubled).map(str.encode) | TEXTS | damaged_text(json.dumps(_PLAN, indent=1))
+
+
+def _read_plan(content: bytes, folder: Path) -> None:
+    _plant(folder, "good", _lines([_record(0), _record(3)]))
+    (folder / planned.FILE).write_bytes(content)
+    _show(folder)
+    plans = planned.read(folder)
+    assert not repeats(content), "of two values of one name, one was dropped"
+    for plan in plans.values():
+        for run in plan.runs:
+            assert all(0 <= env < 10**4 for env in run.test_envs), "a run without a possible environment was taken"
+
+
+# Names
+
+
+def _names() -> st.SearchStrategy[dict[str, Any]]:
+    names: dict[str, Any] = dict.fromkeys(("dataset", "algorithm", "label", "env", "run"), ODD_NAMES)
+    return st.fixed_dictionaries(names | {"paper": st.sampled_from([False] * 19 + [True])})
+
+
+def _read_names(example: dict[str, Any], folder: Path) -> None:
+    record = _record(3)
+    record["args"] |= {name: example[name] for name in ("dataset", "algorithm", "label")}
+    record["environments"] = [example["env"], *ENVIRONMENTS[1:]]
+    name = example["run"].replace("/", "").replace("\0", "")[:60] or "run"
+    try:
+        run = _plant(folder / "r", "x" * (name in (".", "..")) + name, _lines([record]))
+    except (OSError, UnicodeEncodeError):  # no name of a folder
+        return
+    printed = _show(run.parent, with_paper=example["paper"])
+    assert all(character == "\n" or character.isprintable() for character in printed), "a control character is shown"
+    written = {path.suffix: path.read_text() for path in (folder / "r").glob("table.*")}
+    assert set(written) == {".md", ".tex", ".csv"}
+    for block in written[".md"].split("\n\n"):
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({line.replace("\\|", "").count("|") for line in rows}) <= 1, "a row has more cells than its head"
+
+
+# The cache and the ledger: both are written by the suite
+
+
+def _read_cache(example: Any, folder: Path) -> None:
+    for env in (0, 1):
+        _plant(folder, f"run{env}", _lines([_record(0, env=env), _record(3, env=env)]))
+    old, record_cache.MIN_RUNS = record_cache.MIN_RUNS, 1
+    try:
+        expected = load_records(folder).records
+        path = folder / record_cache.FILE
+        path.write_bytes(damaged(path.read_bytes(), example))
+        found = load_records(folder).records
+    finally:
+        record_cache.MIN_RUNS = old
+    assert [str(run) for run in found] == [str(run) for run in expected], "the cache says something else"
+
+
+_ARRAY = {"name": "a-1", "tasks": [["run0"], ["run1", "run2"]], "ids": ["7_0", "7_1"], "user": "me", "host": "h"}
+
+
+def _arrays() -> st.SearchStrategy[bytes]:
+    whole = _ARRAY | {"when": 1.5}
+    return changed(whole, VALUES | NUMBERS).map(lambda facts: json.dumps(facts).encode()) | TEXTS
+
+
+def _read_ledger(content: bytes, folder: Path) -> None:
+    path = folder / ledger.JOBS / "a-1" / "array.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    for array in ledger.read(folder):
+        assert all(isinstance(text, str) for text in (array.name, array.user, array.host, *array.ids))
+        assert all(isinstance(run, str) for task in array.tasks for run in task)
+        assert not array.ids or len(array.ids) == len(array.tasks), "jobs without runs were taken"
+        list(array.jobs({}))
+
+
+READERS = (
+    Reader("records", _records(), _read_records),
+    Reader("plan", _plans(), _read_plan),
+    Reader("names", _names(), _read_names),
+    Reader("record cache", DAMAGES, _read_cache),
+    Reader("ledger", _arrays(), _read_ledger),
+)
