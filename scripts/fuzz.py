@@ -25,12 +25,14 @@ from typing import Any
 
 from fuzzing import data, flags, lists, plugins, results, run_files, written
 from fuzzing.reader import Reader
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from domainbed_sage.core.errors import UserError
 
 HANG_S = 20
 MEMORY = 2 * 10**9  # bytes
+PHASES = (Phase.explicit, Phase.generate, Phase.shrink)  # explanations of a failure take minutes
+HASTE = settings(deadline=None, database=None, phases=PHASES, suppress_health_check=list(HealthCheck))
 READERS = tuple(
     reader for module in (written, flags, results, run_files, data, lists, plugins) for reader in module.READERS
 )
@@ -48,7 +50,7 @@ def check(reader: Reader, examples: int, seed_value: int = 0) -> None:
     """
 
     @seed(seed_value)
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(HASTE, max_examples=examples)
     @given(reader.inputs)
     def one(example: Any) -> None:
         with tempfile.TemporaryDirectory() as folder, _limits(reader.name):

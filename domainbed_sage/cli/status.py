@@ -56,7 +56,7 @@ def add_log_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `logs`."""
     parser.add_argument("run", help="name of the run's folder, or a part of it that no other has")
     parser.add_argument(
-        "-n", "--lines", type=numbers.whole(0), default=30, help="last lines of each file (default: %(default)s)"
+        "-n", "--lines", type=numbers.whole(1), default=30, help="last lines of each file (default: %(default)s)"
     )
 
 
