@@ -240,6 +240,20 @@ def test_unknown_field_of_a_description():
         read_config(values | {"hparams": values["hparams"] | {"rho": 1.0}})
 
 
+@pytest.mark.parametrize("name", ["seed", "trial_seed", "hparams_seed"])
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1])
+def test_seeds_beyond_64_bits(name, value):
+    assert mistakes(**{name: value}) == [f"{name} should be a whole number of 64 bits. Found {value}."]
+    inside = value - 1 if value > 0 else value + 1
+    settings = {"dataset": "EmojiStyles", "algorithm": "ERM", "test_envs": [0], name: inside}
+    assert getattr(make_config(**settings), name) == inside
+
+
+def test_fewer_loader_processes_than_none():
+    with pytest.raises(UserError, match=r"num_workers should be a number of loader processes, 0 or more\. Found -1\."):
+        Machine(Path("x"), num_workers=-1)
+
+
 def test_machine_defaults():
     machine = Machine(Path("x"))
     assert machine.device.type == ("cuda" if torch.cuda.is_available() else "cpu")

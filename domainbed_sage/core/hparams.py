@@ -174,8 +174,8 @@ def _model(hparams: tuple[HParam, ...]) -> type[BaseModel]:
         config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
         return create_model("HParams", __config__=config, **fields)
     except Exception as error:  # the types of a plugin can be anything
-        names = ", ".join(fields)
-        raise UserError(f"A type of the hyperparameters {names} cannot be checked: {described(error)}.") from error
+        names, reason = ", ".join(fields), described(error).splitlines()[0].rstrip(".")
+        raise UserError(f"A type of the hyperparameters {names} cannot be checked: {reason}.") from error
 
 
 def parse_json(text: str | None) -> dict[str, Any]:

@@ -28,14 +28,14 @@ def loads(text: str | bytes) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except RecursionError:
-        raise Refused("it is nested too deeply to be read") from None
+        raise Refused("is nested too deeply to be read") from None
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         name, times = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise Refused(f"an object in it has the name {shown(name)} {times} times")
+        raise Refused(f"has an object with the name {shown(name)} {times} times")
     return made
 
 

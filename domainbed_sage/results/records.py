@@ -116,7 +116,7 @@ def parse_run(path: Path) -> tuple[list[dict[str, Any]], str]:
         try:
             record = strict_json.loads(line)
         except strict_json.Refused as error:
-            raise UserError(f"{path}, line {number}, is not a record: {error}. It begins with {line[:60]!r}.") from None
+            raise UserError(f"{path}, line {number}, {error}: {line[:60]!r}.") from None
         except ValueError:
             record = None
         if isinstance(record, dict):

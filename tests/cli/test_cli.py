@@ -131,6 +131,38 @@ def test_mistakes_exit_with_2(say, tmp_path, monkeypatch, words, message):
     assert re.search(rf"^error: [\s\S]*{message}", err)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--num_workers", "-1"], "--num_workers: it should be a whole number from 0 to 1,000. Found '-1'."),
+        (["train", "--num_workers", "two"], "--num_workers: it should be a whole number from 0 to 1,000. Found 'two'."),
+        (["sweep", "run", "s.yaml", "--jobs", "0"], "--jobs: it should be a whole number of 64 bits, at least 1."),
+        (["sweep", "status", "s.yaml", "--watch", "0"], "--watch: it should be a whole number from 1 to 1,000,000."),
+        (["sweep", "logs", "s.yaml", "x", "-n", "0"], "-n/--lines: it should be a whole number of 64 bits, at least 1"),
+        (["sweep", "plan", "s.yaml", "--pass_time", "nan"], "it should be a number of seconds above 0. Found 'nan'."),
+        (["sweep", "plan", "s.yaml", "--pass_time", "0"], "it should be a number of seconds above 0. Found '0'."),
+        (["sweep", "plan", "s.yaml", "--pass_time", "fast"], "it should be a number of seconds above 0. Found 'fast'."),
+        (["sweep", "plan", "s.yaml", "--pass_rows", "0"], "--pass_rows: it should be a whole number from 1 to"),
+        (["data", "cache", "PACS", "--image_size", "0"], "--image_size: it should be a whole number from 1 to 10,000."),
+        (["data", "prepare", "EmojiStyles", "--size", "-5"], "--size: it should be a whole number from 1 to 10,000."),
+    ],
+)
+def test_numbers_out_of_their_bounds(say, words, message):
+    status, _, err = say(*words)
+    assert status == 2
+    assert f"error: argument {message}" in err or message in err
+
+
+def test_what_the_system_refuses_is_a_message(say, tmp_path, monkeypatch):
+    """A name that is too long is one of many things that every look at a file may meet."""
+    status, _, err = say("list", "models", "--plugin", "x" * 300)
+    assert status == 2
+    assert re.fullmatch(r"error: '.*x{20}.* cannot be used: File name too long\.\n", err)
+    monkeypatch.setattr("domainbed_sage.cli.listing.main", lambda args: open(-1))  # noqa: PTH123, SIM115
+    with pytest.raises(OSError, match=r"Bad file descriptor|negative"):
+        say("list", "models")
+
+
 def test_arguments_that_do_not_exist(say):
     for words in (["train", "--learning_rate", "1"], ["dance"], []):
         status, _, err = say(*words)

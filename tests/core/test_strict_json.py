@@ -59,3 +59,29 @@ def test_the_package_writes_json_in_one_way():
 def test_the_check_sees_another_way():
     tree = ast.parse("import json\njson.dumps(1)\nfrom json import dump\nstrict_json.dumps(1)\njson.loads('1')")
     assert sorted(dumps_in(tree)) == [2, 3]
+
+
+def test_what_is_read_is_what_python_reads():
+    text = '{"a": [1, {"b": NaN}], "c": {"a": 1e400}, "\\u00e9": "x"}'
+    assert repr(strict_json.loads(text)) == repr(strict_json.loads(text.encode())) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1, "b": 2, "a": 1}', "has an object with the name 'a' 2 times"),
+        ('[{"x": {"b": 1, "a": 1, "a": 2, "a": 3}}]', "has an object with the name 'a' 3 times"),
+        ("[" * 100_000, "is nested too deeply to be read"),
+        ('{"a":' * 100_000, "is nested too deeply to be read"),
+    ],
+)
+def test_whole_and_yet_refused(text, message):
+    with pytest.raises(strict_json.Refused, match=message):
+        strict_json.loads(text)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1", "9" * 5000, b"\xff"])
+def test_no_json(text):
+    with pytest.raises(ValueError, match=r".") as caught:
+        strict_json.loads(text)
+    assert not isinstance(caught.value, strict_json.Refused)

@@ -11,7 +11,8 @@ from reference import sweep_folder
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import facts, record_cache
-from domainbed_sage.results.records import MOST_ENVS, RESULTS, parse_run, run_record
+from domainbed_sage.results.facts import MOST_ENVS
+from domainbed_sage.results.records import RESULTS, parse_run, run_record
 
 
 def lines(**args):
@@ -98,6 +99,17 @@ def test_what_a_record_should_not_say(tmp_path, records, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         read(tmp_path, records)
     assert str(tmp_path / "run" / RESULTS) in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_name_twice(tmp_path, number):
+    """Of two accuracies the first would be lost without a word, and the last line is no torn one."""
+    written = [json.dumps(line).replace('"loss"', '"step": 9, "loss"') for line in lines()[:2]]
+    written[2 - number] = json.dumps(lines()[2 - number])
+    path = tmp_path / RESULTS
+    path.write_text("\n".join(written) + "\n")
+    with pytest.raises(UserError, match=rf"line {number}, has an object with the name 'step' 2 times"):
+        parse_run(path)
 
 
 def test_too_deep_to_be_read(tmp_path):
