@@ -1,18 +1,21 @@
 """What a results folder holds: records, plans, names, the cache, and notes of what was submitted."""
 
+import functools
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from hypothesis import strategies as st
 
-from domainbed_sage.cli import table
-from domainbed_sage.results import facts, planned, record_cache
+from domainbed_sage.results import facts, planned, record_cache, render, tables
 from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.records import run_record
 from domainbed_sage.sweeps.cluster import ledger
-from fuzzing.damage import DAMAGES, DEEP, NUMBERS, ODD_NAMES, TEXTS, VALUES, changed, damaged, damaged_text
-from fuzzing.reader import Reader, repeats, silent
+from fuzzing.damage import DAMAGES, DEEP, NUMBERS, ODD_NAMES, TEXTS, VALUES, Damage, changed, damaged, damaged_text
+from fuzzing.reader import Reader, repeats
 
 ENVIRONMENTS = ("noto", "openmoji", "twemoji")
 
@@ -40,10 +43,11 @@ def _plant(results: Path, name: str, content: bytes, *, done: bool = True) -> Pa
     return run
 
 
-def _show(results: Path, methods: Sequence[str] = ("oracle",), *, with_paper: bool = False) -> str:
-    with silent() as printed:
-        table.show(results, methods, with_paper=with_paper, include_unfinished=True)
-    return printed.getvalue()
+def _show(results: Path) -> dict[str, str]:
+    """The table of a folder, in every format."""
+    loaded = load_records(results, include_unfinished=True)
+    table = tables.build(loaded.records, "oracle", expected=loaded.planned, notes=loaded.notes())
+    return {write.__name__: write(table) for write in (render.text, render.markdown, render.latex)}
 
 
 # Records
@@ -120,12 +124,11 @@ def _read_plan(content: bytes, folder: Path) -> None:
 # Names
 
 
-def _names() -> st.SearchStrategy[dict[str, Any]]:
-    names: dict[str, Any] = dict.fromkeys(("dataset", "algorithm", "label", "env", "run"), ODD_NAMES)
-    return st.fixed_dictionaries(names | {"paper": st.sampled_from([False] * 19 + [True])})
+def _names() -> st.SearchStrategy[dict[str, str]]:
+    return st.fixed_dictionaries(dict.fromkeys(("dataset", "algorithm", "label", "env", "run"), ODD_NAMES))
 
 
-def _read_names(example: dict[str, Any], folder: Path) -> None:
+def _read_names(example: dict[str, str], folder: Path) -> None:
     record = _record(3)
     record["args"] |= {name: example[name] for name in ("dataset", "algorithm", "label")}
     record["environments"] = [example["env"], *ENVIRONMENTS[1:]]
@@ -134,11 +137,9 @@ def _read_names(example: dict[str, Any], folder: Path) -> None:
         run = _plant(folder / "r", "x" * (name in (".", "..")) + name, _lines([record]))
     except (OSError, UnicodeEncodeError):  # no name of a folder
         return
-    printed = _show(run.parent, with_paper=example["paper"])
-    assert all(character == "\n" or character.isprintable() for character in printed), "a control character is shown"
-    written = {path.suffix: path.read_text() for path in (folder / "r").glob("table.*")}
-    assert set(written) == {".md", ".tex", ".csv"}
-    for block in written[".md"].split("\n\n"):
+    shown = _show(run.parent)
+    assert all(character == "\n" or character.isprintable() for text in shown.values() for character in text)
+    for block in shown["markdown"].split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.replace("\\|", "").count("|") for line in rows}) <= 1, "a row has more cells than its head"
 
@@ -146,18 +147,22 @@ def _read_names(example: dict[str, Any], folder: Path) -> None:
 # The cache and the ledger: both are written by the suite
 
 
-def _read_cache(example: Any, folder: Path) -> None:
-    for env in (0, 1):
-        _plant(folder, f"run{env}", _lines([_record(0, env=env), _record(3, env=env)]))
-    old, record_cache.MIN_RUNS = record_cache.MIN_RUNS, 1
-    try:
-        expected = load_records(folder).records
-        path = folder / record_cache.FILE
-        path.write_bytes(damaged(path.read_bytes(), example))
-        found = load_records(folder).records
-    finally:
-        record_cache.MIN_RUNS = old
-    assert [str(run) for run in found] == [str(run) for run in expected], "the cache says something else"
+@functools.cache
+def _cache() -> tuple[bytes, dict[str, str]]:
+    """The cache of two runs, and what it should say."""
+    records = [_record(0), _record(3)]
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(record_cache, "MIN_RUNS", 1):
+        runs = {run: run_record(Path(name, run), records) for run in ("run0", "run1")}
+        cached = {run: record_cache.Cached(record_cache.Stamp(7, 8, 9), record) for run, record in runs.items()}
+        record_cache.write(Path(name), cached)
+        return Path(name, record_cache.FILE).read_bytes(), {run: str(entry) for run, entry in cached.items()}
+
+
+def _read_cache(damage: Damage, folder: Path) -> None:
+    content, expected = _cache()
+    (folder / record_cache.FILE).write_bytes(damaged(content, damage))
+    found = {run: str(entry) for run, entry in record_cache.read(folder).items()}
+    assert found in ({}, expected), "the cache says something else"
 
 
 _ARRAY = {"name": "a-1", "tasks": [["run0"], ["run1", "run2"]], "ids": ["7_0", "7_1"], "user": "me", "host": "h"}
