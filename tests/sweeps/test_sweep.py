@@ -257,9 +257,9 @@ def test_plugin_beside_the_sweep_file(tmp_path):
     ("content", "words"),
     [
         (None, "does not exist"),
-        ("1 / 0", "ZeroDivisionError in line 1: division by zero"),
+        ("1 / 0", "ZeroDivisionError: division by zero (line 1)"),
         ("import nowhere", "named 'nowhere'"),
-        ("raise SystemExit(0)", "SystemExit in line 1: 0"),
+        ("raise SystemExit(0)", "SystemExit: 0 (line 1)"),
     ],
 )
 def test_plugin_that_fails(tmp_path, content, words):
