@@ -6,15 +6,45 @@ import time
 import fuzz
 import pytest
 from fuzzing.reader import Reader
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.data.acquire import manifest
+from domainbed_sage.sweeps.cluster import ledger
 
 
 @pytest.mark.filterwarnings("default")  # as people see them
 @pytest.mark.parametrize("reader", fuzz.READERS, ids=lambda reader: reader.name)
 def test_only_messages_for_the_user(reader):
     fuzz.check(reader, examples=reader.few)
+
+
+@pytest.mark.parametrize(
+    ("name", "guard", "instead"),
+    [
+        ("hparams", "core.strict_json._object", dict),
+        ("records", "core.strict_json._object", dict),
+        ("records", "results.facts.ROUNDING", 1e9),
+        ("plan", "results.planned.MOST_ENVS", 10**9),
+        ("plan", "core.strict_json._object", dict),
+        ("names", "results.escape.printable", str),
+        ("ledger", "sweeps.cluster.ledger._array", lambda facts: ledger.Array(facts["name"], facts["tasks"])),
+        ("record cache", "results.record_cache._unpack", lambda table: {"another": table}),
+        ("checkpoint", "training.checkpoint._is_sealed", lambda path: True),
+        ("recording", "training.verify._wrong_arrays", lambda info, arrays: []),
+        ("recording", "training.verify._wrong_types", lambda info: []),
+        ("CLASSES.json", "data.classnames._mistakes", lambda pairs, classes: []),
+        ("manifest", "data.acquire.manifest._checked", lambda path, size, digest: manifest.Entry(7, digest)),
+        ("flags", "cli.numbers.whole", lambda *bounds: int),
+    ],
+)
+def test_it_sees_that_a_guard_is_gone(name, guard, instead, monkeypatch):
+    monkeypatch.setattr(f"domainbed_sage.{guard}", instead)
+    monkeypatch.setattr(fuzz, "HASTE", settings(fuzz.HASTE, phases=[Phase.generate], report_multiple_bugs=False))
+    reader = next(reader for reader in fuzz.READERS if reader.name == name)
+    with pytest.raises(Exception, match=r"(?s)."):
+        fuzz.check(reader, examples=1000)
 
 
 def complaint(read, monkeypatch):

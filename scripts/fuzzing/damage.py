@@ -1,5 +1,6 @@
 """Damage to files that were whole, and invented pieces of text."""
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +75,9 @@ VALUES = st.recursive(
 )
 DEEP = st.sampled_from([b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b'{"step": ' + b"9" * 4000 + b"}"])
 TEXTS = VALUES.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=50) | DEEP
-NUMBERS = st.integers(-3, 3) | st.sampled_from([0.5, 1.0, -0.5, 1.5, 1e308, float("nan"), 2**63, 2**64, 10**400])
+NUMBERS = st.integers(-3, 3) | st.sampled_from(
+    [0.5, 1.0, -0.5, 1.5, 81.2, 10**6, 1e308, float("nan"), 2**63, 2**64, 10**400]
+)
 
 
 def changed(good: dict[str, Any], invented: st.SearchStrategy[Any] = VALUES) -> st.SearchStrategy[dict[str, Any]]:
@@ -106,6 +109,10 @@ def _paths(value: Any, way: tuple[Any, ...] = ()) -> Any:
     for key, inside in items:
         yield (*way, key)
         yield from _paths(inside, (*way, key))
+
+
+def _at(value: Any, way: Sequence[Any]) -> Any:
+    return functools.reduce(lambda place, key: place[key], way, value)
 
 
 def _has(place: Any, key: Any) -> bool:
