@@ -19,6 +19,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-WARM = ("torch", "torchvision", "numpy", "pandas", "scipy.stats", "pyarrow.parquet", "pydantic", "hypothesis", "pytest")
+WARM = (
+    *("torch", "torchvision", "torchvision.transforms.v2", "timm", "open_clip", "numpy", "pandas", "scipy.stats"),
+    *("pyarrow.parquet", "pydantic", "matplotlib.pyplot", "rich.console", "submitit", "huggingface_hub", "ruamel.yaml"),
+)
 TIMEOUT_S = 180
 COMPARED: dict[type, type] = {
     ast.Lt: ast.LtE,
@@ -178,7 +182,10 @@ def _run(module: Path, number: int, tests: Sequence[str]) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        imported = "ignore::pytest.PytestAssertRewriteWarning"  # pytest's plugins, in the process that was forked
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", imported, *tests]))
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 
