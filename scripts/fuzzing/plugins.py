@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -85,7 +86,14 @@ def _plugins() -> Bytes:
 @contextmanager
 def forgotten() -> Iterator[None]:
     """What is registered and imported inside of the block is unknown again afterwards."""
-    kept = [algorithms._things, datasets._things, models._things, callbacks._things, plugins._loaded, sys.modules]
+    kept: list[Any] = [
+        algorithms._things,
+        datasets._things,
+        models._things,
+        callbacks._things,
+        plugins._loaded,
+        sys.modules,
+    ]
     before, path = [dict(things) for things in kept], list(sys.path)
     try:
         yield
