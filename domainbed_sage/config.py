@@ -121,6 +121,10 @@ class Machine:
     progress: bool = False
     callbacks: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise UserError(f"num_workers should be a number of loader processes, 0 or more. Found {self.num_workers}.")
+
 
 def declared_hparams(algorithm: str, model: str, optimizer: str) -> Mapping[str, HParam]:
     """Every hyperparameter of a run with these parts, from their signatures."""

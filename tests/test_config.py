@@ -282,6 +282,11 @@ def test_unknown_field_of_a_description():
         read_config(values | {"hparams": values["hparams"] | {"rho": 1.0}})
 
 
+def test_fewer_loader_processes_than_none():
+    with pytest.raises(UserError, match=r"num_workers should be a number of loader processes, 0 or more\. Found -1\."):
+        Machine(Path("x"), num_workers=-1)
+
+
 def test_machine_defaults():
     machine = Machine(Path("x"))
     assert machine.device.type == ("cuda" if torch.cuda.is_available() else "cpu")

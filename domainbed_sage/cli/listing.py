@@ -7,6 +7,7 @@ from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import as_json, machine
+from domainbed_sage.core.errors import UserError, described
 
 if TYPE_CHECKING:
     from domainbed_sage.core.hparams import HParam
@@ -73,6 +74,12 @@ def origin_of(thing: Callable[..., Any]) -> dict[str, str]:
 def _hyperparameter(h: "HParam") -> dict[str, Any]:
     """Name, default, what is allowed as a JSON schema, and the search range; its kind is the name of its class."""
     from pydantic import TypeAdapter
+    from pydantic_core import to_jsonable_python
 
     search = h.search and {"kind": type(h.search).__name__} | (asdict(h.search) if is_dataclass(h.search) else {})
-    return {"name": h.name, "default": h.default, "schema": TypeAdapter(h.annotation).json_schema(), "search": search}
+    try:
+        schema, default = TypeAdapter(h.annotation).json_schema(), to_jsonable_python(h.default)
+    except Exception as error:  # the types of a plugin can be anything
+        reason = described(error).splitlines()[0].rstrip(".")
+        raise UserError(f"Hyperparameter {h.name!r} is nothing that JSON can describe: {reason}.") from error
+    return {"name": h.name, "default": default, "schema": schema, "search": search}

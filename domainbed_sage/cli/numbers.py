@@ -14,11 +14,15 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
             number = int(text)
         except ValueError:
             number = low - 1
-        if number < low or (high is not None and number > high):
+        if not _within(number, low, high):
             raise argparse.ArgumentTypeError(f"should be {wanted}. Found {text[:40]!r}.")
         return number
 
     return read
+
+
+def _within(number: int, low: int, high: int | None) -> bool:
+    return number >= low and (high is None or number <= high)
 
 
 def positive(text: str) -> float:

@@ -98,6 +98,11 @@ class ErrorReport:
         return type(self.kind, (RuntimeError,), {})(self.message)
 
 
+def described(error: BaseException) -> str:
+    """Kind and message of an exception of somebody else's code, whose message may be one that cannot be made."""
+    return f"{type(error).__name__}: {traceback.TracebackException.from_exception(error)}"
+
+
 def raise_all(mistakes: Sequence[str], where: str) -> None:
     """Raise one `UserError` that lists every mistake found in `where`; do nothing when there is none."""
     if mistakes:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import Mistake, UserError, bullets, near, shown
+from domainbed_sage.core.errors import Mistake, UserError, bullets, described, near, shown
 from domainbed_sage.core.seeding import seed_hash
 
 _KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}
@@ -123,13 +123,17 @@ def declared(*configurables: Callable[..., Any]) -> Mapping[str, HParam]:
     """Hyperparameters of several things together, in order of declaration.
 
     Raises:
-        UserError: two of them declare the same name, or one has no type or no default.
+        UserError: two of them declare the same name, one has no type or no default, or its type means nothing.
     """
     found: dict[str, HParam] = {}
     for thing in configurables:
         function = thing.__init__ if inspect.isclass(thing) else thing
-        hints = typing.get_type_hints(function, include_extras=True)
-        for name, parameter in inspect.signature(function).parameters.items():
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+            parameters = inspect.signature(function).parameters
+        except Exception as error:  # the types of a plugin can be anything
+            raise UserError(f"The hyperparameters of {thing.__name__} cannot be read: {described(error)}.") from error
+        for name, parameter in parameters.items():
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 continue
             if name not in hints or parameter.default is inspect.Parameter.empty:
@@ -210,7 +214,12 @@ def validate(hparams: Mapping[str, HParam], values: Mapping[str, Any]) -> dict[s
 @functools.cache
 def _model(hparams: tuple[HParam, ...]) -> type[BaseModel]:
     fields: dict[str, Any] = {h.name: (h.annotation, h.default) for h in hparams}
-    return create_model("HParams", __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False), **fields)
+    try:
+        config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+        return create_model("HParams", __config__=config, **fields)
+    except Exception as error:  # the types of a plugin can be anything
+        names, reason = ", ".join(fields), described(error).splitlines()[0].rstrip(".")
+        raise UserError(f"A type of the hyperparameters {names} cannot be checked: {reason}.") from error
 
 
 def parse_json(text: str | None) -> dict[str, Any]:
@@ -223,10 +232,10 @@ def parse_json(text: str | None) -> dict[str, Any]:
         value = strict_json.loads(text or "{}")
     except ValueError as error:
         raise UserError(
-            f"--hparams should be a JSON object such as '{{\"lr\": 1e-5}}'. Found {text!r} ({error})."
+            f"--hparams should be a JSON object such as '{{\"lr\": 1e-5}}'. Found {shown(text)} ({error})."
         ) from None
     if not isinstance(value, dict):
-        raise UserError(f"--hparams should be a JSON object such as '{{\"lr\": 1e-5}}'. Found {text!r}.")
+        raise UserError(f"--hparams should be a JSON object such as '{{\"lr\": 1e-5}}'. Found {shown(text)}.")
     return value
 
 

@@ -7,7 +7,7 @@ import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, described
 
 ENTRY_POINTS = "domainbed_sage.plugins"
 
@@ -36,13 +36,15 @@ def load_plugin(path: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, and what test frameworks raise to skip a file, are no Exceptions
         sys.modules.pop(name, None)
         if isinstance(error, UserError):
             raise UserError(f"Plugin {path}: {error}") from error
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f" (line {lines[-1]})" if lines else ""
-        raise UserError(f"Plugin {path} could not be loaded: {type(error).__name__}: {error}{where}") from error
+        raise UserError(f"Plugin {path} could not be loaded: {described(error)}{where}") from error
     _loaded[path] = name
 
 
@@ -72,11 +74,11 @@ def load_installed() -> None:
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             package = point.dist.name if point.dist else "a package"
             raise UserError(
                 f"The plugin {point.name!r} of {package} ({point.value}) could not be loaded: "
-                f"{type(error).__name__}: {error}. Repair or uninstall that package."
+                f"{described(error)}. Repair or uninstall that package."
             ) from error

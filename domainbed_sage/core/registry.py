@@ -1,7 +1,7 @@
 """Names to things: algorithms, datasets, models, optimizers."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from domainbed_sage.core.errors import UserError, known, near, shown
 
@@ -13,20 +13,28 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Args:
         kind: what is registered, for messages: "algorithm", "dataset", …
+        of: class of the things.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, of: Any = object) -> None:
+        self.kind, self.of = kind, of
         self._things: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that enters its argument under `name`.
 
         Raises:
-            UserError: `name` is taken by another thing.
+            UserError: `name` is taken by another thing, or cannot be the name of one; the thing is of another class.
         """
+        if not isinstance(name, str) or not name.isprintable() or name.strip() != name or not name or "/" in name:
+            raise UserError(
+                f"The name of a {self.kind} should be a printable text without / and without blanks at its ends; it "
+                f"becomes part of file names. Found {shown(name)}."
+            )
 
         def enter(thing: T) -> T:
+            if not isinstance(thing, self.of):
+                raise UserError(f"{self.kind} {name!r} should be a {self.of.__name__}. Found {shown(thing)}.")
             if name in self._things:
                 raise UserError(f"{self.kind} {name!r} is registered twice. Choose another name for the new one.")
             self._things[name] = thing

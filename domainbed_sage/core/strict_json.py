@@ -1,8 +1,12 @@
-"""JSON that every parser understands alike: Python's own writes NaN as a word, and of two equal keys takes the last."""
+"""JSON as its standard has it, which every parser reads: Python's own writes NaN and the infinities as words.
+
+What is read is read strictly: of two values of one key, Python's own would drop the first without a word. NaN and the
+infinities are read, because files of earlier versions, and DomainBed's, have them.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -10,25 +14,28 @@ from pydantic_core import to_jsonable_python
 from domainbed_sage.core.errors import shown
 
 
-class RepeatedKey(ValueError):  # noqa: N818 - reads as what it is
-    """An object has the same key twice."""
+class Refused(ValueError):  # noqa: N818 - reads as what it is
+    """JSON that is whole, and yet not read: an object has a key twice, or it is nested too deeply."""
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of a JSON text; NaN and the infinities are read, as earlier versions and DomainBed write them.
+    """The value of a JSON text.
 
     Raises:
-        RepeatedKey: an object has the same key twice.
-        ValueError: the text is not JSON.
+        ValueError: it is no JSON, or holds an integer of more than 4,300 digits.
+        Refused: an object has a key twice, or it is nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=_object)
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise Refused("is nested too deeply to be read") from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise RepeatedKey(f"{shown(repeated)} stands there twice")
+        name, times = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise Refused(f"has the key {shown(name)} {times} times; it should stand there once")
     return made
 
 

@@ -28,7 +28,7 @@ def read(root: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str
         return (), ()
     try:
         pairs = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=list)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} should be a JSON object of names. It cannot be read: {error}.") from None
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         raise UserError(f"{path} should be a JSON object from class folders to readable names. Found {pairs!r:.80}.")

@@ -27,8 +27,9 @@ def read(root: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        facts = strict_json.loads(path.read_text(encoding="utf-8"))
-        notes_ok = isinstance(facts, dict) and all(isinstance(note, str) for note in facts.get("notes", []))
+        facts = strict_json.loads(path.read_bytes())
+        notes = facts.get("notes", []) if isinstance(facts, dict) else None
+        notes_ok = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
         reason = ""
     except ValueError as error:
         notes_ok, reason = False, f" ({error})"

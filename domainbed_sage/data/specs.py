@@ -88,7 +88,7 @@ class _Checked:
 
 STYLES = ("fluent_hc", "noto", "openmoji", "twemoji")
 
-datasets: Registry[DatasetSpec] = Registry("dataset")
+datasets: Registry[DatasetSpec] = Registry("dataset", DatasetSpec)
 
 
 def environment_labels() -> dict[str, tuple[str, ...]]:

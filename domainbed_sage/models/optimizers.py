@@ -10,7 +10,7 @@ from torch import nn
 from domainbed_sage.core.hparams import Power
 from domainbed_sage.core.registry import Registry
 
-optimizers: Registry[Callable[..., torch.optim.Optimizer]] = Registry("optimizer")
+optimizers: Registry[Callable[..., torch.optim.Optimizer]] = Registry("optimizer", Callable)
 
 LearningRate = Annotated[float, Field(gt=0), Power(10, -5, -3.5)]
 WeightDecay = Annotated[float, Field(ge=0), Power(10, -6, -2)]

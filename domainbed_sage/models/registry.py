@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, shown
 from domainbed_sage.core.hparams import Search, check_ranges
 from domainbed_sage.core.registry import Registry
 from domainbed_sage.models.base import ImageSpec, Model
@@ -45,7 +45,7 @@ class ModelSpec:
     search: Mapping[str, Search] = field(default_factory=dict)
 
 
-models: Registry[ModelSpec] = Registry("model")
+models: Registry[ModelSpec] = Registry("model", ModelSpec)
 
 
 def register(
@@ -56,9 +56,15 @@ def register(
     search: Mapping[str, Search] | None = None,
     **recommended: Any,
 ) -> Callable[[Callable[..., Model]], Callable[..., Model]]:
-    """Decorator that enters a builder under `name`; see `ModelSpec` for the rest."""
+    """Decorator that enters a builder under `name`; see `ModelSpec` for the rest.
+
+    Raises:
+        UserError: the name is taken, or the thing is no function.
+    """
 
     def enter(build: Callable[..., Model]) -> Callable[..., Model]:
+        if not callable(build):
+            raise UserError(f"Model {name!r} should be a function that builds a Model. Found {shown(build)}.")
         check_ranges(search or {}, f"model {name}")
         models.register(name)(ModelSpec(build, recommended, require, without_weights or {}, search or {}))
         return build

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, shown
 from domainbed_sage.core.files import write_atomically
 
 FILE = "plan.json"
 VERSION = 2
+MOST_ENVS = 1000  # environments of a data set
 FORMER = ""  # stands for the sweep in a file of version 0.1.0, which says neither its name nor its folders
 
 
@@ -64,7 +65,7 @@ def read(results: Path) -> dict[str, Plan]:
         return {name: _plan(entry) for name, entry in facts["sweeps"].items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a readable plan ({type(error).__name__}: {error}). It names the runs that are missing. "
             f"Remove it, and repeat `domainbed-sage sweep list FILE` for each sweep of this folder: it is written anew."
@@ -110,5 +111,7 @@ def _run(
 ) -> PlannedRun:
     texts, numbers = (folder_name, label, dataset, algorithm), (*test_envs, trial_seed, steps)
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
-        raise ValueError(f"a run of the wrong types: {folder_name!r}")
+        raise ValueError(f"a run of the wrong types: {shown(folder_name)}")
+    if not all(0 <= env < MOST_ENVS for env in test_envs):
+        raise ValueError(f"a run that holds out environments {shown(list(test_envs))}")
     return PlannedRun(folder_name, label, dataset, algorithm, tuple(test_envs), trial_seed, steps)

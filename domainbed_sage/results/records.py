@@ -15,12 +15,12 @@ import numpy.typing as npt
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import facts
+from domainbed_sage.results.planned import MOST_ENVS
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 RESULTS = "results.jsonl"
-MOST_ENVS = 1000  # environments of a data set
 _ACCURACY = re.compile(r"env(0|[1-9][0-9]*)_(?:in|out)_acc")
 _ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 TEXTS = (
@@ -119,12 +119,10 @@ def parse_run(path: Path) -> tuple[list[dict[str, Any]], str]:
     for number, line in lines:
         try:
             record = strict_json.loads(line)
-        except strict_json.RepeatedKey as error:
-            raise UserError(f"{path}, line {number}: {error}. Remove one of the two.") from None
+        except strict_json.Refused as error:
+            raise UserError(f"{path}, line {number}, {error}: {line[:60]!r}.") from None
         except ValueError:
             record = None
-        except RecursionError:
-            raise UserError(f"{path}, line {number}, is nested too deeply to be read: {line[:60]!r}.") from None
         if isinstance(record, dict):
             records.append(record)
         elif number == lines[-1][0]:

@@ -4,7 +4,6 @@ A zero-shot classifier trains nothing, so its accuracy is a fact about weights, 
 of them is not what the published numbers were made with, it shows here within minutes, and not after a sweep.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import render
 from domainbed_sage.results.records import RunRecord
@@ -148,7 +148,7 @@ def _advice(
 
 
 def _other_settings(run: RunRecord, expected: Mapping[str, Any]) -> Iterable[str]:
-    found = json.loads(run.hparams) or {}
+    found = strict_json.loads(run.hparams) or {}
     for name, value in expected.items():
         if name in found and found[name] != value:
             yield f"{name} is {found[name]!r}, and the published numbers were made with {value!r}"

@@ -73,6 +73,8 @@ def run_missing(
 
     A full disk ends the sweep: runs that have not begun are not started.
     """
+    if jobs is not None and jobs < 1:
+        raise UserError(f"jobs should be a number of processes, 1 or more. Found {jobs}.")
     missing = [run for run in runs if not regular(machine.output_dir / run.folder_name / "done")]
     before = len(runs) - len(missing)
     workers = _workers(len(runs), len(missing), _shares(machine.device, jobs, per_gpu), stop)

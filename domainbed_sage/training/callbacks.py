@@ -29,7 +29,7 @@ class Callback:
         """The run is finished, or stops to be continued, or fails."""
 
 
-callbacks: Registry[Callable[[], Callback]] = Registry("callback")
+callbacks: Registry[Callable[[], Callback]] = Registry("callback", Callable)
 
 
 def curves(record: Mapping[str, Any]) -> dict[str, float]:

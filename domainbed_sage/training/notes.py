@@ -35,8 +35,8 @@ def failed_in(path: Path, job: str) -> bool:
 def read_note(path: Path) -> dict[str, Any]:
     """A small JSON file that a run leaves for others; empty if there is none, or it is damaged."""
     try:
-        facts = strict_json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        facts = strict_json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return {}
     return dict(facts) if isinstance(facts, dict) else {}
 

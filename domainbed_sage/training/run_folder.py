@@ -246,5 +246,5 @@ def read_description(path: Path) -> RunConfig:
         with explained_reading(path):
             text = path.read_text(encoding="utf-8")
         return read_config(strict_json.loads(text))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not a readable description of a run ({error}).") from None

@@ -1,10 +1,10 @@
 """Replay recorded optimisation trajectories and measure how far ours are from them."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, raise_all, shown
 from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models import ImageSpec, Model
@@ -105,19 +105,64 @@ def _read(goldens: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if not path.is_file():
             raise UserError(f"{path} does not exist. `verify` needs a recording X.npz and its description X.json.")
     try:
-        info = strict_json.loads(description.read_text(encoding="utf-8"))
+        info = strict_json.loads(description.read_bytes())
         with goldens.open("rb") as file:
             arrays = dict(np.load(file, allow_pickle=False))
         if not isinstance(info, dict):
             raise ValueError(f"{description.name} is not a JSON object")
-    except (ValueError, TypeError, OSError, EOFError, BadZipFile) as error:
+    except Exception as error:  # a damaged archive can break its reader in any way
         raise UserError(f"{goldens} and {description.name} should be a recording. Found: {error}") from None
+    raise_all(_wrong_types(info), f"{description}, which should describe a recording")
     needed = ["x", "y", *(f"init/{name}" for name in info.get("param_order", ["?"]))]
     needed += [f"{method}/params" for method in info.get("hparams", []) if known_as(method)]
     missing = [name for name in needed if name not in arrays] + [k for k in ("hparams", "param_order") if k not in info]
     if missing:
         raise UserError(f"{goldens} should be a recording of trajectories. Missing in it: {', '.join(missing)}.")
+    raise_all(_wrong_arrays(info, arrays), f"{goldens}, which should be a recording of trajectories")
     return info, arrays
+
+
+def _wrong_types(info: dict[str, Any]) -> list[str]:
+    methods, order = info.get("hparams", {}), info.get("param_order", [])
+    mistakes = []
+    if not isinstance(methods, dict) or not all(isinstance(hparams, dict) for hparams in methods.values()):
+        mistakes.append(f"hparams should be hyperparameters by method. Found {shown(methods)}.")
+    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+        mistakes.append(f"param_order should be a list of names. Found {shown(order)}.")
+    elif "param_order" in info and sorted(order) != sorted(_parameters(order)):
+        mistakes.append(f"param_order should be {', '.join(_parameters(order))}, for example. Found {shown(order)}.")
+    return mistakes
+
+
+def _parameters(order: list[str]) -> list[str]:
+    """Weights and biases of a network with as many layers."""
+    last = max(sum(name.endswith(".weight") for name in order) - 1, 0)
+    layers = [*(f"featurizer.{2 * i}" for i in range(last)), "classifier"]
+    return [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+
+
+def _wrong_arrays(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[str]:
+    """Arrays whose sizes or types do not fit together."""
+    x, y = arrays["x"], arrays["y"]
+    if x.ndim != 4 or not x.size:
+        return [f"x should have the sizes [T, K, B, d]. Found {x.shape}."]
+    width, sizes = x.shape[3], dict[str, tuple[int, ...]]()
+    for name in (name for name in _parameters(info["param_order"]) if name.endswith(".weight")):
+        rows = len(arrays[f"init/{name}"]) if arrays[f"init/{name}"].ndim else 0
+        sizes |= {f"init/{name}": (rows, width), f"init/{name.removesuffix('.weight')}.bias": (rows,)}
+        width = rows
+    total = sum(math.prod(size) for size in sizes.values())
+    for method in filter(known_as, info["hparams"]):
+        sizes |= {f"{method}/params": (len(x), total), f"{method}/loss": (len(x),), f"{method}/agreement": (len(x),)}
+    found = {name: arrays[name] for name in ("x", *sizes) if name in arrays}
+    mistakes = [
+        f"{name} should be of float64 and the sizes {sizes.get(name, x.shape)}. Found {array.dtype} {array.shape}."
+        for name, array in found.items()
+        if array.dtype != np.float64 or array.shape != sizes.get(name, x.shape) or not array.size
+    ]
+    if y.shape != x.shape[:3] or y.dtype != np.int64 or not ((y >= 0) & (y < width)).all():
+        mistakes.append(f"y should be classes from 0 to {width - 1}, int64 {x.shape[:3]}. Found {y.dtype} {y.shape}.")
+    return mistakes
 
 
 def _network(order: list[str], arrays: dict[str, np.ndarray]) -> Model:

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import types
 from typing import Annotated, Literal
 
 import numpy as np
@@ -272,3 +273,51 @@ def test_unknown_name(name, guess):
     with pytest.raises(UserError) as caught:
         registry()[name]
     assert str(caught.value) == f"Unknown algorithm {name!r}.{guess} Known: ERM, SAGE, SAGM."
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a/b", "a\nb", " a", "a ", "\x1b[2J", 3, None, ["a"], "\ud800"], ids=lambda name: ascii(name)
+)
+def test_what_cannot_be_a_name(name):
+    registry = Registry("dish")
+    with pytest.raises(UserError, match="The name of a dish should be a printable text without /"):
+        registry.register(name)("stew")
+    assert len(registry) == 0
+
+
+def test_what_cannot_be_a_thing():
+    registry = Registry("dish", str)
+    with pytest.raises(UserError, match=r"dish 'stew' should be a str\. Found 3\."):
+        registry.register("stew")(3)
+    registry.register("a b_$")("soup")
+    assert dict(registry) == {"a b_$": "soup"}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ("NoSuchType", "hyperparameters of thing cannot be read: NameError: name 'NoSuchType' is not defined"),
+        (types.SimpleNamespace(), "A type of the hyperparameters odd cannot be checked: PydanticSchemaGenerationErr"),
+        (types.ModuleType, r"A type of the hyperparameters odd cannot be checked: Pydantic.* fully support it\.$"),
+    ],
+)
+def test_types_that_mean_nothing(annotation, message):
+    def thing(*, odd=1):
+        del odd
+
+    thing.__annotations__["odd"] = annotation
+    with pytest.raises(UserError, match=message):
+        validate(declared(thing), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"lr": 1, "lr": 2}', "with the name 'lr' 2 times"),
+        ("[" * 100_000, r"nested too deeply"),
+        ("9" * 5000, r"Found '999.*5,002 characters\) \(Exceeds the limit"),
+    ],
+)
+def test_json_that_python_would_take_or_die_of(text, message):
+    with pytest.raises(UserError, match=rf"--hparams should be a JSON object .*{message}"):
+        parse_json(text)

@@ -80,6 +80,16 @@ def test_a_plugin_is_loaded_once(tmp_path):
         ("raise SystemExit(3)", r"SystemExit: 3 \(line 1\)"),
         ("import sys; sys.exit()", r"SystemExit:  \(line 1\)"),
         ("import no_such_module_anywhere", r"No module named 'no_such_module_anywhere' \(line 1\)"),
+        ("class E(BaseException): pass\nraise E('skipped')", r"could not be loaded: E: skipped \(line 2\)"),
+        (
+            "class E(Exception):\n    def __str__(self):\n        raise ValueError\nraise E",
+            r"could not be loaded: E: <exception str\(\) failed> \(line 4\)",
+        ),
+        ("from domainbed_sage.models import register_model\nregister_model('m')(3)", r"Model 'm' should be a function"),
+        (
+            "from domainbed_sage.data.specs import datasets\ndatasets.register('D')(3)",
+            r"dataset 'D' should be a DatasetSpec",
+        ),
         ("def f(:", r"SyntaxError: invalid syntax \(mine\.py, line 1\)"),
         ("raise ValueError('')", r"ValueError:  \(line 1\)"),
         (ALGORITHM.format(name="ERM", constant=1), r": algorithm 'ERM' is registered twice"),
@@ -133,3 +143,15 @@ def test_no_description(tmp_path, capsys):
     for what in ("algorithms", "models"):
         assert main(["list", what, "--plugin", str(path)]) == 0
     assert "bare: (no description)\n" in capsys.readouterr().out
+
+
+def test_only_the_user_interrupts(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        load_plugin(write(tmp_path, "mine.py", "raise KeyboardInterrupt"))
+
+
+def test_a_default_that_json_does_not_know(tmp_path, capsys):
+    constructor = "    def __init__(self, problem, *, odd: object = object()): pass"
+    path = write(tmp_path, "mine.py", ALGORITHM.format(name="Mine", constant=1) + constructor)
+    assert main(["list", "algorithms", "--json", "--plugin", str(path)]) == 2
+    assert "error: Hyperparameter 'odd' is nothing that JSON can describe: Pydantic" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_mistakes(root, content, mistake):
     assert str(caught.value) == f"1 mistake in {root / 'CLASSES.json'}:\n  - {mistake}"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"7", b'["a"]', b'"text"', b'{"0": "\xfc"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"7", b'["a"]', b'"text"', b'{"0": "\xfc"}', b"[" * 100_000])
 def test_what_is_no_object(root, content):
     write(root, content)
     with pytest.raises(UserError, match=r"CLASSES.json should be a JSON object"):

@@ -9,6 +9,8 @@ from torch.nn.functional import cosine_similarity
 from domainbed_sage.geometry.perturb import l2_ascent_, spectral_ascent
 from domainbed_sage.geometry.polar import polar_factor
 from domainbed_sage.geometry.vectors import (
+    LONGEST_DOT,
+    _pieces,
     add_,
     add_noise_,
     agreement,
@@ -221,3 +223,9 @@ def test_parameters_do_not_see_each_other_in_the_ascent():
     for together, W, G in zip(spectral_ascent(weights, gradient, 0.02), weights, gradient, strict=True):
         assert_close(together, ascent(W, G, 0.02), 1e-15)
         assert together.shape == W.shape
+
+
+def test_long_products_are_cut_on_the_processor_alone():
+    for device, pieces in (("cpu", [LONGEST_DOT, 3]), ("meta", [LONGEST_DOT + 3])):
+        vector = (torch.empty(LONGEST_DOT + 3, device=device), torch.empty(2, 2, device=device))
+        assert [len(piece) for piece in _pieces(vector)] == [*pieces, 4]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from properties import assert_close, assert_same_bits
 from torch.nn.functional import cosine_similarity
+from torch.utils.flop_counter import FlopCounterMode
 
 from domainbed_sage.geometry import polar
 from domainbed_sage.geometry.polar import polar_factor, polar_factors
@@ -277,3 +278,53 @@ def test_long_iterations_on_the_gram_matrix_stay_bounded(kind, method, steps, dt
     along = torch.linalg.vecdot(U.mT[seen] @ Q, Vh[seen])  # how far each singular direction has come to 1
     assert (along - 1).abs().max() <= limit
     assert torch.linalg.matrix_norm(Q, 2) <= 1 + limit
+
+
+# What it costs
+
+
+def flops(shape, steps, method="quintic"):
+    """Multiplications and additions of all products, without the norm."""
+    with FlopCounterMode(display=False) as counter:
+        polar_factor(torch.ones(shape), method, steps)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("shape", [(8, 16), (16, 8), (8, 40)])
+def test_products_on_the_gram_matrix(shape, steps):
+    """The long side takes part in two products; each step squares A, and A and Q move on where a step follows."""
+    m, n = sorted(shape)
+    assert flops(shape, steps) == 2 * 2 * m * m * n + 2 * m**3 * (steps + (steps - 1) + 2 * (steps - 1))
+
+
+@pytest.mark.parametrize("shape", [(8, 15), (15, 8), (8, 8)])
+def test_products_of_matrices_nearer_to_a_square(shape):
+    m, n = sorted(shape)
+    assert flops(shape, 3) == 3 * (2 * 2 * m * m * n + 2 * m**3)
+
+
+def test_restarts_come_when_errors_could_have_grown_beyond_the_limit():
+    schedule = [(10.0, 0.0, 0.0)] * 6  # by 100 a step; from 150 (low precision) or 1e5 (full) on a restart
+    assert polar._restarts(schedule, "bf16") == polar._restarts(schedule, "fp16") == [2, 4]
+    assert polar._restarts(schedule, "full") == [3]
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(100, [5]), (12, [2, 2, 1]), (11, [1] * 5), (3, [1] * 5)])
+def test_as_many_matrices_are_stacked_as_the_device_takes(limit, sizes, monkeypatch):
+    stacks = []
+
+    def one(G, *_):
+        stacks.append(G.shape[0] if G.ndim == 3 else 1)
+        return G
+
+    monkeypatch.setattr(polar, "polar_factor", one)
+    for device, name, other in (
+        ("cpu", "BATCH_ON_CPU", "BATCH_ON_DEVICE"),
+        ("meta", "BATCH_ON_DEVICE", "BATCH_ON_CPU"),
+    ):
+        monkeypatch.setattr(polar, name, limit)
+        monkeypatch.setattr(polar, other, 7)
+        polar_factors([torch.ones(2, 3, device=device)] * 5)
+        assert stacks == sizes
+        stacks.clear()

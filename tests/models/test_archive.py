@@ -4,10 +4,11 @@ import io
 import pickle
 import zipfile
 
-import fuzz_files
 import pytest
 import safetensors.torch
 import torch
+from fuzzing.damage import DAMAGES, TEXTS, Damage
+from fuzzing.run_files import check_weights
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor, nn
 
@@ -232,15 +233,15 @@ def files(whole, tmp_path_factory):
 @pytest.mark.parametrize("name", ["a.safetensors", "archive.pt", "a.bin", "legacy.pth"])
 def test_a_damaged_weight_file_is_read_or_explained(files, name):
     @FEW
-    @given(damage=fuzz_files.DAMAGES)
+    @given(damage=DAMAGES)
     def check(damage):
-        fuzz_files.check_weights(files[name], name, damage)
+        check_weights(files[name], name, damage)
 
     check()
 
 
 @FEW
-@given(content=fuzz_files.TEXTS)
+@given(content=TEXTS)
 def test_anything_is_read_or_explained(content):
     for name in ("a.pt", "a.safetensors"):
-        fuzz_files.check_weights(content, name, fuzz_files.Damage("append", "anywhere", 0.0, b""))
+        check_weights(content, name, Damage("append", "anywhere", 0.0, b""))

@@ -11,7 +11,8 @@ from reference import sweep_folder
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import facts, record_cache
-from domainbed_sage.results.records import MOST_ENVS, RESULTS, parse_run, run_record
+from domainbed_sage.results.planned import MOST_ENVS
+from domainbed_sage.results.records import RESULTS, parse_run, run_record
 
 
 def lines(**args):
@@ -100,6 +101,17 @@ def test_what_a_record_should_not_say(tmp_path, records, message):
     assert str(tmp_path / "run" / RESULTS) in str(caught.value)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_name_twice(tmp_path, number):
+    """Of two accuracies the first would be lost without a word, and the last line is no torn one."""
+    written = [json.dumps(line).replace('"loss"', '"step": 9, "loss"') for line in lines()[:2]]
+    written[2 - number] = json.dumps(lines()[2 - number])
+    path = tmp_path / RESULTS
+    path.write_text("\n".join(written) + "\n")
+    with pytest.raises(UserError, match=rf"line {number}, has the key 'step' 2 times"):
+        parse_run(path)
+
+
 def test_too_deep_to_be_read(tmp_path):
     path = tmp_path / RESULTS
     path.write_text(json.dumps(lines()[0]) + "\n" + "[" * 100_000)
@@ -135,7 +147,7 @@ def test_a_key_that_a_record_has_twice_is_named(tmp_path, at):
     texts = [json.dumps(record) for record in lines()]
     texts[at] = texts[at].replace('"args": {', '"args": {"trial_seed": 5, ')
     (tmp_path / RESULTS).write_text("".join(f"{text}\n" for text in texts))
-    with pytest.raises(UserError, match=rf"{RESULTS}, line {at + 1}: 'trial_seed' stands there twice\. Remove one"):
+    with pytest.raises(UserError, match=rf"{RESULTS}, line {at + 1}, has the key 'trial_seed' 2 times"):
         parse_run(tmp_path / RESULTS)
 
 

@@ -200,3 +200,9 @@ def test_what_lazy_records_leave_out_is_never_read(tmp_path, seed, method, blank
     expected = domainbed_selection.select([line for lines in full for line in lines], method)
     assert domainbed_selection.select([line for lines in sweep for line in lines], method) == expected
     assert METHODS[method].select(runs(tmp_path, *sweep)).test_acc == expected
+
+
+def test_a_run_that_holds_out_three_is_no_pair(tmp_path):
+    chosen = [single([0.5, 0.5], [0.1, 0.2]), pair(1, [0.25, 0.75]), pair(2, [0.25, 0.75])]
+    three = sweep_folder.records([[0.9, 0.9, 0.9]] * 2, [[0.0] * 3] * 2, test_envs=[0, 1, 2])
+    assert leave_one_domain_out(runs(tmp_path, *chosen, three)) == Selected(0.2, 0.75, 10, 0)

@@ -12,6 +12,7 @@ from domainbed_sage.config import make_config
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.data.specs import datasets
+from domainbed_sage.sweeps import sweep
 from domainbed_sage.sweeps.sweep import Sweep, read_sweep
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -279,3 +280,12 @@ def test_plugin_that_can_be_no_file(tmp_path, name):
 def test_sweep_from_python():
     sweep = Sweep(name="s", datasets={"EmojiStyles": None}, algorithms={"ERM": None}, trials=1)
     assert len(sweep.runs()) == 4
+
+
+def test_an_unknown_dataset_counts_as_one_set_of_environments(monkeypatch):
+    """What is wrong is its name, and not that there would be too many runs."""
+    monkeypatch.setattr(sweep, "MOST_RUNS", 3)
+    with pytest.raises(UserError, match="Unknown dataset 'Mars'"):
+        Sweep(name="s", datasets={"Mars": None}, algorithms={"ERM": None}, trials=3).planned()
+    with pytest.raises(UserError, match=r"would have 4 runs; at most 3 are planned\. They come from 1 held-out set of"):
+        Sweep(name="s", datasets={"Mars": None}, algorithms={"ERM": None}, trials=4).planned()

@@ -5,10 +5,11 @@ import re
 import shutil
 import threading
 
-import fuzz_files
 import pytest
 import torch
-from fuzz_files import DAMAGES, damaged, same
+from fuzzing import run_files as fuzz_files
+from fuzzing.damage import DAMAGES, Damage, damaged
+from fuzzing.run_files import same
 from helpers import assert_same, records, run, small_config
 from hypothesis import HealthCheck, given, settings
 
@@ -184,7 +185,7 @@ def test_a_damaged_one_of_an_earlier_version(stopped, tmp_path_factory, damage):
 def test_a_bit_of_a_tensor_of_an_earlier_version(begun, undisturbed, caplog, position):
     without_seal(begun / "checkpoint.pt")
     content = (begun / "checkpoint.pt").read_bytes()
-    (begun / "checkpoint.pt").write_bytes(damaged(content, fuzz_files.Damage("flip", "anywhere", position, b"0")))
+    (begun / "checkpoint.pt").write_bytes(damaged(content, Damage("flip", "anywhere", position, b"0")))
     run(small_config(), begun)
     assert re.search(r"checkpoint\.pt is damaged \(\w+/data/\d+ has a wrong checksum\); taking", caplog.text)
     assert_same(begun, undisturbed)
@@ -283,7 +284,7 @@ def test_the_fuzz_sees_faults(stopped, states, monkeypatch):
     """Each check complains when its guard is gone."""
     whole = bytearray((stopped / "checkpoint.pt").read_bytes())
     whole[third_entry(whole) + 38] ^= 0x10
-    nothing = fuzz_files.Damage("flip", "anywhere", 0.0, b"")
+    nothing = Damage("flip", "anywhere", 0.0, b"")
     monkeypatch.setattr(fuzz_files, "damaged", lambda content, damage: content)
     monkeypatch.setattr(checkpoint, "_is_sealed", lambda path: True)
     with pytest.raises(AssertionError):

@@ -231,3 +231,53 @@ def test_impossible_hyperparameter_is_named(tmp_path, hparams):
     write(path, arrays, info)
     with pytest.raises(UserError, match=repr(next(iter(hparams)))):
         replay(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hparams": None}, r"hparams should be hyperparameters by method\. Found None"),
+        ({"hparams": {"SAM": 3}}, r"hparams should be hyperparameters by method\. Found \{'SAM': 3\}"),
+        ({"param_order": 7}, r"param_order should be a list of names\. Found 7"),
+        ({"param_order": [["x"]]}, r"param_order should be a list of names"),
+        ({"param_order": []}, r"param_order should be classifier\.weight, classifier\.bias, for example\. Found \[\]"),
+        ({"param_order": ["a.weight", "a.bias"]}, r"param_order should be classifier\.weight, classifier\.bias, for"),
+    ],
+)
+def test_description_of_the_wrong_types(tmp_path, change, message):
+    path = record(tmp_path, {"SAM": {"rho": 0.1}})
+    arrays, info = read(path)
+    write(path, arrays, info | change)
+    with pytest.raises(UserError, match=message):
+        replay(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("x", lambda a: a[0], r"x should have the sizes \[T, K, B, d\]\. Found \(2, 4, 5\)"),
+        ("x", lambda a: a[:0], r"x should have the sizes \[T, K, B, d\]\. Found \(0, 2, 4, 5\)"),
+        ("x", lambda a: a.astype("f4"), r"x should be of float64 .* Found float32"),
+        ("y", lambda a: a + 1, r"y should be classes from 0 to 2, int64 \(3, 2, 4\)"),
+        ("y", lambda a: a - 1, r"y should be classes from 0 to 2"),
+        ("y", lambda a: a.astype("f8"), r"y should be classes from 0 to 2, .* Found float64"),
+        ("y", lambda a: a[:2], r"y should be classes from 0 to 2, int64 \(3, 2, 4\)\. Found int64 \(2, 2, 4\)"),
+        (
+            "SAM/params",
+            lambda a: a[:2],
+            r"SAM/params should be of float64 and the sizes \(3, 122\)\. Found float64 \(2,",
+        ),
+        ("SAM/params", lambda a: a[:, 1:], r"SAM/params should be of float64 and the sizes \(3, 122\)"),
+        ("SAM/loss", lambda a: a[:2], r"SAM/loss should be of float64 and the sizes \(3,\)"),
+        ("init/classifier.bias", lambda a: a[:2], r"init/classifier\.bias should be of float64 and the sizes \(3,\)"),
+        ("init/classifier.weight", lambda a: a[:, 1:], r"init/classifier\.weight should be .* the sizes \(3, 7\)"),
+        ("init/featurizer.0.weight", lambda a: a[0, 0], r"init/featurizer\.0\.weight should be"),
+        ("init/featurizer.2.weight", lambda a: a.astype("U3"), r"init/featurizer\.2\.weight should be of float64"),
+    ],
+)
+def test_arrays_that_do_not_fit_together(tmp_path, name, change, message):
+    path = record(tmp_path, {"SAM": {"rho": 0.1}})
+    arrays, info = read(path)
+    write(path, arrays | {name: change(arrays[name])}, info)
+    with pytest.raises(UserError, match=message):
+        replay(path)

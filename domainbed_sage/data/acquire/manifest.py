@@ -7,15 +7,17 @@ import csv
 import hashlib
 import io
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from tqdm import tqdm
 
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, shown
 from domainbed_sage.core.files import digest, write_atomically
 from domainbed_sage.data.scan import images
 
@@ -110,9 +112,23 @@ def read(path: Path) -> Manifest:
         header, *rows = csv.reader(io.StringIO(os.fsdecode(path.read_bytes()), newline=""))
         if header != HEADER:
             raise ValueError(f"its first line is {header}")
-        return {name: Entry(int(size), sha256) for name, size, sha256 in rows}
+        entries = [(name, _checked(name, size, sha256)) for name, size, sha256 in rows]
+        if twice := [name for name, times in Counter(name for name, _ in entries).items() if times > 1]:
+            raise ValueError(f"it has {shown(twice[0])} more than once")
+        return dict(entries)
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} should be a manifest with the columns {', '.join(HEADER)}: {error}.") from None
+
+
+def _checked(path: str, size: str, sha256: str) -> Entry:
+    parts = PurePosixPath(path).parts
+    if len(parts) < 3 or parts[0] == "/" or ".." in parts or str(PurePosixPath(path)) != path:
+        raise ValueError(f"{shown(path)} is not environment/class/file")
+    if not re.fullmatch("[0-9]{1,18}", size):
+        raise ValueError(f"{shown(size)}, of {shown(path)}, is not a size in bytes")
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"{shown(sha256)}, of {shown(path)}, is not a sha256 of 64 hexadecimal digits")
+    return Entry(int(size), sha256)
 
 
 def compare(manifest: Manifest, found: Manifest) -> Differences:

@@ -1,10 +1,10 @@
 """Datasets that are published as parquet tables, one image in a row, written out in DomainBed's layout."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.acquire import disk
 from domainbed_sage.data.sources import Rows
@@ -68,9 +68,13 @@ def _rows(
 
 def _class_names(metadata: Mapping[bytes, bytes], label: str) -> list[str]:
     """Class names that the library `datasets` keeps in a table's metadata."""
-    described = json.loads(metadata.get(b"huggingface", b"{}"))
-    feature = described.get("info", {}).get("features", {}).get(label, {})
-    return list(feature.get("names", [])) if isinstance(feature, dict) else []
+    try:
+        found = strict_json.loads(metadata.get(b"huggingface", b"{}"))
+        for key in ("info", "features", label, "names"):
+            found = found.get(key, {})
+    except (ValueError, AttributeError):  # somebody else's metadata: the names come from elsewhere, or are missed
+        return []
+    return [str(name) for name in found]
 
 
 def _content(image: Any, source: Rows) -> bytes:

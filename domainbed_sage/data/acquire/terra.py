@@ -6,15 +6,15 @@ Users got 24,788 images from the first and 24,330 from the second; what the thir
 Unlike the script, which compares every image with every annotation for hours, this reads each once.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.acquire import disk
 
@@ -91,17 +91,21 @@ def select(annotations: Iterable[Path]) -> list[Picture]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    shape: Mapping[str, Sequence[str]] = {
-        "categories": ("id", "name"),
-        "images": ("id", "location", "file_name"),
-        "annotations": ("image_id", "category_id"),
+    number = int | str
+    shape: Mapping[str, Mapping[str, Any]] = {
+        "categories": {"id": number, "name": str},
+        "images": {"id": number, "location": number, "file_name": str},
+        "annotations": {"image_id": number, "category_id": number},
     }
     try:
-        content = json.loads(path.read_bytes())
+        content = strict_json.loads(path.read_bytes())
         lacking = [
-            f"{key}.{f}" for key, fields in shape.items() for f in fields if any(f not in i for i in content[key])
+            f"{key}.{name}"
+            for key, fields in shape.items()
+            for name, kind in fields.items()
+            if not all(isinstance(item.get(name), kind) for item in content[key])
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         lacking = [f"{type(error).__name__}: {error}"]
     if lacking:
         raise UserError(

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, shown
 from domainbed_sage.core.files import explained, write_atomically
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
 
@@ -93,20 +94,30 @@ def read(results: Path) -> list[Array]:
     arrays = []
     for path in (results / JOBS).glob("*/array.json"):
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes()
         except FileNotFoundError:  # refused by Slurm a moment ago, and forgotten
             continue
         try:
-            facts = strict_json.loads(text)
-            tasks = tuple(tuple(runs) for runs in facts.pop("tasks"))
-            ids, when = tuple(map(str, facts.pop("ids"))), float(facts.pop("when"))
-            arrays.append(Array(tasks=tasks, ids=ids, when=when, **facts))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            arrays.append(_array(strict_json.loads(text)))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(
                 f"{path} is damaged ({error}). Without it, nobody knows which jobs were submitted. Look for jobs named "
                 f"{path.parent.name} in squeue, cancel them, and remove {path.parent}."
             ) from None
     return sorted(arrays, key=lambda array: array.when)
+
+
+def _array(facts: dict[str, Any]) -> Array:
+    """An array from its JSON form; raises whatever a wrong one breaks."""
+    tasks = tuple(tuple(runs) for runs in facts.pop("tasks"))
+    ids, when = tuple(map(str, facts.pop("ids"))), float(facts.pop("when"))
+    array = Array(tasks=tasks, ids=ids, when=when, **facts)
+    texts = [array.name, array.user, array.host, *(run for runs in tasks for run in runs)]
+    if odd := [text for text in texts if not isinstance(text, str)]:
+        raise ValueError(f"{shown(odd[0])} is not a text")
+    if len(ids) not in (0, len(tasks)):
+        raise ValueError(f"it has {len(ids)} jobs for {len(tasks)} tasks")
+    return array
 
 
 @contextmanager

@@ -107,7 +107,11 @@ def test_only_what_is_read_is_in_the_manifest(data: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "not enough values"), ("a,b\n", "its first line is"), ("path,size,sha256\nx,many,0\n", "invalid literal")],
+    [
+        ("", "not enough values"),
+        ("a,b\n", "its first line is"),
+        ("path,size,sha256\na/x/1.jpg,many,0\n", "'many', of 'a/x/1.jpg'"),
+    ],
 )
 def test_files_that_are_no_manifest(data: Path, text: str, reason: str) -> None:
     (data / "bad.csv").write_text(text)
@@ -145,3 +149,32 @@ def test_what_is_no_manifest(rows: bytes | None, tmp_path: Path) -> None:
     (tmp_path / "theirs.csv").write_bytes(b"" if rows is None else b"path,size,sha256\n" + rows)
     with pytest.raises(UserError, match=r"theirs.csv should be a manifest with the columns path, size, sha256: "):
         manifest.read(tmp_path / "theirs.csv")
+
+
+GOOD = "a/x/1.jpg,7," + "0a" * 32
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (GOOD, "it has 'a/x/1.jpg' more than once"),
+        (GOOD.replace("a/x/1", "../x/1"), "'../x/1.jpg' is not environment/class/file"),
+        (GOOD.replace("a/x/1", "/a/x/1"), "'/a/x/1.jpg' is not environment/class/file"),
+        (GOOD.replace("a/x/1", "a//x/1"), "'a//x/1.jpg' is not environment/class/file"),
+        (GOOD.replace("a/x/1", "x/1"), "'x/1.jpg' is not environment/class/file"),
+        (GOOD.replace(",7,", ",-7,"), "'-7', of 'a/x/1.jpg', is not a size in bytes"),
+        (GOOD.replace(",7,", ",7_0,"), "'7_0', of"),
+        (GOOD.replace(",7,", ", 7,"), "' 7', of"),
+        (GOOD.replace(",7,", ",٣,"), "'٣', of"),
+        (GOOD.replace(",7,", f",{'9' * 5000},"), "of 'a/x/1.jpg', is not a size in bytes"),
+        (GOOD.replace("0a", "0A"), "is not a sha256 of 64 hexadecimal digits"),
+        (GOOD[:-1], "is not a sha256 of 64 hexadecimal digits"),
+    ],
+)
+def test_rows_that_cannot_be_right(row: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text(f"path,size,sha256\n{GOOD}\n{row}\n")
+    with pytest.raises(UserError, match=f"should be a manifest .*{reason}"):
+        manifest.read(path)
+    path.write_text(f"path,size,sha256\n{GOOD}\n")
+    assert manifest.read(path) == {"a/x/1.jpg": manifest.Entry(7, "0a" * 32)}

@@ -170,6 +170,9 @@ def test_annotations_of_no_or_several_generations(tmp_path: Path) -> None:
     [
         ({"images": [{"id": 1}]}, r"lacks or breaks: images.location, images.file_name. Fetch it again"),
         ({"categories": None}, r"lacks or breaks: TypeError"),
+        ({"images": ["id, location, file_name"]}, r"lacks or breaks: AttributeError"),
+        ({"images": [{"id": [1], "location": {}, "file_name": 3}]}, r"images.id, images.location, images.file_name"),
+        ({"annotations": [{"image_id": {}, "category_id": []}]}, r"annotations.image_id, annotations.category_id"),
         ({"categories": []}, r"use categories that they do not define: \[0, 10, 20"),
         (
             {"images": [{"id": "image0012", "location": 38, "file_name": "../x.jpg"}]},

@@ -221,11 +221,19 @@ def test_index_that_cannot_be_written(runs, tmp_path):
         '{"tasks": [], "ids": [], "when": "x", "name": "a"}',
         '{"tasks": [], "ids": [], "when": 1}',
         '{"tasks": [], "ids": [], "when": 1, "name": "a", "other": 1}',
+        '{"tasks": [], "ids": [], "when": 1, "name": 7}',
+        '{"tasks": [[7]], "ids": [], "when": 1, "name": "a"}',
+        '{"tasks": [["run"]], "ids": ["1_0", "1_1"], "when": 1, "name": "a"}',
+        '{"tasks": [], "ids": [], "when": 1, "name": "a", "host": null}',
+        '{"tasks": [], "ids": [], "when": %s, "name": "a"}' % ("9" * 400),
+        '{"tasks": [], "ids": [], "when": 1, "name": "a", "name": "b"}',
+        b"\xff",
     ],
 )
 def test_damaged_ledger_says_what_to_do(runs, tmp_path, content):
     submit(tmp_path, runs, [[runs[0]]])
-    (tmp_path / "jobs" / "array" / "array.json").write_text(content)
+    content = content.encode() if isinstance(content, str) else content
+    (tmp_path / "jobs" / "array" / "array.json").write_bytes(content)
     with pytest.raises(UserError, match=r"is damaged .* Look for jobs named array in squeue, cancel them, and remove"):
         survey(runs, tmp_path)
 

@@ -1,8 +1,9 @@
-"""Random small trees and archives: each is read as it is, or refused with one message; nothing else happens.
+"""Random small trees, archives and images: each is read as it is, or refused with one message.
 
-`fuzz_folders` and `fuzz_archives` take hypothesis' `data`: ``given(st.data())(fuzz_folders)`` is a test of any length.
+`fuzz_folders` and `fuzz_archives` take hypothesis' `data`.
 """
 
+import functools
 import gzip
 import io
 import os
@@ -13,14 +14,19 @@ import warnings
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from generated_trees import jpeg
+import numpy as np
+import torch
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import scan
 from domainbed_sage.data.acquire.archives import unpack
+from domainbed_sage.data.decode import Decoder
 from domainbed_sage.data.folders import read_folders
+from fuzzing.damage import DAMAGES, Damage, damaged
+from fuzzing.reader import Reader
 
 LATIN = os.fsdecode(b"\xfc.jpg")
 ENVIRONMENTS = st.sampled_from([*"ab" * 10, ".c", "é"])
@@ -30,6 +36,16 @@ GOOD = ["1.jpg", "2.JPG", "3.png", LATIN, "6.txt", "Thumbs.db", ".DS_Store"]
 FILES = st.sampled_from([*GOOD * 6, "4.jfif", "5", ".7.jpg", "8.jpg.gif"])
 KINDS = st.sampled_from(["image"] * 24 + ["hard"] * 6 + ["text", "pipe"])
 LINKS = st.sampled_from([".", "..", "../..", "../x", "../../b/x", "1.jpg", "self", "/nowhere", "/"])
+
+
+@functools.cache
+def _image(form: str, mode: str = "RGB", side: int = 8) -> bytes:
+    """One small image."""
+    pixels = np.arange(side * side * 3, dtype=np.uint8).reshape(side, side, 3)
+    file = io.BytesIO()
+    image = Image.fromarray(pixels).convert("L" if mode.startswith("I") else mode)
+    Image.Image.convert(image, mode).save(file, form)
+    return file.getvalue()
 
 
 def _plant(root: Path, data: st.DataObject) -> None:
@@ -47,7 +63,7 @@ def _plant(root: Path, data: st.DataObject) -> None:
         elif kind == "hard" and others and stat.S_ISREG(others[0].lstat().st_mode):
             os.link(others[0], path)
         else:
-            path.write_bytes(jpeg(0) if kind == "image" else b"text")
+            path.write_bytes(_image("JPEG") if kind == "image" else b"text")
     for target in data.draw(st.sampled_from([(), (), ()]) | st.tuples(LINKS)):
         folders = sorted(path for path in (root, *root.rglob("*")) if path.is_dir())
         name = data.draw(st.sampled_from(["link", "link.jpg", "self"]))
@@ -162,3 +178,32 @@ def _wanted(members: list[tuple[str, bytes, str]], is_zip: bool) -> dict[str, by
         for place, content in places.items()
         if "__MACOSX" not in place.parts and not place.name.startswith("._")
     }
+
+
+# Images
+
+
+FORMS = (
+    *(("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("PNG", "1")),
+    *(("PNG", "I;16"), ("GIF", "P"), ("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "I;16"), ("PPM", "L")),
+)
+DECODERS = (Decoder(), Decoder("draft", 4), Decoder("resized", 4))
+
+
+def _read_image(example: tuple[tuple[str, str], list[Damage]], folder: Path) -> None:
+    (form, mode), damages = example
+    path = folder / "x.jpg"
+    path.write_bytes(functools.reduce(damaged, damages, _image(form, mode, 16)) if damages else b"")
+    for decode in DECODERS:
+        found = decode(path)
+        assert found.dtype == torch.uint8
+        assert found.ndim == 3
+        assert found.shape[0] == 3
+        assert found.numel()
+
+
+READERS = (
+    Reader("folders", st.data(), lambda data, _: fuzz_folders(data)),
+    Reader("archives", st.data(), lambda data, _: fuzz_archives(data)),
+    Reader("image", st.tuples(st.sampled_from(FORMS), st.lists(DAMAGES, min_size=1, max_size=3)), _read_image),
+)
