@@ -48,7 +48,7 @@ def find(root: Path, paths: Sequence[str]) -> list[str]:
 
 
 def write(root: Path, paths: Sequence[str]) -> None:
-    """List the corrupt images in the dataset's folder, in the bytes of their names; without any, there is no list.
+    """List the corrupt images in the dataset's folder, as raw bytes of their names; remove the list if there are none.
 
     Raises:
         UserError: the folder cannot be written to, or a name has a line break in it.

@@ -189,7 +189,7 @@ def rebuild_small(packages: Path, recipe: Recipe = EMOJI_STYLES) -> dict[str, np
 
 
 def compare_small(rebuilt: Mapping[str, np.ndarray], recipe: Recipe = EMOJI_STYLES) -> tuple[int, int, int]:
-    """Compare a result of `rebuild_small` with the shipped arrays: numbers of images, unlike images, unlike pixels."""
+    """Compare a result of `rebuild_small` with the shipped arrays: numbers of images, differing images and pixels."""
     with np.load(recipe.small, allow_pickle=False) as shipped:
         different = (rebuilt["images"] != shipped["images"]).any(axis=-1)
     per_image = np.count_nonzero(different, axis=(-2, -1))

@@ -126,7 +126,7 @@ class _Packed(Dataset[_Parcel | ErrorReport]):
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A process that is started inside inherits this: from its first moment, no signal meant for the run ends it."""
+    """Block signals meant for the run; a process started inside inherits this, so that they never end it."""
     if multiprocessing.get_start_method() != "fork":
         resource_tracker.ensure_running()  # starting it inside would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
@@ -200,7 +200,7 @@ def _start(loader: DataLoader[Any]) -> _Processes:
 
 
 def _received(processes: _Processes) -> Iterator[Any]:
-    """What the loader processes send; if one of them has died, that is the error, and not what follows from it."""
+    """Yield what the loader processes send; if one of them died, raise that, and not the error that it caused."""
     with limits.explained(*limits.LOADERS):
         try:
             for sent in processes:

@@ -1,6 +1,6 @@
-"""Pretrained weights by name: which there are, where their files lie, and fetching them.
+"""Pretrained weights by name: which exist, where their files are stored, and how to fetch them.
 
-Nothing goes to the network but `download`, which the command ``domainbed-sage weights download`` calls on a machine
+Only `download` uses the network, which the command ``domainbed-sage weights download`` calls on a machine
 with internet. A run only reads files, so compute nodes can be offline.
 """
 
@@ -30,10 +30,10 @@ Fetch = Callable[[Path], tuple[Path, str]]
 
 
 def weights_dir(given: Path | None = None) -> Path:
-    """Where weight files lie: the folder given, else ``DOMAINBED_WEIGHTS_DIR``, else one in the user's cache.
+    """Folder of the weight files: the one given, else ``DOMAINBED_WEIGHTS_DIR``, else one in the user's cache.
 
     Raises:
-        UserError: it lies in the user's home, and there is none.
+        UserError: it is in the user's home, and there is none.
     """
     folder = given or Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/domainbed_sage/weights")
     return expanded(folder, f"{FOLDER_VARIABLE} to the folder of the weights")
@@ -52,7 +52,7 @@ def published(name: str) -> dict[str, Any]:
 def published_sha256(name: str) -> str:
     """Sha256, or its first 8 digits, of the file at the published address; empty where the address holds none.
 
-    OpenAI's address has the whole sum as a folder, those of LAION-400M have 8 digits in the file's name.
+    OpenAI's address has the whole sum as a folder name, those of LAION-400M have 8 digits in the file's name.
     """
     found = re.search(r"/([0-9a-f]{64})/|-([0-9a-f]{8})\.pt$", published(name).get("url", ""))
     return found[1] or found[2] if found else ""
@@ -100,7 +100,7 @@ def stored_file(name: str, where: Path) -> Path | None:
 def find(name: str, given: Path | None = None) -> Path:
     """Path of a weight file on this machine, its checksum verified where one is known.
 
-    Known is the published one, or else the one in a file ``<name>.sha256`` beside it.
+    That is the published one, or else the one in a file ``<name>.sha256`` beside it.
 
     Args:
         name: one of `clip_names`, ``timm:BACKBONE``, the name (without ending) of any file in the weights' folder, or
@@ -148,7 +148,7 @@ def download(name: str, given: Path | None = None) -> Path:
                 path, expected = fetch(into)
                 _compare(sha256_of(path), expected, "the file")
                 read(path)
-            except Exception as error:  # whatever the libraries raise: the next source may do
+            except Exception as error:  # whatever the libraries raise: the next source may work
                 reasons.append(f"  - {source}: {first_line(error)}.")
             else:
                 return _keep(path, _stored(where, name, path.suffix), into)
@@ -183,9 +183,9 @@ def _sidecar(path: Path) -> Path:
 
 
 def _verify(path: Path, name: str) -> None:
-    """Compare a file with the published sum, and where there is none, or a part of one, with the one beside it.
+    """Compare a file with the published checksum, and where there is none, or a part of one, with the one beside it.
 
-    Whoever can write a file beside the weights can write the weights: what it says never stands over the publisher.
+    Whoever can write a file beside the weights can write the weights: it never overrides the published checksum.
     """
     advice = "Delete the file and copy or download it again."
     same_kind = path.suffix == Path(published(name).get("url", "")).suffix
@@ -197,7 +197,7 @@ def _verify(path: Path, name: str) -> None:
 
 
 def _recorded(sidecar: Path) -> str:
-    """The sum that a file beside the weights holds, as ``sha256sum`` writes it; empty if there is no such file."""
+    """The checksum in a file beside the weights, as ``sha256sum`` writes it; empty if there is no such file."""
     if not regular(sidecar):
         return ""
     with explained_reading(sidecar):
@@ -236,7 +236,7 @@ def _sources(name: str) -> list[tuple[str, Fetch]]:
 
 
 def _fetch_url(url: str, sha256: str, into: Path) -> tuple[Path, str]:
-    (into / url.rpartition("/")[2]).unlink(missing_ok=True)  # open_clip would take half a file for the whole one
+    (into / url.rpartition("/")[2]).unlink(missing_ok=True)  # open_clip would take a partial file for a complete one
     return Path(open_clip_pretrained.download_pretrained_from_url(url, cache_dir=str(into))), sha256
 
 

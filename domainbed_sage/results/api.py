@@ -37,7 +37,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     loss                mean training loss since the evaluation before
     trial               number of the trial
     hparams_seed        0: default hyperparameters, otherwise random ones
-    hparams             all hyperparameters as JSON; equal texts mean equal hyperparameters
+    hparams             all hyperparameters as JSON; equal strings mean equal hyperparameters
     model, optimizer    their names; empty where the records do not say, as DomainBed's do not
     run                 name of the run's folder
     env, n_envs         index of the environment, and the dataset's number of environments
@@ -134,10 +134,10 @@ def compare(
     splits; and whether it would be better on other *datasets like these*. See `Comparison` for both tests.
 
     Args:
-        results: a frame of `load_results`, or a part of it, or a results folder; finished runs alone count.
+        results: a frame of `load_results`, or a part of it, or a results folder; only finished runs count.
         reference: label of the row to compare with.
         methods: labels of the rows to compare. Declare them before you look at the results: p-values are adjusted for
-            the number of methods that stand here.
+            the number of methods listed here.
         selection: model selection method, see `table`.
 
     Returns:
@@ -176,7 +176,7 @@ def _key(run: RunRecord) -> Key:
 def _expected(frame: pd.DataFrame, runs: Sequence[RunRecord]) -> list[Key] | None:
     """The results that a frame has runs for, and those that were missing when it was loaded, in its order.
 
-    None if the frame does not know any more what was missing, for example after it was joined with another.
+    None if the frame no longer knows what was missing, for example after it was joined with another.
     """
     if "missing" not in frame.attrs:
         return None
