@@ -1,9 +1,9 @@
-"""Throw damaged and invented input at the readers of what people write: each should succeed or say what is wrong.
+"""Throw damaged and invented input at the readers of user files: each should succeed or say what is wrong.
 
     python scripts/fuzz.py                      every reader, 2,000 examples each
     python scripts/fuzz.py sweep --examples 50000 --seed 7
 
-Reported is whatever is no message for the user: a traceback, more than 20 s, more than 2 GB; with the smallest example
+Anything but a message for the user is reported: a traceback, more than 20 s, more than 2 GB; with the smallest example
 that shows it. A further reader is one more entry of `READERS`.
 """
 

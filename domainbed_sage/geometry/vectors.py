@@ -39,7 +39,7 @@ def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def _pieces(vector: Vector) -> Sequence[Tensor]:
-    """Its tensors, flattened; on CPU in pieces, because BLAS sums inaccurately, 3e-5 off over millions of terms.
+    """Its tensors, flattened; on CPU in pieces: BLAS sums in its own precision, 3e-5 off over millions of terms.
 
     The storage decides: fake CPU tensors have none on the CPU, and are treated like a GPU's.
     """

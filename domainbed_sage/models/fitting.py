@@ -26,11 +26,11 @@ def fitted(state: State, expected: Mapping[str, torch.Size], path: Path, classif
         state: what the file holds.
         expected: names and shapes of the model's tensors.
         path: the file, for messages.
-        classifier: names of the modules that make the model's classifier, if it is thrown away.
+        classifier: names of the modules that make the model's classifier, if it is discarded.
 
     Returns:
-        with tensors that the model does not have, if the file holds more of it; or the state as it was, if some of the
-        model are missing. Shapes are not compared, but those of the classifier. The caller judges.
+        the model's tensors, and any others under the same prefix; or the whole state unchanged, if some of the model's
+        are missing. Only the classifier's shapes are compared; the caller has to check the rest.
 
     Raises:
         UserError: the file holds several such models, with different weights.

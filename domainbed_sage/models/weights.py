@@ -1,6 +1,6 @@
 """Pretrained weights by name: which exist, where their files are stored, and how to fetch them.
 
-Only `download` uses the network, which the command ``domainbed-sage weights download`` calls on a machine
+Only `download` uses the network; the command ``domainbed-sage weights download`` calls it on a machine
 with internet. A run only reads files, so compute nodes can be offline.
 """
 
@@ -108,7 +108,7 @@ def find(name: str, given: Path | None = None) -> Path:
         given: see `weights_dir`.
 
     Raises:
-        UserError: the file is missing (the message has the command that gets it), or not the one that was published.
+        UserError: the file is missing (the message names the command to get it), or not the one that was published.
     """
     if not name.startswith(TIMM) and ("/" in name or Path(name).suffix in SUFFIXES):
         path = expanded(Path(name), "give the path without ~")
@@ -128,7 +128,7 @@ def download(name: str, given: Path | None = None) -> Path:
     """Fetch a weight file once, verify it, and put it into the folder; the only function that needs internet.
 
     CLIP's weights come from their published address or else from the model hub, through open_clip; timm's through
-    timm, stored under timm's names for the tensors. A file takes its place when its checksum is right, as far as one
+    timm, stored under timm's names for the tensors. A file is put in place once its checksum is right, as far as one
     is published, and its tensors could be read; its sha256 is put beside it, as ``sha256sum -c`` reads it. Of a broken
     download only what the hub's client can resume is kept.
 

@@ -1,4 +1,4 @@
-"""What a notebook needs: the results of a folder as a frame, the benchmark's table of them, and paired comparisons."""
+"""Functions for notebooks: the results of a folder as a frame, the benchmark's table, and paired comparisons."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     evaluated           what the last evaluation is of, where a method ends in weights of its own, as SWAD's average
     ==================  ===========================================================================================
 
-    Texts are categories, so that a frame of many runs stays small. Runs that were read before come from a cache in the
+    Strings are categorical, to keep a frame of many runs small. Runs that were read before come from a cache in the
     folder, as long as they have not changed. Unreadable runs are left out with a warning in the log.
 
     Args:
@@ -130,7 +130,7 @@ def compare(
 ) -> Comparison:
     """Compare methods with a reference, paired by dataset, held-out environment and trial.
 
-    Two questions are answered apart: whether a method is better on *these* datasets, beyond the chance of seeds and
+    It answers two separate questions: whether a method is better on *these* datasets, beyond the chance of seeds and
     splits; and whether it would be better on other *datasets like these*. See `Comparison` for both tests.
 
     Args:

@@ -163,7 +163,7 @@ def of_these(differences: pd.DataFrame) -> tuple[TTest, str]:
 
 
 def of_like_these(differences: "pd.Series[float]") -> tuple[TTest, str]:
-    """Is the mean of the datasets that these are a sample of, [datasets], other than 0? Or why there is no answer."""
+    """Test whether the mean over datasets like these, [datasets], is 0; or say why that is impossible."""
     if len(differences) < 3:
         return TTest(), f"it takes three datasets, and there are {len(differences)}"
     if np.ptp(differences) < NO_SPREAD:
