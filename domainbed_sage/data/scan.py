@@ -188,7 +188,7 @@ def _is_file(entry: Entry) -> bool:
 
 def _is_special(entry: Entry) -> bool:
     """Whether it is a pipe or a device, which may block forever when opened; a broken link is not."""
-    return not _is_file(entry) and os.path.exists(entry.path)  # noqa: PTH110 - as `entry.path` is a text
+    return not _is_file(entry) and os.path.exists(entry.path)  # noqa: PTH110 - as `entry.path` is a str
 
 
 def _mistake(entry: Entry, hidden: bool, system: str, trees: tuple[str, ...]) -> str:

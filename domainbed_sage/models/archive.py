@@ -79,7 +79,7 @@ class _Module:
 
 
 class _Objects(pickle._Unpickler):  # in Python: the C one allocates as much memory as a damaged file asks for
-    """Reads ``data.pkl`` with modules, tensors, numbers, texts, and lists, tuples and dictionaries of them."""
+    """Reads ``data.pkl`` with modules, tensors, numbers, strings, and lists, tuples and dictionaries of them."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(_stored(archive, root + "data.pkl")))

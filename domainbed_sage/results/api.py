@@ -78,7 +78,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     there = {_key(run) for run in loaded.records if run.single}
     frame = to_frame(loaded.records, names, list(dict.fromkeys(key[1] for key in expected)))
     missing = [key for key in dict.fromkeys(expected) if key not in there]
-    frame.attrs["missing"] = strict_json.dumps(missing)  # a text, because pandas copies it with every part of the frame
+    frame.attrs["missing"] = strict_json.dumps(missing)  # a string: pandas copies it with every part of the frame
     frame.attrs["left_out"] = strict_json.dumps(loaded.left_out())
     return frame
 

@@ -101,7 +101,7 @@ def csv(table: Table) -> str:
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV; its texts without control characters."""
+    """A frame as CSV; its strings without control characters."""
     printed = frame.map(lambda value: escape.printable(value) if isinstance(value, str) else value)
     return printed.to_csv(index=False, lineterminator="\n")
 

@@ -8,7 +8,7 @@ its steps differ in their passes (GGA's search), one of each kind is counted, an
 
 FLOPs are those of matrix products, convolutions and attention, by PyTorch's formulas; other work (elementwise, SVD) is
 none. Memory is that of all tensors, as on a GPU in float32 with fused attention: weights, optimizer state, batch,
-activations, gradients already allocated at peak memory, stacked polar factors. Not in it are the workspace of the math
+activations, gradients already allocated at peak memory, stacked polar factors. It leaves out the workspace of the math
 libraries, the caching of the allocator, and the first step's check of the perturbation.
 
 Runs that cost the same share a count. Of a float hyperparameter only whether it is zero matters; a head that is lighter

@@ -134,7 +134,7 @@ def _workers(
     cores = available_cores()
     wanted, devices = shares
     jobs = wanted or min(max(cores // 2, min(cores, 2)), max(runs, 1))
-    threads = max(cores // jobs, 1)  # whatever is missing: a continued run needs the threads that it began with
+    threads = max(cores // jobs, 1)  # for any `missing`: a continued run needs the threads that it began with
     return _Workers(min(jobs, max(missing, 1)), threads, devices, stop or threading.Event())
 
 

@@ -56,7 +56,7 @@ class Tally(TorchDispatchMode):
     def _enter(self, storage: torch.UntypedStorage, given: list[Any]) -> None:
         address, size = storage._cdata, storage.nbytes()
         if any(isinstance(t, Tensor) and t.untyped_storage()._cdata == address for t in given):
-            return  # not new: given
+            return  # not new: an input's
         self.known.add(address)
         self.live += size
         self.trace.append(self.live)

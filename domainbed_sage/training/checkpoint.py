@@ -1,4 +1,4 @@
-"""The file of a checkpoint: tensors, numbers and texts as `torch.save` writes them, and a seal over every byte of it.
+"""The file of a checkpoint: tensors, numbers, strings as `torch.save` writes them, and a seal over every byte of it.
 
 The seal is a line at the end of the file, with the sha256 of all before it; PyTorch and zip tools ignore it. Being
 in the same file, it is written atomically with it. The archive's own checksums are not enough: they cover the

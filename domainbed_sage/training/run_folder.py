@@ -29,7 +29,7 @@ class RunFolder:
 
     Files: `run.json` (the science), `results.jsonl` (DomainBed's records), `out.txt` and `err.txt` (logs), `model.pkl`
     (final weights), `done` (last of all), `lock`; while it runs, `checkpoint.pt`, the one before it, and
-    `progress.json`; `failed.json` after an error. Whole files are written beside their place and renamed; records are
+    `progress.json`; `failed.json` after an error. Whole files are written elsewhere and then renamed; records are
     appended line by line, and a torn last line is cut at the next start.
     """
 

@@ -1,6 +1,6 @@
 """What was submitted for a results folder: `<results>/jobs/<array>/array.json`, one file per array of jobs.
 
-It is written before sbatch is called, and completed with Slurm's job ids after: a launcher that dies in between leaves
+It is written before sbatch is called, and Slurm's job ids are added after it: a launcher that dies in between leaves
 an entry whose jobs can be found by their name.
 """
 

@@ -75,7 +75,7 @@ def launch(
 ) -> Launched:
     """Submit the runs that are neither done nor in the queue, whoever launched them.
 
-    A run that failed with a reason is left alone unless `failed_too`; one whose job ended without a word is missing.
+    A run that failed with a reason is left alone unless `failed_too`; one whose job ended without a reason is missing.
     Two launches at the same time wait for one another.
 
     Args:

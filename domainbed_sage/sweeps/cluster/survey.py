@@ -127,7 +127,7 @@ def finished(runs: Iterable[PlannedRun], results: Path) -> set[str]:
     if kept | done != known:
         try:
             write_atomically(path, strict_json.dumps(kept | done))
-        except UserError as error:  # a reader of somebody else's results need not be able to write there
+        except UserError as error:  # a reader of another user's results may be unable to write there
             log.info("%s", error)
     return set(done)
 
