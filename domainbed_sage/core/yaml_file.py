@@ -1,7 +1,7 @@
 """Settings from a YAML file: read as YAML 1.2 and strictly, with the line of every value.
 
 Where YAML leaves room for a surprise, the file is refused: equal keys, tags, a second document, any encoding but UTF-8.
-Numbers, true, false and null are those of YAML 1.2's core schema, all else is a string: 010 is ten, 1e-6 is a number,
+Numbers, true, false and null are those of YAML 1.2's core schema; all else is a string: 010 is ten, 1e-6 is a number,
 and yes, no, on, off, 1:30 and 2026-01-01 are strings. Importing this module costs no more than ruamel.yaml itself.
 """
 

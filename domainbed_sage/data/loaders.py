@@ -38,8 +38,8 @@ def loaded(
 ) -> Generator[T, None, None]:
     """Yield ``dataset[key]`` for each key in order, prepared ahead by loader processes if there are any.
 
-    Close the generator (`contextlib.closing`) to end the processes before its last item. They ignore signals that
-    Slurm and terminals send to every process of a run, which has to save its checkpoint first.
+    Close the generator (`contextlib.closing`) to end the processes before its last item. The processes ignore signals
+    that Slurm and terminals send to every process of a run, which has to save its checkpoint first.
 
     Raises:
         UserError: the machine refuses memory, open files or the like; see `limits`.

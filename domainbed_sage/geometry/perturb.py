@@ -84,8 +84,8 @@ def _scaled(tensors: Sequence[Tensor], factors: Tensor) -> Sequence[Tensor]:
 def perturbed(params: Vector, epsilon: Vector) -> Iterator[Vector]:
     """Move the parameters by `epsilon` inside the block; leaving it restores every bit, also after an exception.
 
-    The block is given the moved weights, which are written over `epsilon`; the clean ones stay where they
-    are: no copy of the model is made. (Adding and then subtracting ε would not give the weights back.)
+    The block is given the moved weights, which are written over `epsilon`; the clean ones stay where
+    they are: no copy of the model is made. (Adding and then subtracting ε would not give the weights back.)
     """
     clean = tuple(p.data for p in params)
     with torch.no_grad():
