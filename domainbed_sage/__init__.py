@@ -1,9 +1,9 @@
 """A DomainBed-style benchmark suite for domain generalization around SAGE.
 
 A run is described by a `RunConfig`, which `make_config` fills in and checks, and trained by `run` on a `Machine`. An
-algorithm of your own derives from `Algorithm` and gets a name from `register`. What runs have left behind is read with
-`load_results`, shown by `table` and judged by `compare`. All of them are imported when they are first used, so that
-``import domainbed_sage`` takes no time.
+algorithm of your own derives from `Algorithm` and gets a name from `register`. Results are read with `load_results`,
+shown by `table` and compared by `compare`. All of these are imported on first use, so that ``import domainbed_sage``
+takes no time.
 
 Example: an algorithm, two short runs of it, and their results.
 
@@ -77,7 +77,7 @@ _MODULES = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker that saw it would take any name for one of these
+if not TYPE_CHECKING:  # a type checker that saw it would accept any attribute
 
     def __getattr__(name: str) -> Any:
         for module, names in _MODULES.items():

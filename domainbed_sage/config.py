@@ -1,4 +1,4 @@
-"""What a run is: `RunConfig` holds its science and is hashed; `Machine` holds where it runs and is not."""
+"""Description of a run: `RunConfig` holds its science and is hashed; `Machine` holds where it runs and is not."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ NO_FP16 = "Small gradients become zero in fp16 unless the loss is scaled, which 
 
 
 class RunConfig(BaseModel):
-    """The science of one run. Equal fields give equal results, bit for bit on like processors with as many threads.
+    """The science of one run. Equal fields give equal results, bit for bit on equal processors and thread counts.
 
     Attributes:
         dataset: name of the dataset.
@@ -89,7 +89,7 @@ class RunConfig(BaseModel):
         return tuple(i for i in range(len(datasets[self.dataset].environments)) if i not in self.test_envs)
 
     def of(self, *configurables: Any) -> dict[str, Any]:
-        """The hyperparameters that these things declare."""
+        """The hyperparameters that these components declare."""
         return {name: self.hparams[name] for name in declared(*configurables)}
 
 
@@ -103,7 +103,7 @@ class Machine:
         device: torch device.
         num_workers: loader processes.
         save_every_s: seconds between checkpoints; one is also written at every evaluation.
-        look_every_s: seconds between two notes of the progress, and two looks at whether the folder is still its own.
+        look_every_s: seconds between progress notes, and between checks that the run still owns its folder.
         keep_checkpoint: keep the last checkpoints of a finished run.
         skip_model_save: write no `model.pkl` at the end.
         progress: show a progress bar.
@@ -146,7 +146,7 @@ def make_config(
     """Fill in the defaults of dataset, model and algorithm, and check everything.
 
     Raises:
-        UserError: names that are not known, environments that leave no source, impossible values; all at once.
+        UserError: unknown names, environments that leave no source, impossible values; all at once.
     """
     model = model or (datasets[dataset].model if dataset in datasets else "small_cnn")
     names = ((datasets, dataset), (algorithms, algorithm), (models, model), (optimizers, optimizer))
@@ -199,11 +199,11 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mistakes: list[str]) -> list[int]:
-    """Indices of the held-out environments, each given by its name or its index; adds what is wrong to `mistakes`.
+    """Indices of the held-out environments, each given by its name or its index; appends errors to `mistakes`.
 
     Text and numbers mean the same, on the command line and in sweep files: a name wins over an index. Digits that are
-    the name of one environment and the index of another are refused, because nobody can see which of the two was
-    meant; ``name:2`` and ``index:2`` say it. Environments ``01`` and ``1`` are both called 1 here: YAML drops the 0.
+    the name of one environment and the index of another are refused, because they are
+    ambiguous; write ``name:2`` or ``index:2``. Environments ``01`` and ``1`` are both called 1 here: YAML drops the 0.
     """
     names = ", ".join(f"{i} = {name}" for i, name in enumerate(spec.environments))
     indices = []
@@ -227,7 +227,7 @@ def environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mista
 
 
 def _readings(names: Sequence[str], text: str) -> list[int]:
-    """Indices of the environments that a text may mean: by its name first, then by its index."""
+    """Indices of the environments that a string may mean: by name first, then by index."""
     kind, _, rest = text.partition(":")
     by_name = {name: i for i, name in enumerate(names)}
     by_index = {str(i): i for i in range(len(names))}

@@ -1,4 +1,4 @@
-"""Time what answers at once: help, errors of usage, a look at a planned sweep, and the table of a folder read before.
+"""Time what should be fast: help, usage errors, a look at a planned sweep, and the table of a folder read before.
 
     python scripts/bench_startup.py [--rounds 5] [--before CHECKOUT] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""Throw damaged and invented input at the readers of what people write: each should succeed or say what is wrong.
+"""Throw damaged and invented input at the readers of user files: each should succeed or say what is wrong.
 
     python scripts/fuzz.py                      every reader, 2,000 examples each
     python scripts/fuzz.py sweep --examples 50000 --seed 7

@@ -1,7 +1,7 @@
 """The command `domainbed-sage` and its subcommands, one file each.
 
-A command answers at once: only the chosen subcommand is imported, and what is slow to import (PyTorch, pandas,
-matplotlib) only by the function that needs it. `tests/cli/test_startup.py` holds which commands do without.
+Commands start fast: only the chosen subcommand is imported, and slow libraries (PyTorch, pandas, matplotlib) only by
+the function that needs them. `tests/cli/test_startup.py` checks which commands do without them.
 """
 
 import argparse
@@ -33,14 +33,14 @@ COMMANDS = (  # name, module in this package with `add_arguments` and `main`, he
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit status: 0 done, 1 failed, 2 an error of usage, 130 interrupted."""
+    """Run one subcommand and return its exit status: 0 done, 1 failed, 2 usage error, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in words if not word.startswith("-")), "")
     return guarded(make_parser([chosen]), words)
 
 
 def make_parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of the command; it knows all subcommands, and the options of the chosen ones."""
+    """Build the command's parser; it knows all subcommands, and the options of the chosen ones."""
     parser = argparse.ArgumentParser(
         "domainbed-sage", description="A benchmark suite for domain generalization around SAGE."
     )
@@ -67,7 +67,7 @@ def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+    except BrokenPipeError:  # the reader, e.g. `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -85,7 +85,7 @@ def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
 
 
 def script(module: ModuleType, description: str) -> None:
-    """Entry of a thin script in `scripts/` around one subcommand."""
+    """Entry point of a thin script in `scripts/` around one subcommand."""
     parser = argparse.ArgumentParser(description=description)
     _declare(module, parser)
     sys.exit(guarded(parser))

@@ -1,4 +1,4 @@
-"""The option ``--json`` of commands that list things: everything they know, for programs."""
+"""The option ``--json`` of commands that list things: everything they know, machine-readable."""
 
 import argparse
 from collections.abc import Iterable, Mapping

@@ -69,10 +69,10 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do what was asked.
+    """Run the requested action.
 
     Raises:
-        UserError: the dataset is not known, cannot be had, or is not what it should be.
+        UserError: the dataset is unknown, not available, or not what it should be.
     """
     machine.load_plugins(args)
     if args.action == "list":
@@ -95,7 +95,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def describe(spec: DatasetSpec) -> str:
-    """What `data list` says of a dataset."""
+    """The text of `data list` about a dataset."""
     lines = [f"{spec.name}: {spec.num_classes} classes; environments {', '.join(spec.environments)}"]
     if spec.folder:
         lines.append(f"in {spec.folder}/: {', '.join(spec.expected.environments or ())}")
@@ -109,14 +109,14 @@ def describe(spec: DatasetSpec) -> str:
 
 
 def as_object(spec: DatasetSpec) -> dict[str, Any]:
-    """What `data list --json` says of a dataset: all its fields but the function that reads it."""
+    """The entry of a dataset in `data list --json`: all its fields except the function that reads it."""
     known = {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "load"}
     sources = [{"kind": type(source).__name__, "title": source.title, **asdict(source)} for source in spec.sources]
     return known | {"sources": sources}
 
 
 def summary(dataset: "MultiDomainDataset", where: Path) -> str:
-    """One line on a dataset that came into its place."""
+    """One line about a dataset that was just installed."""
     variant = f", population {dataset.variant}" if dataset.variant else ""
     return f"{dataset.name}: {sum(map(len, dataset.environments))} images in {where}{variant}"
 

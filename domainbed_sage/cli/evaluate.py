@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print, and write, what the model predicts.
+    """Print and write the model's predictions.
 
     Raises:
         UserError: see `assessment.assess`; or the predictions cannot be written.
@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def remarks(found: "Assessment") -> list[str]:
-    """Which weights these are, and where the numbers or the data are not the recorded ones."""
+    """State which weights these are, and where the numbers or the data differ from the recorded ones."""
     run = found.run
     step, selected = run.last["step"], run.selected_step
     text = f"These are the weights after the last step, {step}."
@@ -90,7 +90,7 @@ def remarks(found: "Assessment") -> list[str]:
 
 
 def as_object(found: "Assessment") -> dict[str, Any]:
-    """Everything, for programs; accuracies in [0, 1]."""
+    """The whole assessment, machine-readable; accuracies in [0, 1]."""
     run = found.run
     return {
         "run": run.config.folder_name,
@@ -123,7 +123,7 @@ def _as_object(result: "SplitResult") -> dict[str, Any]:
 
 
 def show(found: "Assessment") -> None:
-    """Print the text, at most 80 columns wide; names stand in it as they are."""
+    """Print the text, at most 80 columns wide; names are printed unchanged."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
@@ -131,7 +131,7 @@ def show(found: "Assessment") -> None:
 
 
 def render(found: "Assessment") -> "Iterator[RenderableType]":
-    """An overview, and for each split its classes and what they are mistaken for."""
+    """Yield an overview, then the classes of each split and what they are mistaken for."""
     config, variant = found.run.config, found.run.last.get("data", {}).get("variant")
     population = f", population {variant}" if variant else ""
     yield f"{found.run.folder}: {config.algorithm} with {config.model} on {config.dataset}{population}"
@@ -151,7 +151,7 @@ def render(found: "Assessment") -> "Iterator[RenderableType]":
 
 def _classes(result: "SplitResult", classes: tuple[str, ...]) -> "Table":
     table = _table("class", "images", "accuracy")
-    table.expand = True  # so that the last column, the only one with a ratio, gets the width that the others leave
+    table.expand = True  # so that the last column, the only one with a ratio, gets the remaining width
     table.add_column("mistaken for", no_wrap=True, overflow="ellipsis", ratio=1)
     scores = result.scores
     for i, name in enumerate(classes):

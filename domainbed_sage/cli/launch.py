@@ -36,7 +36,7 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def launch(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace) -> "Outcome | None":
-    """Start the missing runs; the outcome, unless they were only submitted.
+    """Start the missing runs; return the outcome, unless they were only submitted.
 
     Raises:
         UserError: see `submit.launch`.
@@ -69,7 +69,7 @@ def retry(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.N
 
 
 def cancel(folder: Path) -> None:
-    """Take all jobs of a results folder out of the queue.
+    """Cancel all jobs of a results folder.
 
     Raises:
         UserError: Slurm does not answer.

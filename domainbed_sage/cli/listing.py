@@ -1,4 +1,4 @@
-"""`domainbed-sage list`: what there is, and its hyperparameters."""
+"""`domainbed-sage list`: what is registered, with hyperparameters."""
 
 import argparse
 import inspect
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from domainbed_sage.core.hparams import HParam
 
 
-RUN_STEPS = 5001  # of DomainBed, for methods whose steps differ
+RUN_STEPS = 5001  # DomainBed's; passes are averaged over them where a method's steps differ
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def as_object(name: str, thing: Callable[..., Any]) -> dict[str, Any]:
-    """What `list --json` says of one thing: its whole description, and its hyperparameters."""
+    """The entry of one thing in `list --json`: its full description and its hyperparameters."""
     from domainbed_sage.core.hparams import declared
 
     hyperparameters = [_hyperparameter(h) for h in declared(thing).values()]
@@ -60,7 +60,7 @@ def as_object(name: str, thing: Callable[..., Any]) -> dict[str, Any]:
 
 
 def origin_of(thing: Callable[..., Any]) -> dict[str, str]:
-    """Of an algorithm: its paper, its cost in passes over the minibatch, and whether it is experimental."""
+    """For an algorithm: its paper, its cost in passes over the minibatch, and whether it is experimental."""
     from domainbed_sage.algorithms import Algorithm
     from domainbed_sage.core.hparams import declared
 

@@ -1,4 +1,4 @@
-"""Options that say where a run runs, shared by several subcommands."""
+"""Options for where a run is executed, shared by several subcommands."""
 
 import argparse
 import os
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_place_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where the data are and what computes, for commands that run a model."""
+    """Declare the options for data folder and device, of commands that run a model."""
     parser.add_argument("--data_dir", type=Path, help="folder of the datasets; the embedded ones need none")
     parser.add_argument("--device", default=None, help="torch device; by default the GPU if there is one")
     parser.add_argument(
@@ -63,7 +63,7 @@ def load_plugins(args: argparse.Namespace) -> None:
 
 
 def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool = False) -> "Machine":
-    """Load the plugins and describe the machine, of a command that trains.
+    """Load the plugins and describe the machine, for a command that trains.
 
     Raises:
         UserError: a plugin fails, or the device does not exist.
@@ -78,7 +78,7 @@ def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool
 
 
 def place_from_arguments(args: argparse.Namespace, output_dir: Path) -> "Machine":
-    """Load the plugins and describe the machine, of a command that runs a model.
+    """Load the plugins and describe the machine, for a command that runs a model.
 
     Raises:
         UserError: a plugin fails, or the device does not exist.

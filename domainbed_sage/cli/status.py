@@ -61,7 +61,7 @@ def add_log_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
-    """Print where the sweep stands, once or again and again."""
+    """Print the status of the sweep, once or repeatedly."""
     console = Console(highlight=False, soft_wrap=args.json)
     while True:
         found = survey(runs, folder, patient=True)
@@ -77,7 +77,7 @@ def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Nam
 
 
 def as_json(found: Survey) -> str:
-    """The whole survey, for programs."""
+    """The whole survey, machine-readable."""
     runs = [{**asdict(run), "log": str(run.log) if run.log else None} for run in found.runs]
     counts = {state: found.counts()[state] for state in STATES}
     facts = {"counts": counts, "jobs": found.jobs, "waiting": dict(found.waiting), "trouble": found.trouble}
@@ -85,7 +85,7 @@ def as_json(found: Survey) -> str:
 
 
 def render(name: str, folder: Path, found: Survey, runs: Sequence[PlannedRun]) -> RenderableType:
-    """A bar for each dataset and algorithm, when it may end, why jobs wait, and the failures by cause."""
+    """A bar for each dataset and algorithm, the estimated end, why jobs wait, and the failures by cause."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="")
     table.add_column("dataset", no_wrap=True)
     table.add_column("algorithm", no_wrap=True)
@@ -107,10 +107,10 @@ def render(name: str, folder: Path, found: Survey, runs: Sequence[PlannedRun]) -
 
 
 def logs(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
-    """Print the last lines of what a run, and its job, have written.
+    """Print the last lines of the logs of a run and its job.
 
     Raises:
-        UserError: the name fits no run, or several.
+        UserError: the name matches no run, or several.
     """
     names = [run.folder_name for run in runs]
     fitting = [name for name in names if name == args.run] or [name for name in names if args.run in name]
@@ -148,7 +148,7 @@ def _remarks(found: Survey, runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def time_left(found: Survey, runs: Sequence[PlannedRun]) -> float | None:
-    """Seconds until all is done, if as many runs at a time go on at the pace of the active ones; None if none is."""
+    """Seconds until all runs are done, with as many at a time as now, at their pace; None if none is active."""
     steps = {run.folder_name: run.steps for run in runs}
     active = [run for run in found.runs if run.state == "running" and run.progress.get("seconds_per_step")]
     if not active:
@@ -185,13 +185,13 @@ def _failures(runs: Iterable[RunState]) -> list[str]:
 
 
 def _cause(run: RunState) -> str:
-    """One line; the type of an error that speaks to the user says nothing."""
+    """One line; the type of a `UserError` is left out, because it says nothing."""
     reason = run.reason.partition("\n")[0]
     return reason if run.kind == "UserError" or reason.startswith(run.kind) else f"{run.kind}: {reason}"
 
 
 def _alike(run: RunState) -> str:
-    """The reason without what differs between runs that fail for the same one: names, paths, numbers."""
+    """The reason without names, paths and numbers, which differ between runs that fail for the same reason."""
     text = run.reason.partition("\n")[0]
     for name in (run.name, run.dataset, run.label):
         text = text.replace(name, "…")

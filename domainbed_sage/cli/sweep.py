@@ -63,10 +63,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do what was asked.
+    """Run the requested action.
 
     Raises:
-        UserError: mistakes in the file, or what the action finds.
+        UserError: the file has mistakes, or the action fails.
     """
     if args.action in LOOKING:
         return _look(args)
@@ -116,7 +116,7 @@ def _read(args: argparse.Namespace) -> "tuple[str, list[Planned], Path]":
 
 
 def keep_plan(args: argparse.Namespace, name: str, runs: "list[Planned]", folder: Path) -> None:
-    """Keep the plan of a sweep in its results folder; looking at somebody else's results does not need to."""
+    """Keep the plan of a sweep in its results folder; actions that only look may fail to write there."""
     sweep = planning.glance(args.file, args.plugin) or planning.SweepFile(args.file, name, "")
     try:
         planning.keep(sweep, runs, folder)
@@ -126,10 +126,10 @@ def keep_plan(args: argparse.Namespace, name: str, runs: "list[Planned]", folder
 
 
 def require_weights(runs: "Runs") -> None:
-    """Make sure, before anything starts, that the weight files of all runs are here.
+    """Make sure, before anything starts, that the weight files of all runs are on this machine.
 
     Raises:
-        UserError: one is missing; says which command gets it.
+        UserError: one is missing; names the command that fetches it.
     """
     from domainbed_sage.models import models
 
@@ -154,7 +154,7 @@ def summary(outcome: "Outcome", total: int, folder: Path) -> str:
 
 
 def remove_incomplete(runs: "Runs", folder: Path) -> int:
-    """Delete the folders of runs that began and did not end; their number. DomainBed's `delete_incomplete`."""
+    """Delete the folders of incomplete runs and return their number, as DomainBed's `delete_incomplete`."""
     begun = [path for run in runs if (path := folder / run.folder_name).is_dir() and not regular(path / "done")]
     for path in begun:
         shutil.rmtree(path)

@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     except train.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 130
-    finally:  # a process that is through with its run is ended by a signal again
+    finally:  # after its run, signals end the process again
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
     print(f"Done: {args.output_dir / 'results.jsonl'}")

@@ -1,1 +1,1 @@
-"""What every wing builds on: registries, hyperparameters, errors, files, seeds, plugins, shipped files."""
+"""What all other packages build on: registries, hyperparameters, errors, files, seeds, plugins, shipped files."""

@@ -57,9 +57,9 @@ class ErrorReport:
 
     Attributes:
         kind: name of its class.
-        message: what it says.
+        message: its text.
         mistakes: see `UserError`; `None` if it is another exception.
-        pickled: the exception itself, as far as it can be pickled.
+        pickled: the exception itself; empty if it cannot be pickled.
         trace: its stack trace.
     """
 
@@ -72,7 +72,7 @@ class ErrorReport:
     @classmethod
     def of(cls, error: BaseException) -> "ErrorReport":
         """Report an exception that was caught."""
-        told = traceback.TracebackException.from_exception(error)  # reads messages that cannot be read, too
+        told = traceback.TracebackException.from_exception(error)  # copes even where `str(error)` fails
         mistakes = error.mistakes if isinstance(error, UserError) else None
         pickled = b""
         with suppress(Exception):
@@ -80,7 +80,7 @@ class ErrorReport:
         return cls(type(error).__name__, str(told), mistakes, pickled, "".join(told.format()))
 
     def error(self) -> Exception:
-        """The exception, to be raised here; its stack trace is a note."""
+        """The exception, to be raised here; its original stack trace is attached as a note."""
         error = self._original() or self._stand_in()
         error.add_note(f"In another process:\n{self.trace}")
         return error
@@ -110,7 +110,7 @@ def raise_all(mistakes: Sequence[str], where: str) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things, e.g. ``1 run``, ``2,000 runs``."""
+    """A count with its noun, e.g. ``1 run``, ``2,000 runs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -125,13 +125,13 @@ def known(names: Sequence[str]) -> str:
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """A question for an error message, e.g. `` Did you mean 'SAGE'?``; empty where no known name is near."""
+    """A question for an error message, e.g. `` Did you mean 'SAGE'?``; empty where no known name is similar."""
     by_lower = {known.lower(): known for known in reversed(list(names))}
     found = get_close_matches(name.lower(), by_lower, 1)
     return f" Did you mean {by_lower[found[0]]!r}?" if found else ""
 
 
 def shown(value: Any) -> str:
-    """A value that was found, for an error message: as Python writes it, control characters escaped, and shortened."""
+    """Format a value for an error message: as Python writes it, control characters escaped, and shortened."""
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"

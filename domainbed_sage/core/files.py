@@ -1,6 +1,6 @@
 """Writing files so that a full disk or a killed process leaves nothing half written, and telling files apart.
 
-Whatever the system refuses while a file is written, or read, becomes one message, in one place: `explained`, or
+Operating-system errors while a file is written, or read, are turned into messages in one place: `explained`, or
 `explained_reading`.
 """
 
@@ -38,7 +38,7 @@ KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a soc
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes its place only when it is complete and on disk; its folder is made.
+    """Open a file for writing that appears at its path only when it is complete and on disk; its folder is created.
 
     Raises:
         UserError: the disk is full, or the file cannot be written; see `explained`.
@@ -51,14 +51,14 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 flush(file)
         except BaseException:
-            with suppress(OSError):  # the first trouble is the one to tell
+            with suppress(OSError):  # the first error is the one to report
                 temporary.unlink(missing_ok=True)
             raise
         temporary.replace(path)
 
 
 def temporary_name(path: Path) -> Path:
-    """Where this process prepares a file; two, perhaps on two computers, may write to one folder for a moment."""
+    """This process's temporary path for a file; two processes, even on two computers, may briefly share a folder."""
     return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
@@ -75,14 +75,14 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
 
 @contextmanager
 def explained(path: Path, advice: str = CONTINUES, elsewhere: str = "folder") -> Iterator[None]:
-    """Turn whatever the system refuses while something is written into a message: what, where, what to do.
+    """Turn operating-system errors while something is written into a message: what, where, what to do.
 
-    Broken connections are not the file system's, and pass.
+    Connection errors have nothing to do with files, and pass through.
 
     Args:
         path: what is being written.
         advice: what to do about a full disk.
-        elsewhere: what to choose another one of when the place cannot be written to.
+        elsewhere: what the user should choose another of, if the place cannot be written to.
 
     Raises:
         NoSpace: the disk, the user's quota, or the largest size of a file is used up.
@@ -101,7 +101,7 @@ def explained(path: Path, advice: str = CONTINUES, elsewhere: str = "folder") ->
 
 @contextmanager
 def explained_reading(path: Path) -> Iterator[None]:
-    """Turn whatever the system refuses while something is read into a message: what, where, what to do.
+    """Turn operating-system errors while something is read into a message: what, where, what to do.
 
     Raises:
         UserError: it cannot be read.
@@ -125,7 +125,7 @@ def refusal(error: OSError) -> str:
 
 
 def _is_of_files(error: BaseException | None) -> TypeGuard[OSError]:
-    """Whether the system refused something about files; that has a number of its own."""
+    """Whether the error is the operating system's, with a known errno, and not a connection's."""
     return isinstance(error, OSError) and error.errno in errno.errorcode and not isinstance(error, ConnectionError)
 
 
@@ -136,7 +136,7 @@ def _refused(what: str, error: OSError, path: Path, otherwise: str) -> str:
 
 
 def regular(path: Path) -> bool:
-    """Whether a file is there, perhaps through a link.
+    """Whether a regular file exists, perhaps through a link.
 
     Raises:
         UserError: something else is in its place: a folder, a pipe, a link to nothing.
@@ -164,7 +164,7 @@ def expanded(path: Path, instead: str) -> Path:
         instead: what to do where there is no home, e.g. "set DOMAINBED_WEIGHTS_DIR".
 
     Raises:
-        UserError: nobody knows the home: HOME is not set, and the system has no entry for the user; or no such user.
+        UserError: the home is unknown: HOME is not set, and the system has no entry for the user; or no such user.
     """
     try:
         return path.expanduser()
@@ -178,7 +178,7 @@ def expanded(path: Path, instead: str) -> Path:
 
 
 def readable(size: float) -> str:
-    """A number of bytes for people, e.g. ``1.5 GB``."""
+    """A number of bytes, human-readable, e.g. ``1.5 GB``."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
@@ -199,7 +199,7 @@ def require_space(folder: Path, size: float, what: str, advice: str) -> None:
 
 
 def flush(file: IO[Any]) -> None:
-    """Bring what was written to the disk."""
+    """Flush what was written to the disk."""
     file.flush()
     os.fsync(file.fileno())
 

@@ -1,7 +1,7 @@
-"""Hyperparameters, read from the keyword arguments of the things they configure: there is no second list.
+"""Hyperparameters, read from the keyword arguments of what they configure: there is no separate list.
 
 A hyperparameter is a keyword-only argument with a type and a default. Its bounds are part of the type, as pydantic's
-`Field`, and so does its random-search range, as one of the `Search` classes below::
+`Field`, and so is its random-search range, as one of the `Search` classes below::
 
     def __init__(self, problem: Problem, *, rho: Annotated[float, Field(ge=0), Choice(0.01, 0.02, 0.05)] = 0.05)
 """
@@ -159,8 +159,8 @@ def resolve(
     """Values of all hyperparameters of a run.
 
     With ``hparams_seed`` 0 these are the defaults; otherwise each one that has a search range is drawn from it, with
-    a generator of its own as in DomainBed (``seed_hash(seed_hash(hparams_seed, trial_seed), name)``). What is `given`
-    explicitly always wins; `recommended` (by the model) replaces defaults, and `search` (the ranges that suit the
+    a generator of its own as in DomainBed (``seed_hash(seed_hash(hparams_seed, trial_seed), name)``). Values `given`
+    explicitly always win; `recommended` (by the model) replaces defaults, and `search` (the ranges that suit the
     dataset and the model) replaces ranges.
 
     Raises:
@@ -240,7 +240,7 @@ def parse_json(text: str | None) -> dict[str, Any]:
 
 
 def describe(h: HParam) -> str:
-    """One line on a hyperparameter: type, bounds, default, search range."""
+    """One line about a hyperparameter: type, bounds, default, search range."""
     search = f"; random search {h.search}" if h.search is not None else ""
     return f"{h.name}: {in_words(h.annotation)}; default {h.default!r}{search}"
 
@@ -256,7 +256,7 @@ def in_words(hint: Any, metadata: Sequence[Any] = ()) -> str:
 
     Args:
         hint: the type.
-        metadata: its bounds, where they do not stand in the type.
+        metadata: its bounds, where the type does not contain them.
     """
     if typing.get_origin(hint) is Annotated:
         infos = [extra for extra in hint.__metadata__ if isinstance(extra, FieldInfo)]

@@ -1,4 +1,4 @@
-"""What the machine refuses, told apart: memory, open files, processes, shared memory, a place for temporary files."""
+"""Resource limits of the machine, told apart: memory, open files, processes, shared memory, temporary files."""
 
 import errno
 import re
@@ -24,7 +24,7 @@ class Limit:
 
     Attributes:
         signs: regular expression, searched for in an exception's class, errno and message.
-        meaning: what it is that was refused.
+        meaning: what was refused.
         advice: what to do.
     """
 
@@ -74,10 +74,10 @@ SHARED_MEMORY = Limit(
     "container: `docker run --shm-size 8g`, or --ipc host). The disks are not meant.",
 )
 
-# What a step, or whatever else a run does, may show, and what the start of loader processes and the way from them may;
-# the first one counts whose sign is found.
+# Limits that a step, or any other part of a run, may hit, and those of starting loader processes and receiving from
+# them; the first one whose sign is found counts.
 STEP = (KILLED, GPU_MEMORY, OPEN_FILES, MEMORY, SHARED_MEMORY)
-# A loader process that lives and yet ends the connection over which it hands over a tensor could not accept it.
+# A loader process that is alive but closed the connection for handing over a tensor was unable to accept it.
 HANDED_OVER = replace(OPEN_FILES, signs=r"EOFError|ConnectionResetError|ConnectionRefusedError|BrokenPipeError")
 LOADERS = (
     KILLED,
@@ -93,7 +93,7 @@ LOADERS = (
 
 @contextmanager
 def explained(*limits: Limit) -> Iterator[None]:
-    """Turn an exception that shows a sign of one of the limits into a message; the first one that fits counts.
+    """Turn an exception that shows a sign of one of the limits into a message; the first match counts.
 
     Raises:
         UserError: see `Limit`.
@@ -112,7 +112,7 @@ def explained(*limits: Limit) -> Iterator[None]:
 
 
 def is_refusal(error: OSError) -> bool:
-    """Whether a file was not read for want of memory or of open files, and not for what it holds."""
+    """Whether reading a file failed for lack of memory or open files, and not because of its contents."""
     return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 

@@ -20,7 +20,7 @@ def load_plugin(path: Path) -> None:
     It may import files from its own folder; installed packages come first where both have a name.
 
     Raises:
-        UserError: the file does not exist, fails, ends the process, or means another file by a name that is taken.
+        UserError: the file does not exist, fails, ends the process, or has a neighbour whose module name is taken.
     """
     path = path.resolve()
     if path in _loaded:
@@ -49,7 +49,7 @@ def load_plugin(path: Path) -> None:
 
 
 def _check_neighbours(path: Path) -> None:
-    """Two plugins may each have a file ``layers.py`` beside them; Python would give both the one that came first."""
+    """Refuse a second plugin with, say, its own ``layers.py`` beside it: Python would give both the first one."""
     for neighbour in path.parent.glob("*.py"):
         file = getattr(sys.modules.get(neighbour.stem), "__file__", None)
         taken = Path(file).resolve() if file else neighbour.resolve()

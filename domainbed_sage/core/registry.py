@@ -1,4 +1,4 @@
-"""Names to things: algorithms, datasets, models, optimizers."""
+"""Registries by name: of algorithms, datasets, models, optimizers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar

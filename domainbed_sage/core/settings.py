@@ -1,4 +1,4 @@
-"""Checked settings: a pydantic model from a file or from Python, and every mistake in one message for people."""
+"""Checked settings: a pydantic model from a file or from Python, with all mistakes in one message."""
 
 import functools
 import typing
@@ -16,9 +16,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def checked(model: type[M], values: Mapping[str, Any], where: str, document: Document | None = None) -> M:
-    """Make the model.
+    """Build the model.
 
-    A field's description says what it should be, where its type does not say it in words.
+    A field's description says what it should be, where its type alone does not tell the user.
 
     Args:
         model: the settings.
@@ -38,7 +38,7 @@ def checked(model: type[M], values: Mapping[str, Any], where: str, document: Doc
 
 
 def line_of(document: Document | None, keys: Sequence[str]) -> str:
-    """Where these keys lead in the file, as the beginning of a sentence; empty without a file."""
+    """The line that these keys lead to in the file, as the beginning of a sentence; empty without a file."""
     node = document.find(keys) if document and keys else None
     return f"line {node.line}: " if node else ""
 
@@ -61,7 +61,7 @@ def _sentence(
 
 
 def _resolve(model: type[BaseModel], loc: Sequence[Any]) -> tuple[tuple[str, ...], FieldInfo | None, type[BaseModel]]:
-    """From pydantic's place of an error to keys of the file, the field that they lead to, and its model.
+    """Map pydantic's location of an error to keys of the file, the field that they lead to, and its model.
 
     A field that maps names to a model has one key more, and no field stands for all of an entry.
     """
@@ -84,7 +84,7 @@ def _models_in(hint: Any) -> Iterator[type[BaseModel]]:
 
 
 def _found(values: Any, path: Sequence[str], document: Document | None, field: FieldInfo | None) -> str:
-    """The value that was found, as it is written; and advice where it should be a text and YAML sees something else."""
+    """The value that was found, as written; with advice where YAML reads something other than the intended string."""
     node = document.find(path) if document else None
     if node is None or not node.text or isinstance(node.value, str):
         found = functools.reduce(lambda inside, key: inside[key], path, values)

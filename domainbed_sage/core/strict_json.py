@@ -44,13 +44,13 @@ def dumps(value: Any, **options: Any) -> str:
 
     Args:
         value: what to write.
-        options: as of `json.dumps`.
+        options: those of `json.dumps`.
     """
     return json.dumps(_plain(value), allow_nan=False, **options)
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's own types; texts stay as they are, also file names that are not Unicode."""
+    """The value in JSON's own types; strings are unchanged, including file names that are not Unicode."""
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Mapping):

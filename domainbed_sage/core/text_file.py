@@ -1,4 +1,4 @@
-"""Text files that people write: always UTF-8, whatever the locale says."""
+"""Text files written by users: always UTF-8, whatever the locale says."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ def read_text(path: Path, what: str, largest: int, *, optional: bool = False) ->
     Args:
         path: the file.
         what: what it is, for messages: "Sweep file", …
-        largest: bytes that it may have.
-        optional: whether a file that does not exist is an empty one.
+        largest: its largest size, bytes.
+        optional: treat a file that does not exist as an empty one.
 
     Raises:
-        UserError: it is no file, cannot be read, is larger, or is not UTF-8; then says where.
+        UserError: it is not a file, cannot be read, is larger, or is not UTF-8; then says where.
     """
     reason = ""
     try:

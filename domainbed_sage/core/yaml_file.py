@@ -1,8 +1,8 @@
 """Settings from a YAML file: read as YAML 1.2 and strictly, with the line of every value.
 
 Where YAML leaves room for a surprise, the file is refused: equal keys, tags, a second document, any encoding but UTF-8.
-Numbers, true, false and null are those of YAML 1.2's core schema, and all else is a text: 010 is ten, 1e-6 is a number,
-and yes, no, on, off, 1:30 and 2026-01-01 are texts. Importing this module costs no more than ruamel.yaml itself.
+Numbers, true, false and null are those of YAML 1.2's core schema; all else is a string: 010 is ten, 1e-6 is a number,
+and yes, no, on, off, 1:30 and 2026-01-01 are strings. Importing this module costs no more than ruamel.yaml itself.
 """
 
 import re
@@ -19,7 +19,7 @@ from ruamel.yaml.reader import ReaderError
 from domainbed_sage.core.errors import UserError, raise_all, shown
 from domainbed_sage.core.text_file import read_text
 
-LARGEST = 250_000  # bytes; a sweep file has some thousand, and reading this many takes seconds
+LARGEST = 250_000  # bytes; a sweep file has a few thousand, and reading this many takes seconds
 DEEPEST = 20  # levels; a sweep file has four
 MOST = 100_000  # values, with every alias written out
 DIGITS = 300  # of a whole number
@@ -42,9 +42,9 @@ class Node:
     """One value of a file.
 
     Attributes:
-        value: a scalar, a list of nodes, or nodes by key; keys are texts, as they are written.
+        value: a scalar, a list of nodes, or nodes by key; keys are strings, as written.
         line, column: where it begins, counted from 1; of an entry of a mapping, where its key begins.
-        text: a scalar as it is written, without quotes.
+        text: a scalar as written, without quotes.
         size: the number of values in it.
     """
 
@@ -55,7 +55,7 @@ class Node:
     size: int = 1
 
     def plain(self) -> Any:
-        """The value as Python has it, without lines."""
+        """The value as plain Python objects, without line numbers."""
         if isinstance(self.value, list):
             return [item.plain() for item in self.value]
         if isinstance(self.value, dict):
@@ -63,7 +63,7 @@ class Node:
         return self.value
 
     def as_written(self) -> Any:
-        """A number as the text in the file, other values as they are: for options of other programs."""
+        """A number as the string in the file, other values unchanged: for options of other programs."""
         number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
         return self.text if number else self.plain()
 
@@ -81,11 +81,11 @@ class Document:
     entries: dict[str, Node]
 
     def values(self) -> dict[str, Any]:
-        """The settings as Python has them."""
+        """The settings as plain Python objects."""
         return {key: node.plain() for key, node in self.entries.items()}
 
     def find(self, keys: Sequence[str]) -> Node | None:
-        """The node that these keys lead to, one after the other, if there is one."""
+        """The node at this path of keys, if there is one."""
         node: Node | None = Node(self.entries, 1, 1)
         for key in keys:
             node = node.value.get(key) if node and isinstance(node.value, dict) else None
@@ -93,17 +93,17 @@ class Document:
 
 
 def read(path: Path, what: str, example: str, *, named: Sequence[str] = (), optional: bool = False) -> Document:
-    """Read a file of settings; empty without any.
+    """Read a file of settings.
 
     Args:
         path: the file.
         what: what it is, for messages: "Sweep file", …
         example: what it should hold, for messages: "`name:`, `datasets:`", …
-        named: settings that map names to settings of their own; a list of names is taken for them as well.
-        optional: whether a file that does not exist is an empty one.
+        named: settings that map names to settings of their own; a list of names is accepted as well.
+        optional: treat a file that does not exist as an empty one.
 
     Raises:
-        UserError: it cannot be read, is no YAML, or has equal keys; says where.
+        UserError: it cannot be read, is not YAML, or has equal keys; says where.
     """
     reader = _Reader(read_text(path, what, LARGEST, optional=optional))
     try:
@@ -126,7 +126,7 @@ class _Problem(Exception):  # noqa: N818 - becomes a UserError
 
 
 class _Reader:
-    """From YAML's events to nodes; `mistakes` collects what a reader of YAML would let pass."""
+    """Turns YAML's events into nodes; `mistakes` collects what a YAML parser would let pass."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -148,7 +148,7 @@ class _Reader:
         return root if root.value is not None else replace(root, value={})
 
     def _parse(self) -> Iterator[Any]:
-        """Events of the parser, and its complaints as problems."""
+        """Yield the parser's events, and raise its errors as `_Problem`."""
         line, column = 1, 1
         try:
             for event in YAML(typ="safe", pure=True).parse(self.text):
@@ -164,7 +164,7 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             place = (mark.line + 1, mark.column + 1) if mark else (line, column)
             raise _Problem(f"this is not YAML: {_explain(error)}", *place) from None
-        except Exception as error:  # what the parser itself stumbles over, such as an escape beyond Unicode
+        except Exception as error:  # errors inside the parser itself, such as on an escape beyond Unicode
             raise _Problem(f"what follows is not YAML ({error}).", line, column) from None
 
     def _problem(self, event: Any, text: str) -> _Problem:
@@ -245,7 +245,7 @@ class _Reader:
         return replace(node, value=entries)
 
     def _characters(self, event: ScalarEvent) -> str:
-        """The text with pairs of surrogates, with which JSON writes some characters, as the characters they are."""
+        """The string with surrogate pairs, as JSON writes some characters, joined into those characters."""
         try:
             return event.value.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""Whether a dataset is what its specification says: everything before it was read goes by the specification alone.
+"""Check that a dataset matches its specification, which is all that is relied on until the dataset is read.
 
 The held-out environment of a run is an index into the specification's environments; if the data had others, or the same
-in another order, results would be filed under the wrong name. Another order is refused and not mended: runs that were
+in another order, results would be filed under the wrong name. Another order is refused, not corrected: runs that were
 made before keep their identity, and with it what their indices mean.
 """
 
@@ -45,7 +45,7 @@ def _environment_mistakes(spec: "DatasetSpec", dataset: "MultiDomainDataset") ->
 
 
 def _fits(label: str, index: int, found: tuple[str, ...]) -> bool:
-    """Whether a label is the name at its place, or the beginning of that name alone; beginnings of numbers are not."""
+    """Whether a label is the name at its index, or a prefix of that name alone; prefixes of numbers do not count."""
     beginnings = [i for i, name in enumerate(found) if name.lower().startswith(label.lower())]
     return label == found[index] or (beginnings == [index] and not label.isdecimal())
 

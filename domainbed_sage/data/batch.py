@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DomainBatch:
-    """Rows of K domains in one tensor; the rows of a domain stand together, in domain order.
+    """Rows of K domains in one tensor; the rows of a domain are contiguous, in domain order.
 
     Attributes:
         x: inputs [N, ...].
@@ -32,7 +32,7 @@ class DomainBatch:
     def weights(self) -> Tensor:
         """Sample weights w_k = n_k / N of the domains [K]."""
         sizes = torch.tensor(self.sizes, dtype=self.x.dtype) / len(self.x)
-        return sizes.to(self.x.device, non_blocking=True)  # built there, it would wait for the device
+        return sizes.to(self.x.device, non_blocking=True)  # building it there would wait for the device
 
     def domains(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x_k, y_k), the rows of each domain."""

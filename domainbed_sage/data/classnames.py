@@ -1,8 +1,8 @@
 """Readable names of the classes, for datasets whose class folders are called ``0`` or ``n01440764``.
 
-``CLASSES.json`` in a dataset's folder is a JSON object from the name of every class folder to what a person would call
-the class, e.g. ``{"n01440764": "tench", "n02102040": "English springer"}``. Prompts are made of these names. That
-changes a classifier that is made of text, so they stand in the notes of every record.
+``CLASSES.json`` in a dataset's folder is a JSON object from the name of every class folder to the common name
+of the class, e.g. ``{"n01440764": "tench", "n02102040": "English springer"}``. Prompts are made from these names. They
+change a zero-shot classifier, so the notes of every record list them.
 """
 
 import json
@@ -21,7 +21,7 @@ def read(root: Path, classes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str
     """The readable names in the order of `classes`, and the note for the records; both empty without the file.
 
     Raises:
-        UserError: the file is no such object, or does not name each class once; lists every mistake.
+        UserError: the file is not such an object, or does not name each class once; lists every mistake.
     """
     path = root / FILE
     if not path.is_file():

@@ -1,7 +1,7 @@
 """Images that cannot be decoded: found on request, listed in a file, and left out where a run asks for it.
 
 A listed image is left out of the splits after they were drawn, so that every other image stays in the half in which
-DomainBed has it; every record names what was left out.
+DomainBed puts it; every record names what was left out.
 """
 
 import os
@@ -31,7 +31,7 @@ def find(root: Path, paths: Sequence[str]) -> list[str]:
     """Decode every image in full, and return those of `paths` (``environment/class/file``) that fail.
 
     Raises:
-        UserError: a file cannot be read, e.g. for its permissions: that is no fault of the image.
+        UserError: a file cannot be read, e.g. because of its permissions, which is not the image's fault.
     """
     decode = Decoder()
 
@@ -48,7 +48,7 @@ def find(root: Path, paths: Sequence[str]) -> list[str]:
 
 
 def write(root: Path, paths: Sequence[str]) -> None:
-    """List the corrupt images in the dataset's folder, in the bytes of their names; without any, there is no list.
+    """List the corrupt images in the dataset's folder, as raw bytes of their names; remove the list if there are none.
 
     Raises:
         UserError: the folder cannot be written to, or a name has a line break in it.
@@ -57,7 +57,7 @@ def write(root: Path, paths: Sequence[str]) -> None:
         raise UserError(f"{FILE} has one name on each line. Rename {str(root / odd[0])!r}, which has a line break.")
     if paths:
         write_atomically(root / FILE, b"".join(os.fsencode(path) + b"\n" for path in paths))
-    elif (root / FILE).exists():  # where there is none, nothing is to be written, which a read-only disk would refuse
+    elif (root / FILE).exists():  # otherwise nothing is written, so that this works on a read-only disk
         with explained(root / FILE):
             (root / FILE).unlink()
 
@@ -77,10 +77,10 @@ def shown(paths: Sequence[str]) -> str:
 def apply(
     dataset: MultiDomainDataset, splits: Sequence[Split], corrupt: Corrupt
 ) -> tuple[MultiDomainDataset, list[Split]]:
-    """Leave the listed images out of the splits and say so in the dataset's notes, if that is asked for.
+    """Leave the listed images out of the splits and say so in the dataset's notes, if that was requested.
 
     Raises:
-        UserError: images are listed, and it is not asked for; or a listed image is not in the dataset.
+        UserError: images are listed and it was not requested; or a listed image is not in the dataset.
     """
     listed = dataset.corrupt
     if not listed:

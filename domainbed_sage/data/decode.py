@@ -1,4 +1,4 @@
-"""From image files to pixels: in full, at a reduced scale, or brought to a smaller size."""
+"""From image files to pixels: in full, at a reduced scale, or resized."""
 
 import math
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ MARGIN = 1.5  # side of a reduced image to the model's: a crop of 70 % of the ar
 
 
 class Undecodable(UserError):  # noqa: N818 - reads as what it is
-    """The file is no image, is damaged, or has pixels that cannot be brought to 8 bits."""
+    """The file is not an image, is damaged, or has pixels that cannot be converted to 8 bits."""
 
 
 @dataclass(frozen=True)
 class Decoder:
     """Decodes image files to RGB, uint8 [3, H, W]; equal files give equal pixels.
 
-    Of 16-bit grey the high byte is kept, as Pillow does with 16-bit colour (its own conversion of grey would make
-    everything above 255 white). Pixels of which the file does not say which value is white are refused.
+    For 16-bit grey the high byte is kept, as Pillow does with 16-bit colour (its own conversion of grey would make
+    everything above 255 white). Files that do not say which pixel value is white are refused.
 
     Attributes:
         mode: ``full``: every pixel, as DomainBed does. ``draft``: JPEGs at the smallest of the scales 1, 1/2, 1/4, 1/8
@@ -46,15 +46,15 @@ class Decoder:
         """Decode one file.
 
         Raises:
-            Undecodable: the file is no image, is damaged, or has pixels of a kind that is refused.
-            UserError: the file cannot be read, which is not its own fault.
+            Undecodable: the file is not an image, is damaged, or has pixels of a kind that is refused.
+            UserError: the file cannot be read, for reasons outside of it.
         """
         try:
             with Image.open(path) as image:
                 return vision.pil_to_tensor(self._reduced(image))
         except (UserError, MemoryError):
             raise
-        except Exception as error:  # Pillow's decoders raise all kinds on damaged data
+        except Exception as error:  # Pillow's decoders raise all kinds of errors on damaged data
             if isinstance(error, OSError) and is_refusal(error):
                 raise
             if isinstance(error, OSError) and error.errno is not None:
@@ -71,8 +71,8 @@ class Decoder:
     def _reduced(self, image: Image.Image) -> Image.Image:
         if self.mode == "full":
             return _rgb(image)
-        at_least = self.side if self.mode == "draft" else 2 * self.side  # the resize wants pixels to average
-        image.draft(None, (at_least, at_least))  # of JPEGs only; other formats are left as they are
+        at_least = self.side if self.mode == "draft" else 2 * self.side  # the resize needs pixels to average
+        image.draft(None, (at_least, at_least))  # has an effect on JPEGs only
         rgb = _rgb(image)
         shrink = self.side / min(rgb.size)
         if self.mode == "draft" or shrink >= 1:
@@ -82,7 +82,7 @@ class Decoder:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM"):  # whose reader scales to 16 bits
+    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM"):  # PPM's reader scales to 16 bits
         image = _high_bytes(image)
     elif image.mode in UNKNOWN_WHITE:
         raise _refused(image, UNKNOWN_WHITE[image.mode])
@@ -91,7 +91,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _high_bytes(image: Image.Image) -> Image.Image:
     tags: Any = getattr(image, "tag_v2", {})
-    if (bits := tags.get(BITS_PER_SAMPLE, (16,))) != (16,):  # Pillow leaves the upper ones at 0: nearly black
+    if (bits := tags.get(BITS_PER_SAMPLE, (16,))) != (16,):  # Pillow leaves the upper bits at 0: nearly black
         raise _refused(image, f"whole numbers of {bits[0]} bits")
     high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
     return Image.fromarray(~high if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else high)
@@ -110,7 +110,7 @@ def decoder(mode: Decode, image_size: int) -> Decoder:
 
 
 class DecodedCache:
-    """Decoded images kept in memory while they fit a budget, so that none is decoded twice for nothing.
+    """Decoded images kept in memory within a budget, so that they are not decoded again.
 
     Args:
         budget_gb: memory for images, GB; 0 keeps none. Every loader worker process has a cache of its own.

@@ -44,7 +44,7 @@ class IconPackage:
 
     @property
     def spec(self) -> str:
-        """What npm is asked for, e.g. ``@iconify-json/noto@1.2.9``."""
+        """The package as npm's command line takes it, e.g. ``@iconify-json/noto@1.2.9``."""
         return f"@iconify-json/{self.icons}"
 
     @property
@@ -109,7 +109,7 @@ class Selection(Environment):
 def disjoint(dataset: MultiDomainDataset) -> MultiDomainDataset:
     """Give every key to exactly one environment, as RotatedMNIST gives every digit one rotation.
 
-    In the plain version a model that is tested on one style has met each test concept in the other styles, so part of
+    In the plain version a model that is tested on one style has seen each test concept in the other styles, so part of
     its score is recognition of the same emoji in another drawing. Here the concepts of the target environment are new.
 
     The keys of each class are dealt to the environments in turn, in the order of their md5; the next class continues
@@ -148,7 +148,7 @@ class Icons:
         self._names = {"-".join(c for c in code.split("-") if c != "fe0f"): n for code, n in characters.items()}
 
     def svg(self, codepoint: str, size: int) -> str:
-        """The drawing as an SVG document of `size` by `size` pixels; one that is not square is centred."""
+        """The drawing as an SVG document of `size` by `size` pixels; a drawing that is not square is centred."""
         name = self._names[codepoint]
         while name not in self._icons:
             name = self._aliases[name]["parent"]
@@ -189,7 +189,7 @@ def rebuild_small(packages: Path, recipe: Recipe = EMOJI_STYLES) -> dict[str, np
 
 
 def compare_small(rebuilt: Mapping[str, np.ndarray], recipe: Recipe = EMOJI_STYLES) -> tuple[int, int, int]:
-    """Compare a result of `rebuild_small` with the shipped arrays: numbers of images, unlike images, unlike pixels."""
+    """Compare a result of `rebuild_small` with the shipped arrays: numbers of images, differing images and pixels."""
     with np.load(recipe.small, allow_pickle=False) as shipped:
         different = (rebuilt["images"] != shipped["images"]).any(axis=-1)
     per_image = np.count_nonzero(different, axis=(-2, -1))
@@ -208,11 +208,11 @@ def prepare(
     """Render the large version to ``<data_dir>/EmojiStylesLarge/<environment>/<class>/<codepoint>.png``.
 
     The folder appears only when it is complete. The small version is rebuilt too and compared with the shipped one.
-    `size` is in pixels; `cap` keeps at most so many codepoints of each class; `packages` is a folder with the packages,
+    `size` is in pixels; `cap` is the most codepoints to keep of each class; `packages` is a folder with the packages,
     which npm downloads where it is None; `progress` wraps the list of images. Returns a summary for the user.
 
     Raises:
-        UserError: the folder exists, a number is not positive, the packages cannot be had, or resvg_py is missing.
+        UserError: the folder exists, a number is not positive, the packages are not available, or resvg_py is missing.
     """
     start, folder = time.monotonic(), data_dir / LARGE
     if folder.exists():

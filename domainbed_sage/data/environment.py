@@ -33,7 +33,7 @@ class Environment(ABC):
         """
 
     def decoded_by(self, decoder: Decoder) -> "Environment":
-        """The same environment, whose files are decoded in another way; itself if it has no files."""
+        """The same environment, with its files decoded by this decoder; itself if it has no files."""
         del decoder
         return self
 
@@ -61,9 +61,9 @@ class MultiDomainDataset:
         name: as given to ``--dataset``.
         classes: names of the classes.
         environments: in the order of the dataset's table row.
-        variant: which population of images this is, where not DomainBed's one and only: ``24788`` or ``24330`` of
-            TerraIncognita, ``subset: …`` of a part that its maker declared. Belongs in every record and table.
-        notes: what else a reader of the results must know of the data, e.g. that duplicates were removed.
+        variant: which population of images this is, if not DomainBed's only one: ``24788`` or ``24330`` for
+            TerraIncognita, ``subset: …`` for a declared subset. Belongs in every record and table.
+        notes: what else a reader of the results must know about the data, e.g. that duplicates were removed.
         corrupt: images listed as impossible to decode, ``environment/class/file``.
         readable: names of the classes for prompts, where `classes` are codes; empty: `classes` themselves.
     """
@@ -78,5 +78,5 @@ class MultiDomainDataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What a model is told that the classes are called."""
+        """Names of the classes as given to a model."""
         return self.readable or self.classes

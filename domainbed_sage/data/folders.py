@@ -54,7 +54,7 @@ def read_folders(
     cache_gb: float = 1,
     expected: Expected | None = None,
 ) -> MultiDomainDataset:
-    """Read a dataset of environment folders, all with the same classes; small files beside them say more of it.
+    """Read a dataset of environment folders, all with the same classes; small files beside them describe it further.
 
     These are ``SUBSET.txt``, ``PREPARED.json``, ``CORRUPT.txt`` and ``CLASSES.json``: see `prepared`, `corrupt` and
     `classnames`.
@@ -65,12 +65,12 @@ def read_folders(
         environments: the folders that must be there, in order; `None` takes all sub-directories, sorted as strings.
         num_classes: how many class folders there must be.
         cache_gb: memory for decoded images, GB, in each process.
-        expected: all that is known of the folder, in place of `environments` and `num_classes`.
+        expected: all that is known about the folder, in place of `environments` and `num_classes`.
 
     Raises:
         UserError: the folder is missing, an environment is missing or stray, the classes differ between environments
             (DomainBed would silently shift labels), folders or images are reached twice through links, images would be
-            passed over for their names, or the numbers of images are of no known population; lists every mistake.
+            skipped because of their names, or the numbers of images match no known population; lists every mistake.
     """
     if not root.is_dir():
         raise UserError(f"{name} should lie in {root}, which does not exist. Check --data_dir.")
@@ -90,7 +90,7 @@ def _read(root: Path, name: str, expected: Expected, cache: DecodedCache) -> Mul
     mistakes += two_forms([*names, *(path.name for path in root.iterdir())])
     mistakes += two_forms([*expected.classes, *(c for contents in found.values() for c in contents.images)])
     counts = {e: contents.images for e, contents in found.items()}
-    if mistakes or published(counts, expected) is None:  # else all is there that DomainBed reads
+    if mistakes or published(counts, expected) is None:  # otherwise all that DomainBed reads is there
         mistakes += _unread([path for contents in found.values() for path in contents.unread])
     raise_all(mistakes, f"the folders of {name}")
     if others := [str(path) for contents in found.values() for path in contents.others]:

@@ -1,7 +1,7 @@
 """What the folder of a dataset must hold, and what is wrong with one that does not.
 
 DomainBed takes every sub-directory for an environment and numbers the classes of each environment on its own: a stray
-directory moves the environments, and a missing class folder silently shifts the labels of one. Here both are mistakes
+directory shifts the environments, and a missing class folder silently shifts the labels of one. Here both are mistakes
 that name the path.
 """
 
@@ -14,7 +14,7 @@ from domainbed_sage.data import prepared
 
 
 class OtherCounts(UserError):  # noqa: N818 - reads as what it is
-    """The folders are right, but the numbers of images are of no known population.
+    """The folders are right, but the numbers of images match no known population.
 
     Args:
         facts: what was found and what was expected.
@@ -34,7 +34,7 @@ class Expected:
         environments: environment folders, in order; `None` takes all sub-directories, sorted as strings.
         num_classes: how many class folders each has.
         classes: their names, where they are known beforehand.
-        populations: images per environment, by variant; the variant "" is DomainBed's one and only. Empty: any.
+        populations: images per environment, by variant; the variant "" is DomainBed's only one. Empty: any.
         class_counts: images per environment and class, where they are known beforehand.
     """
 
@@ -75,7 +75,7 @@ def folder_mistakes(root: Path, name: str, expected: Expected) -> tuple[list[str
 
 
 def as_found(root: Path, name: str) -> Expected:
-    """What the folder of the dataset `name` holds now, as what is expected of it from now on.
+    """The present contents of the folder of the dataset `name`, as what to expect of it from now on.
 
     Raises:
         UserError: the folder is not there, or its folders have mistakes.
@@ -111,7 +111,7 @@ def _class_mistakes(root: Path, name: str, classes: Mapping[str, set[str]], expe
     holders = {c: [e for e in classes if c in classes[e]] for c in sorted(set().union(*classes.values()))}
     if expected.classes:
         strays = [c for c in holders if c not in expected.classes]
-    else:  # a folder that few environments have is the stray, not the gap of all others
+    else:  # a folder that few environments have is stray there, not missing from all others
         strays = [c for c, having in holders.items() if 2 * len(having) < len(classes)]
     mistakes = [
         f"{root / e / c} is not a class of {name}; move it away"
@@ -158,7 +158,7 @@ def published(counts: Counts, expected: Expected) -> str | None:
 
 
 def _wrong_classes(counts: Counts, expected: Expected) -> Iterator[tuple[str, str, int]]:
-    """Environment, class and published number of each class of which the numbers differ."""
+    """Environment, class and published number of images, for each class where the number differs."""
     for e, per_class in expected.class_counts.items():
         yield from ((e, c, n) for c, n in per_class.items() if counts[e].get(c, 0) != n)
 

@@ -1,4 +1,4 @@
-"""Loader processes: what they make, how it arrives, and that they end with the run, however that ends."""
+"""Loader processes: what they produce, how it arrives, and how they end with the run, however that ends."""
 
 import ctypes
 import multiprocessing
@@ -36,10 +36,10 @@ PR_SET_PDEATHSIG = 1
 def loaded(
     dataset: Dataset[T], keys: Iterable[Any], num_workers: int = 0, *, pin_memory: bool = False
 ) -> Generator[T, None, None]:
-    """Yield ``dataset[key]`` for each key in order, made ahead by loader processes if there are any.
+    """Yield ``dataset[key]`` for each key in order, prepared ahead by loader processes if there are any.
 
-    Close the generator (`contextlib.closing`) to end the processes before its last item. They are deaf to signals that
-    Slurm and terminals send to every process of a run, which has to save its checkpoint first.
+    Close the generator (`contextlib.closing`) to end the processes before its last item. The processes ignore signals
+    that Slurm and terminals send to every process of a run, which has to save its checkpoint first.
 
     Raises:
         UserError: the machine refuses memory, open files or the like; see `limits`.
@@ -68,15 +68,15 @@ def loaded(
 
 
 def _own_generator() -> torch.Generator:
-    """A loader draws a number of no use from the global one, if it has none of its own."""
+    """A generator for a loader, which would otherwise draw an unused number from the global one."""
     return torch.Generator()
 
 
 @dataclass(frozen=True)
 class _Parcel:
-    """An item of the dataset, pickled, with its tensors in shared memory; or why there was no place for it.
+    """An item of the dataset, pickled, with its tensors in shared memory; or the error that prevented this.
 
-    torch would pickle it in a background thread, which prints an error and goes on, while the run waits for ever.
+    torch would pickle it in a background thread, which prints an error and goes on, while the run waits forever.
     """
 
     content: bytes | ErrorReport
@@ -94,12 +94,12 @@ class _Parcel:
         return pickle.loads(self.content)
 
     def pin_memory(self) -> Any:
-        """Called by a thread of torch's DataLoader, where an error would lose its class."""
+        """See torch's DataLoader, which calls this in a thread, where an error would lose its class."""
         return self if isinstance(self.content, ErrorReport) else self.open().pin_memory()
 
 
 class _Packed(Dataset[_Parcel | ErrorReport]):
-    """Another dataset, in a form that reaches a loader process and comes back from it, whatever happens there."""
+    """Another dataset, in a form that can be sent to a loader process and returns its items or errors."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -126,9 +126,9 @@ class _Packed(Dataset[_Parcel | ErrorReport]):
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A process that is started inside inherits this: from its first moment, no signal meant for the run ends it."""
+    """Block signals meant for the run; a process started inside inherits this, so that they never end it."""
     if multiprocessing.get_start_method() != "fork":
-        resource_tracker.ensure_running()  # which would end the blockade, if it were started inside
+        resource_tracker.ensure_running()  # starting it inside would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
     try:
         yield
@@ -137,7 +137,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _set_up(worker: int) -> None:
-    """Set up a loader process: one thread, deaf to signals that are meant for the run, gone when the run is gone."""
+    """Set up a loader process: one thread; ignores signals meant for the run, and ends when the run is gone."""
     del worker
     torch.set_num_threads(1)
     for signum in DEAF_TO - {signal.SIGTERM}:
@@ -158,26 +158,26 @@ def _end_with_run() -> None:
 
 
 class _Processes(_MultiProcessingDataLoaderIter):
-    """torch's iterator over what loader processes send, which leaves none of them behind."""
+    """torch's iterator over the output of loader processes, leaving none of them behind."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         try:
             super().__init__(loader)
         except BaseException:
-            self._shutdown = True  # torch's way to end them lacks what was not made yet
+            self._shutdown = True  # torch's own shutdown needs attributes not yet set
             self._kill()
             raise
 
     def end(self) -> None:
         """Ask the processes to end, and kill those that do not within `PATIENCE_S`.
 
-        One that was killed may have taken a lock with it for which the others, and this process, would wait for ever.
+        A killed one may still hold a lock for which the others, and this process, would wait forever.
         """
         shutdown = threading.Thread(target=self._shutdown_workers, daemon=True)
         shutdown.start()
         shutdown.join(PATIENCE_S)
         self._kill()
-        shutdown.join(DEATH_SHOWS_IN_S)  # it may have been the one to notice their end, and has yet to write that down
+        shutdown.join(DEATH_SHOWS_IN_S)  # it may have noticed their end, and not have recorded that yet
 
     def _kill(self) -> None:
         for process in getattr(self, "_workers", ()):
@@ -190,7 +190,7 @@ class _Processes(_MultiProcessingDataLoaderIter):
 def _start(loader: DataLoader[Any]) -> _Processes:
     loader.check_worker_number_rationality()
     with limits.explained(*limits.LOADERS):
-        util.get_temp_dir()  # which they then share, and this process removes, however they end
+        util.get_temp_dir()  # shared by all of them, and removed by this process, however they end
         try:
             with _signals_blocked():
                 return _Processes(loader)
@@ -200,7 +200,7 @@ def _start(loader: DataLoader[Any]) -> _Processes:
 
 
 def _received(processes: _Processes) -> Iterator[Any]:
-    """What the loader processes send; if one of them has died, that is the error, and not what follows from it."""
+    """Yield what the loader processes send; if one of them died, raise that, and not the error that it caused."""
     with limits.explained(*limits.LOADERS):
         try:
             for sent in processes:

@@ -14,11 +14,11 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
 
 PREPARED, SUBSET = "PREPARED.json", "SUBSET.txt"
-ESCAPE = "backslashreplace"  # bytes of a file's name that are no UTF-8, as JSON escapes them
+ESCAPE = "backslashreplace"  # for bytes of a file's name that are not UTF-8, as in JSON
 
 
 def read(root: Path) -> dict[str, Any]:
-    """What ``PREPARED.json`` says; empty without the file.
+    """The contents of ``PREPARED.json``; empty without the file.
 
     Raises:
         UserError: the file is damaged.
@@ -42,7 +42,7 @@ def read(root: Path) -> dict[str, Any]:
 
 
 def notes(root: Path) -> tuple[str, ...]:
-    """What a reader of results on this data must know."""
+    """Notes that a reader of results on this data must know."""
     return tuple(read(root).get("notes", []))
 
 

@@ -3,7 +3,7 @@
 Beside the folder ``PACS`` there is then a folder ``PACS.resized-336`` with two files per environment: ``NAME.bin``, the
 pixels of one image after the other, and ``NAME.npz``, the index with a checksum of every image. Runs with the
 hyperparameter ``decode: resized`` read it where it exists and decode the original files where it does not; both give
-the same pixels, as long as the same Pillow decodes.
+the same pixels with the same version of Pillow.
 """
 
 import os
@@ -124,6 +124,6 @@ def _store(root: Path, keys: Sequence[str], decode: Decoder, folder: Path) -> in
 
 
 def _ahead(pool: ThreadPoolExecutor, decode: Decoder, paths: Sequence[Path]) -> Iterator[Tensor]:
-    """The images in order, some of them decoded before they are asked for, but not all."""
+    """Yield the images in order, decoding at most `AHEAD` of them before they are asked for."""
     for start in range(0, len(paths), AHEAD):
         yield from pool.map(decode, paths[start : start + AHEAD])

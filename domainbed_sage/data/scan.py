@@ -1,10 +1,10 @@
-"""What the environment folders really contain: images, files that are passed over, and what cannot be right.
+"""What the environment folders really contain: images, files that are skipped, and mistakes.
 
-DomainBed follows every link to a folder, takes every file whose name ends like an image's, and says nothing of the
-rest. A folder that is reached twice so gives every image twice, to both halves of the split: a mistake here, whether
-links or mounts lead to it, and so is an image that is a link to another image of the dataset. Hard links, and links of
-several images to one file elsewhere, are allowed: stores that keep equal contents once make them, and the published
-datasets hold images more than once. `data check` counts them.
+DomainBed follows every link to a folder, takes every file whose name ends like an image's, and says nothing about
+the rest. A folder that is reached twice thus yields every image twice, possibly in both halves of the split: a mistake
+here, whether through links or mounts, and so is an image that is a link to another image of the dataset. Hard links,
+and links of several images to one file elsewhere, are allowed: stores that deduplicate contents create them, and the
+published datasets hold some images more than once. `data check` counts them.
 """
 
 import os
@@ -20,10 +20,10 @@ from PIL import Image
 from domainbed_sage.data.layout import is_image
 
 NOISE = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")  # as well as everything hidden
-OF_SYSTEMS = ("@eaDir", "__MACOSX", "$RECYCLE.BIN")  # where systems keep small copies of images, or deleted ones
+OF_SYSTEMS = ("@eaDir", "__MACOSX", "$RECYCLE.BIN")  # system folders for thumbnails or deleted files
 UNREAD = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".svg", ".tga")
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000")  # recognised by their contents
-UNKNOWN_BYTES = re.compile("[\udc80-\udcff]")  # as Python reads bytes of a name that are no UTF-8
+UNKNOWN_BYTES = re.compile("[\udc80-\udcff]")  # how Python decodes bytes of a name that are not UTF-8
 MAX_DEPTH = 64
 
 Entry: TypeAlias = "os.DirEntry[str]"
@@ -36,9 +36,9 @@ class Contents:
 
     Attributes:
         images: number of images that are read, by class.
-        mistakes: what cannot be right, each with its path.
-        unread: images that are passed over for their names.
-        others: other files that are passed over, without those that systems leave everywhere.
+        mistakes: what is wrong, each with its path.
+        unread: images that are skipped because of their names.
+        others: other files that are skipped, except those that operating systems leave everywhere.
     """
 
     images: dict[str, int] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Contents:
 
 
 def scan(root: Path, environments: Sequence[str]) -> dict[str, Contents]:
-    """Look through those of the environment folders that exist, without decoding an image."""
+    """Scan those of the environment folders that exist, without decoding an image."""
     seen = _above(root)
     found = {e: Contents() for e in environments if (root / e).is_dir()}
     for e, contents in found.items():
@@ -78,7 +78,7 @@ def images(root: Path, environments: Sequence[str]) -> Iterator[str]:
 
 
 def same_files(root: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of an image that is the same file as one before it, through any kind of link, and that one."""
+    """Pairs of an image and the first one before it that is the same file, through any kind of link."""
     first: dict[tuple[int, int], str] = {}
     states = ((path, (root / path).stat()) for path in paths)
     pairs = ((path, first.setdefault((state.st_dev, state.st_ino), path)) for path, state in states)
@@ -86,12 +86,12 @@ def same_files(root: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def as_text(name: str) -> str:
-    """The name of a file or folder as UTF-8 has it, whatever the locale; bytes that are no UTF-8 stay marked."""
+    """The name of a file or folder decoded as UTF-8, whatever the locale; bytes that are not UTF-8 stay marked."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def two_forms(names: Iterable[str]) -> list[str]:
-    """Mistakes: names that look the same and are not, e.g. because macOS wrote one of them."""
+    """Mistakes: names that look the same but differ, e.g. because macOS wrote one of them."""
     alike: dict[str, set[str]] = {}
     for name in names:
         alike.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
@@ -103,7 +103,7 @@ def two_forms(names: Iterable[str]) -> list[str]:
 
 
 def _above(root: Path) -> Seen:
-    """The dataset's folder and those that it is in: a link to one of them leads back to all images."""
+    """The dataset's folder and its parents: a link to one of them leads back to all images."""
     above = (root, *root.resolve().parents)
     return {(state.st_dev, state.st_ino): folder for folder in above for state in [folder.stat()]}
 
@@ -133,7 +133,7 @@ def _again(folder: Path, seen: Seen) -> str:
 
 
 def _look_through(top: Path, trees: tuple[str, ...], seen: Seen, found: Contents) -> None:
-    """Count the images of one class folder, and file everything else in it."""
+    """Count the images of one class folder, and classify everything else in it."""
     count = 0
     for folder, files in _walk(top, seen, found.mistakes):
         below = folder.relative_to(top).parts
@@ -152,7 +152,7 @@ def _look_through(top: Path, trees: tuple[str, ...], seen: Seen, found: Contents
 
 
 def _walk(top: Path, seen: Seen, mistakes: list[str]) -> Iterator[tuple[Path, list[Entry]]]:
-    """A folder and all those below it, with what is no folder in them; links are followed, but nowhere twice."""
+    """Yield a folder and all those below it, each with its files; links are followed, but no folder comes twice."""
     waiting = [(top, 0)]
     while waiting:
         folder, depth = waiting.pop()
@@ -187,8 +187,8 @@ def _is_file(entry: Entry) -> bool:
 
 
 def _is_special(entry: Entry) -> bool:
-    """Whether it is a pipe or a device, at which whoever opens it may wait for ever; a link to nothing is not."""
-    return not _is_file(entry) and os.path.exists(entry.path)  # noqa: PTH110 - as `entry.path` is a text
+    """Whether it is a pipe or a device, which may block forever when opened; a broken link is not."""
+    return not _is_file(entry) and os.path.exists(entry.path)  # noqa: PTH110 - as `entry.path` is a str
 
 
 def _mistake(entry: Entry, hidden: bool, system: str, trees: tuple[str, ...]) -> str:
@@ -214,9 +214,9 @@ def _is_unread(entry: Entry) -> bool:
     if entry.name.lower().endswith(UNREAD):
         return True
     try:
-        if not entry.is_file():  # nobody may ever write to a pipe that is opened
+        if not entry.is_file():  # opening a pipe may block forever
             return False
         with Image.open(entry.path, formats=FORMATS):
             return True
-    except Exception:  # whatever Pillow raises on what is no image
+    except Exception:  # whatever Pillow raises on files that are not images
         return False

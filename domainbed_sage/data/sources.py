@@ -1,4 +1,4 @@
-"""Where a dataset can be had, as plain data: one small class for each kind of source.
+"""Where to get a dataset, as plain data: one small class for each kind of source.
 
 None of the hosts was reachable when this was written: the addresses come from DomainBed's download script, from its
 issue 165, and from pages of Hugging Face. What a repository really holds is therefore found out at run time, and
@@ -34,7 +34,7 @@ class Drive:
     Attributes:
         key: short name, for ``--source``.
         title: for messages.
-        file_id: Google's name of the file.
+        file_id: Google's id of the file.
         name: name to save it under.
     """
 
@@ -60,7 +60,7 @@ class Hub:
 
     @property
     def title(self) -> str:
-        """For messages."""
+        """Title for messages."""
         return f"Hugging Face {self.repo}"
 
 
@@ -72,7 +72,7 @@ class Rows(Hub):
         domain: column of the environment's folder name.
         label: column of the class, as a name or as an index into the sorted class names.
         path: column of the path ``environment/class/file``; empty where the tables have none, so that DomainBed's
-            sample order, and with it its splits, cannot be had.
+            sample order, and with it its splits, is lost.
     """
 
     domain: str = "domain"
@@ -98,7 +98,7 @@ class Own:
 
     @property
     def title(self) -> str:
-        """For messages and notes: names without their folders, which mean nothing on another machine."""
+        """Title for messages and notes: names without their folders, which mean nothing on another machine."""
         return "own copy " + ", ".join(path.name for path in self.paths)
 
 

@@ -1,4 +1,4 @@
-"""The datasets, one row each. What reads them is imported when they are read: names and counts need no PyTorch."""
+"""The datasets, one row each. Their readers are imported on use: names and counts need no PyTorch."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What is known of a dataset before it is read, and must agree with it when it is, see `agreement`.
+    """What is known about a dataset before it is read, and must match it when it is, see `agreement`.
 
     Attributes:
         name: as given to ``--dataset``.
@@ -72,7 +72,7 @@ class DatasetSpec:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class _Checked:
-    """Reads a dataset and compares it with its specification: whoever reads any dataset comes through here."""
+    """Reads a dataset and compares it with its specification: every dataset is read through this class."""
 
     spec: DatasetSpec
     load: Callable[[Path | None], "MultiDomainDataset"]
@@ -97,7 +97,7 @@ def environment_labels() -> dict[str, tuple[str, ...]]:
 
 
 def find(name: str) -> DatasetSpec:
-    """The dataset of a name, or of a folder name such as ``terra_incognita``, in small or capital letters.
+    """The dataset with a name, or a folder name such as ``terra_incognita``; case does not matter.
 
     Raises:
         UserError: there is none.
@@ -113,7 +113,7 @@ def folder_dataset(
 ) -> DatasetSpec:
     """Register your own dataset in DomainBed's layout, ``<folder>/<environment>/<class>/<image>``.
 
-    One line in a plugin; the first form asks the folder, at once, for the names of environments and classes::
+    One line in a plugin; the first form reads the names of environments and classes from the folder, at once::
 
         folder_dataset("Cams", "/data/Cams")
         folder_dataset("Cams", "Cams", ("hall", "street"), 5)  # in --data_dir, wherever that will be

@@ -1,4 +1,4 @@
-"""DomainBed's seeded hold-out split of one environment, and whether there is enough in each half."""
+"""DomainBed's seeded hold-out split of one environment, and a check that no half is empty."""
 
 import logging
 import math
@@ -42,7 +42,7 @@ def split(n: int, env_index: int, trial_seed: int, holdout_fraction: float = 0.2
 def check_sizes(
     names: Sequence[str], splits: Sequence[Split], test_envs: Collection[int], holdout_fraction: float
 ) -> None:
-    """Make sure that no half is empty that a run trains on, selects by or is judged on.
+    """Make sure that no half that a run trains on, selects by or is evaluated on is empty.
 
     Args:
         names: of the environments.

@@ -1,4 +1,4 @@
-"""The training minibatches: that of step t is a pure function of the run's seed and t."""
+"""The training minibatches: the one of step t is a pure function of the run's seed and t."""
 
 from collections.abc import Generator, Sequence
 

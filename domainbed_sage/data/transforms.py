@@ -1,7 +1,7 @@
 """From decoded images to the model's inputs.
 
 Loader processes crop, resize and augment in uint8; conversion to float32 and normalisation happen on the device, so
-that a quarter of the bytes travels and the random stream is the same on every device.
+that a quarter of the bytes is sent and the random stream is the same on every device.
 """
 
 from collections.abc import Callable

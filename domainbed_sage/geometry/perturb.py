@@ -20,7 +20,7 @@ _DISCARDED_TF32_BITS = 13
 
 
 def l2_ascent_(g: Vector, rho: float) -> Vector:
-    """SAM's ρ g / (‖g‖₂ + 1e-12), one norm over all parameters (Foret et al., Eq. 2), in the memory of g."""
+    """SAM's ρ g / (‖g‖₂ + 1e-12), one norm over all parameters (Foret et al., Eq. 2), written over g."""
     return scale_(rho / (norm(g) + SMALLEST_NORM), g)
 
 
@@ -36,7 +36,7 @@ def spectral_ascent(
     orthogonalize: bool = True,
     scale_by_weight: bool = True,
 ) -> Vector:
-    """SAGE's perturbation ε of all parameters, each by itself.
+    """SAGE's perturbation ε of all parameters, each computed separately.
 
     A matrix W, or a higher-order tensor viewed as [first dimension, rest], moves by ρ ‖W‖_F Q with Q ≈ U Vᵀ of its
     gradient; a vector or scalar by ρ G / ‖G‖₂, and not at all where ‖G‖₂ ≤ 1e-12.
@@ -84,8 +84,8 @@ def _scaled(tensors: Sequence[Tensor], factors: Tensor) -> Sequence[Tensor]:
 def perturbed(params: Vector, epsilon: Vector) -> Iterator[Vector]:
     """Move the parameters by `epsilon` inside the block; leaving it restores every bit, also after an exception.
 
-    The moved weights, which the block is given, take the memory of `epsilon`, whose value is lost, and the clean ones
-    wait where they are: no copy of the model is made. (Adding and then subtracting ε would not give the weights back.)
+    The block is given the moved weights, which are written over `epsilon`; the clean ones stay where
+    they are: no copy of the model is made. (Adding and then subtracting ε would not give the weights back.)
     """
     clean = tuple(p.data for p in params)
     with torch.no_grad():
@@ -135,7 +135,7 @@ def check_perturbation_cosine(params: Vector, epsilon: Vector, precision: Precis
     """Measure `perturbation_cosine` and refuse to go on when less than 0.9 of the perturbation is left.
 
     Raises:
-        UserError: the perturbation drowns in rounding, so the method would silently become another one.
+        UserError: the perturbation is lost in rounding, so the method would silently become another one.
     """
     cosine = float(perturbation_cosine(params, epsilon, precision))
     if cosine < REQUIRED_SURVIVAL:

@@ -14,7 +14,7 @@ PolarDtype: TypeAlias = Literal["full", "bf16", "fp16"]
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NORM_EPS = 1e-7
-GRAM_ASPECT = 2  # from this ratio of the sides on the Gram matrix is cheaper
+GRAM_ASPECT = 2  # from this ratio of the sides on, the Gram matrix is cheaper
 GROWTH_FULL, GROWTH_LOW = 1e5, 150.0  # of rounding on the Gram matrix, in full and low precision, before a restart
 BLOCKS, BLOCKED_FROM = 4, 512  # a symmetric product of this size on is multiplied by block rows
 BATCH_ON_CPU, BATCH_ON_DEVICE = 2**19, 2**25  # elements of matrices that are stacked: more than these gain nothing
@@ -55,7 +55,7 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dty
     - ``svd_rank``: Σ_{i ≤ r} u_i v_iᵀ over the r singular values above the rounding error of the decomposition, as
       Section 3.1 writes it; unique, and what the iterations tend to.
 
-    The iterations start from X₀ = G / (‖G‖_F + 1e-7) ; of a zero matrix they give a zero
+    The iterations start from X₀ = G / (‖G‖_F + 1e-7); for a zero matrix they give a zero
     matrix. Where one side is at least twice the other they run on the Gram matrix, the same in exact arithmetic.
 
     Args:
@@ -66,7 +66,7 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dty
             (3e-3 with ``polar_express``; `tests/geometry/test_polar.py`), usually 1e-4. ``bf16`` and ``fp16`` round X₀
             and all products, as Muon's code does; what is rounded away in a large singular direction is lifted in the
             small ones like a singular value, so the distance grows with the spread of the spectrum:
-            `results/bench/README.md` has it. With TF32 allowed, ``full`` is TF32 on a GPU, and so are its distances.
+            `results/bench/README.md` lists it. With TF32 allowed, ``full`` is TF32 on a GPU, and so are its distances.
 
     Source: SAGE, Section 3.1, Eq. 7 and Algorithm 1; Jordan et al., Muon, 2024; Zhang et al., Gram Newton-Schulz, 2026
     (the restart; their package needs a Hopper GPU and computes in float16 alone).
@@ -83,7 +83,7 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dty
 
 
 def _literally(X: Tensor, schedule: Sequence[Coefficients]) -> Tensor:
-    """X ← aX + b(XXᵀ)X + c(XXᵀ)²X for each (a, b, c), of matrices [..., m, n]; on their shorter side, XᵀX if m > n."""
+    """X ← aX + b(XXᵀ)X + c(XXᵀ)²X for each (a, b, c), on matrices [..., m, n]; on their shorter side, XᵀX if m > n."""
     A = Z = Y = None
     for coefficients in schedule:
         A = _gram(X, A)
@@ -93,7 +93,7 @@ def _literally(X: Tensor, schedule: Sequence[Coefficients]) -> Tensor:
 
 
 def _through_gram(X: Tensor, schedule: Sequence[Coefficients], restarts: Sequence[int]) -> Tensor:
-    """The same iteration of matrices [..., m, n], carried out on A = XXᵀ [..., m, m] (XᵀX if m > n).
+    """The same iteration on matrices [..., m, n], carried out on A = XXᵀ [..., m, m] (XᵀX if m > n).
 
     With P = aI + Z, Z = bA + cA², a polynomial of A and so symmetric and commuting with it, a step X ← PX sends A to
     PAP; the P of all steps are multiplied into Q and meet X once, at the end. Two products with the long side instead
@@ -140,7 +140,7 @@ def _times(Q: Tensor, X: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def _polynomial(A: Tensor, coefficients: Coefficients, out: Tensor | None) -> Tensor:
-    """Z = bA + cA² of symmetric A, in the memory of `out` if it is given.
+    """Z = bA + cA² for symmetric A, written to `out` if it is given.
 
     Here and above the factor is multiplied in: as `alpha` of an addition in bf16 it would be rounded to bf16 itself.
     """
@@ -149,7 +149,7 @@ def _polynomial(A: Tensor, coefficients: Coefficients, out: Tensor | None) -> Te
 
 
 def _symmetric_product(A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:
-    """AB where it is known to be symmetric: of a large product only the upper block triangle is multiplied."""
+    """AB, known to be symmetric: of a large product only the upper block triangle is computed."""
     m = A.shape[-2]
     if m < BLOCKED_FROM:
         return torch.matmul(A, B, out=out)

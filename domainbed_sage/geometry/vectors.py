@@ -14,10 +14,10 @@ SMALLEST_SQUARE = 1e-30
 
 
 def in_own_memory(vector: Vector, params: Vector) -> Vector:
-    """The vector with each tensor laid out as its parameter and alone in its memory, so that it can be changed.
+    """The vector with each tensor laid out like its parameter, in its own memory, so that it can be changed in place.
 
     Autograd may return one tensor for two parameters, a slice of a larger one, or an expanded one; those are copied, as
-    is what is in a parameter's memory. PyTorch 2.9 materializes a missing gradient as a leaf that requires one;
+    are tensors in a parameter's memory. PyTorch 2.9 materializes a missing gradient as a leaf that requires grad;
     the tensors returned do not.
     """
     taken = {p.untyped_storage()._cdata for p in params}
@@ -40,9 +40,9 @@ def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 def _pieces(vector: Vector) -> Sequence[Tensor]:
-    """Its tensors, flat; on CPU cut short, because BLAS adds up in its own precision, 3e-5 off over millions of terms.
+    """Its tensors, flattened; on CPU in pieces: BLAS sums in its own precision, 3e-5 off over millions of terms.
 
-    Asked is where the numbers lie: fake tensors of the CPU have none, and are taken for a GPU's.
+    The storage decides: fake CPU tensors have none on the CPU, and are treated like a GPU's.
     """
     flat = (x.reshape(-1) for x in vector)
     return [p for x in flat for p in (x.split(LONGEST_DOT) if x.untyped_storage().device.type == "cpu" else (x,))]
@@ -59,13 +59,13 @@ def scale(a: float | Tensor, x: Vector) -> Vector:
 
 
 def scale_(a: float | Tensor, x: Vector) -> Vector:
-    """a x, in the memory of x."""
+    """a x, in place of x."""
     torch._foreach_mul_(list(x), a)
     return x
 
 
 def add_(x: Vector, y: Vector, a: float = 1.0) -> Vector:
-    """x + a y, in the memory of x."""
+    """x + a y, in place of x."""
     torch._foreach_add_(list(x), list(y), alpha=a)
     return x
 
@@ -77,16 +77,16 @@ def orthogonal_(x: Vector, y: Vector) -> Vector:
 
 
 def add_noise_(x: Vector, size: Tensor, draw: Callable[[Tensor], Tensor]) -> Vector:
-    """x + size ξ with elementwise ξ from `draw`, in the memory of x, one parameter after the other."""
+    """x + size ξ with elementwise ξ from `draw`, in place of x, one parameter after the other."""
     for t in x:
         t.add_(draw(t).mul_(size))
     return x
 
 
 def weighted_mean_(vectors: Sequence[Vector], counts: Sequence[int]) -> Vector:
-    """Σ_k n_k a_k / Σ_k n_k of K vectors with counts n_k, in the memory of the first; the others lose their value too.
+    """Σ_k n_k a_k / Σ_k n_k of K vectors with counts n_k, in place of the first; the others lose their values too.
 
-    Of equal counts it is the plain mean to the last bit.
+    For equal counts it is the plain mean to the last bit.
     """
     common = math.gcd(*counts)
     total = vectors[0]

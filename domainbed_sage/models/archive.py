@@ -3,7 +3,7 @@
 Such an archive is a zip file. ``data.pkl`` holds the modules as objects with attributes; a tensor among them points to
 its bytes in ``data/``. ``code/`` holds the source of every class, which PyTorch's own reader runs in part
 (``__setstate__``) as it loads. Here two lists of names are taken from the source, the parameters and the buffers of a
-class, and the objects are unpickled with nothing but what tensors are made of.
+class, and the unpickler allows nothing but what tensors are made of.
 """
 
 import io
@@ -78,8 +78,8 @@ class _Module:
         self.attributes = attributes
 
 
-class _Objects(pickle._Unpickler):  # the one in Python: that in C reserves as much memory as a damaged file asks for
-    """Reads ``data.pkl`` with modules, tensors, numbers, texts, and lists, tuples and dictionaries of them."""
+class _Objects(pickle._Unpickler):  # in Python: the C one allocates as much memory as a damaged file asks for
+    """Reads ``data.pkl`` with modules, tensors, numbers, strings, and lists, tuples and dictionaries of them."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(_stored(archive, root + "data.pkl")))
@@ -101,7 +101,7 @@ class _Objects(pickle._Unpickler):  # the one in Python: that in C reserves as m
         return self.known[module, name]
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """The numbers that tensors are views of [number of elements]."""
+        """The storage that tensors are views of [number of elements]."""
         _, dtype, key, _, count = pid
         content = _stored(self.archive, f"{self.root}data/{key}")
         numbers = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
@@ -118,7 +118,7 @@ def _view(numbers: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """An entry as PyTorch writes those that hold data: not compressed, so never larger than the file."""
+    """A data entry as PyTorch writes it: not compressed, so never larger than the file."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed, as PyTorch never does it")
     return archive.read(name)

@@ -1,4 +1,4 @@
-"""What a model has to be: a featurizer, a classifier, and the images it expects."""
+"""The interface of a model: a featurizer, a classifier, and the images it expects."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,7 +49,7 @@ class Model(nn.Module):
         return self.classifier(self.featurizer(x))
 
     def take_shapes(self, state: Mapping[str, Tensor]) -> None:
-        """Give buffers that take their shape in the first update, if it has such, the shapes of a stored state."""
+        """Give buffers whose shape is set by the first update, if there are any, the shapes of a stored state."""
 
     def batch_norms(self) -> Iterator[_BatchNorm]:
         """The BatchNorm layers."""

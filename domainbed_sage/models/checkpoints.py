@@ -24,7 +24,7 @@ FORMATS = "OpenAI's TorchScript archive (.pt), a PyTorch checkpoint (.pt, .bin, 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "model_dict")  # the last as in DomainBed's model.pkl, and ours
 ARCHIVE_CONSTANTS = frozenset({"input_resolution", "context_length", "vocab_size"})
 MOST_MISTAKES = 12
-DEEPEST = 10  # tables in tables; a damaged file may hold itself
+DEEPEST = 10  # nested tables; a damaged file may contain itself
 _COMPILED = re.compile(r"\b_orig_mod\.")
 _REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
 # Plain data that training scripts save beside the weights, and that runs nothing when it is read: argparse's options,
@@ -44,8 +44,8 @@ __all__ = ["FORMATS", "SUFFIXES", "State", "check_tensors", "first_line", "is_ar
 def read(path: Path) -> State:
     """Tensors of a weight file by name, floating-point ones in float32, whatever the format.
 
-    A checkpoint's table of weights is taken out of what it is wrapped in (`WRAPPERS`), and names lose what distributed
-    training (``module.``) and compilation (``_orig_mod.``) put before them; the constants of OpenAI's archive are left
+    A checkpoint's table of weights is taken out of what it is wrapped in (`WRAPPERS`), and the prefixes of distributed
+    training (``module.``) and compilation (``_orig_mod.``) are removed; the constants of OpenAI's archive are left
     out. No code stored in a file is run.
 
     Raises:
@@ -102,7 +102,7 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, torch.Size
 
 
 def sha256_of(path: Path) -> str:
-    """Sha256 of a file, computed once as long as the file does not change."""
+    """Sha256 of a file, cached until the file changes."""
     stat = path.stat()
     return _sha256(path, stat.st_mtime_ns, stat.st_size)
 

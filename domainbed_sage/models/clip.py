@@ -82,7 +82,7 @@ def resolve(weights: str, activation: Activation) -> tuple[Path | None, Literal[
 
     Raises:
         UserError: the file is missing or damaged; the activation is not the one the weights were trained with, or it
-            is ``auto`` and nobody knows.
+            is ``auto`` and that is unknown.
     """
     if weights == "none":
         return None, "quickgelu" if activation == "auto" else activation
@@ -126,7 +126,7 @@ def load_clip(weights: str, activation: Activation, *, text: bool = True) -> Any
 
 
 def _need_text(state: State, path: Path) -> None:
-    """Refuse a file with the image tower alone, as a trained model's, with a better reason than 150 missing names."""
+    """Refuse a file with the image tower alone, as a trained model's, with a clearer message than 150 missing names."""
     if not any(name.endswith("token_embedding.weight") for name in state):
         raise UserError(
             f"{path} holds CLIP's image tower without its text tower, which makes the zero-shot head. Set the "
@@ -139,7 +139,7 @@ def text_features(clip: Any, classes: Sequence[str], template: str) -> Tensor:
     """L2-normalised text features of the classes' prompts [C, 512].
 
     The name of a class is that of its folder, or the dataset's readable one, with ``_`` as a space; the tokenizer,
-    OpenAI's, does not tell cases apart. Names that look like codes are warned of.
+    OpenAI's, ignores case. Names that look like codes cause a warning.
     """
     prompts = [template.replace("{}", name.replace("_", " ")) for name in classes]
     _warn_of_codes(classes, prompts)
@@ -217,7 +217,7 @@ def _is_published(name: str, path: Path) -> bool:
 
 
 def _warn_of_codes(classes: Sequence[str], prompts: Sequence[str]) -> None:
-    """Say that text features of numbers and WordNet ids mean nothing; such a run is a valid one all the same."""
+    """Warn that text features of numbers and WordNet ids mean nothing; such a run is valid all the same."""
     codes = [(name, prompt) for name, prompt in zip(classes, prompts, strict=True) if CODE.fullmatch(name)]
     if codes:
         log.warning(

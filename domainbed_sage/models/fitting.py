@@ -18,19 +18,19 @@ MOST_NAMES = 6
 def fitted(state: State, expected: Mapping[str, torch.Size], path: Path, classifier: Sequence[str] = ()) -> State:
     """The tensors of a file under the model's names, if the file holds the model; the log says what was taken and left.
 
-    The model may be a part of what the file holds: then its names stand behind a prefix, such as ``featurizer.0.``, and
-    all that stands elsewhere is left. Where the caller throws the model's own classifier away, that of the file may be
-    missing, or another one; zeros are then in its place.
+    The model may be a part of what the file holds: then its names have a prefix, such as ``featurizer.0.``, and
+    everything else is ignored. Where the caller discards the model's own classifier, the file's may be missing or
+    different; zeros then take its place.
 
     Args:
         state: what the file holds.
         expected: names and shapes of the model's tensors.
         path: the file, for messages.
-        classifier: names of the modules that make the model's classifier, if it is thrown away.
+        classifier: names of the modules that make the model's classifier, if it is discarded.
 
     Returns:
-        with tensors that the model does not have, if the file holds more of it; or the state as it was, if some of the
-        model are missing. Shapes are not compared, but those of the classifier. The caller judges.
+        the model's tensors, and any others under the same prefix; or the whole state unchanged, if some of the model's
+        are missing. Only the classifier's shapes are compared; the caller has to check the rest.
 
     Raises:
         UserError: the file holds several such models, with different weights.
@@ -60,7 +60,7 @@ def fitted(state: State, expected: Mapping[str, torch.Size], path: Path, classif
 
 
 def _prefixes(state: State, names: Sequence[str]) -> list[str]:
-    """What stands before the model's first name somewhere in the file; nothing comes last."""
+    """Prefixes that the model's first name has in the file; the empty prefix comes last."""
     if not names:
         return []
     found = [name.removesuffix(names[0]) for name in state if name.endswith(names[0])]

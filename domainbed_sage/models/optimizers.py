@@ -78,5 +78,5 @@ def sgd(
 
 
 def _fused(params: Sequence[nn.Parameter]) -> bool:
-    """Whether PyTorch has one kernel for a step of all parameters; it has none on the device without arithmetic."""
+    """Whether PyTorch has one kernel for a step of all parameters; it has none on the meta device."""
     return all(p.device.type != "meta" for p in params)

@@ -18,7 +18,7 @@ Require: TypeAlias = Callable[[Mapping[str, Any]], Provenance]
 
 
 def nothing_required(hparams: Mapping[str, Any]) -> Provenance:
-    """A model without weight files."""
+    """Require nothing, for a model without weight files."""
     del hparams
     return {}
 
@@ -81,8 +81,8 @@ def build(name: str, classes: Sequence[str], hparams: Mapping[str, Any]) -> Mode
         hparams: the hyperparameters that its builder declares.
 
     Raises:
-        UserError: its builder fails, or returns something that is no `Model`, trains nothing, cannot take the images
-            that it asks for, or has not one logit for each class.
+        UserError: its builder fails, or returns something that is not a `Model`, trains nothing, cannot take the images
+            that it asks for, or does not give one logit for each class.
     """
     try:
         model = models[name].build(classes, **hparams)

@@ -118,7 +118,7 @@ def _create(backbone: str, weights: Path | None, size: int) -> Any:
         with _explained(backbone, size):
             network: Any = timm.create_model(backbone, **options)
     except UserError:
-        check_tensors(state, expected, f"{weights}, read as timm's {backbone}")  # in clearer words, if it is the file
+        check_tensors(state, expected, f"{weights}, read as timm's {backbone}")  # clearer, if the file is at fault
         raise
     network.pretrained_cfg.pop("state_dict", None)
     return network

@@ -1,6 +1,6 @@
-"""Pretrained weights by name: which there are, where their files lie, and fetching them.
+"""Pretrained weights by name: which exist, where their files are stored, and how to fetch them.
 
-Nothing goes to the network but `download`, which the command ``domainbed-sage weights download`` calls on a machine
+Only `download` uses the network; the command ``domainbed-sage weights download`` calls it on a machine
 with internet. A run only reads files, so compute nodes can be offline.
 """
 
@@ -31,10 +31,10 @@ Fetch = Callable[[Path], tuple[Path, str]]
 
 
 def weights_dir(given: Path | None = None) -> Path:
-    """Where weight files lie: the folder given, else ``DOMAINBED_WEIGHTS_DIR``, else one in the user's cache.
+    """Folder of the weight files: the one given, else ``DOMAINBED_WEIGHTS_DIR``, else one in the user's cache.
 
     Raises:
-        UserError: it lies in the user's home, and there is none.
+        UserError: it is in the user's home, and there is none.
     """
     folder = given or Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/domainbed_sage/weights")
     return expanded(folder, f"{FOLDER_VARIABLE} to the folder of the weights")
@@ -53,7 +53,7 @@ def published(name: str) -> dict[str, Any]:
 def published_sha256(name: str) -> str:
     """Sha256, or its first 8 digits, of the file at the published address; empty where the address holds none.
 
-    OpenAI's address has the whole sum as a folder, those of LAION-400M have 8 digits in the file's name.
+    OpenAI's address has the whole sum as a folder name, those of LAION-400M have 8 digits in the file's name.
     """
     found = re.search(r"/([0-9a-f]{64})/|-([0-9a-f]{8})\.pt$", published(name).get("url", ""))
     return found[1] or found[2] if found else ""
@@ -101,7 +101,7 @@ def stored_file(name: str, where: Path) -> Path | None:
 def find(name: str, given: Path | None = None) -> Path:
     """Path of a weight file on this machine, its checksum verified where one is known.
 
-    Known is the published one, or else the one in a file ``<name>.sha256`` beside it.
+    That is the published one, or else the one in a file ``<name>.sha256`` beside it.
 
     Args:
         name: one of `clip_names`, ``timm:BACKBONE``, the name (without ending) of any file in the weights' folder, or
@@ -109,7 +109,7 @@ def find(name: str, given: Path | None = None) -> Path:
         given: see `weights_dir`.
 
     Raises:
-        UserError: the file is missing (the message has the command that gets it), or not the one that was published.
+        UserError: the file is missing (the message names the command to get it), or not the one that was published.
     """
     if not name.startswith(TIMM) and ("/" in name or Path(name).suffix in SUFFIXES):
         path = expanded(Path(name), "give the path without ~")
@@ -129,7 +129,7 @@ def download(name: str, given: Path | None = None) -> Path:
     """Fetch a weight file once, verify it, and put it into the folder; the only function that needs internet.
 
     CLIP's weights come from their published address or else from the model hub, through open_clip; timm's through
-    timm, stored under timm's names for the tensors. A file takes its place when its checksum is right, as far as one
+    timm, stored under timm's names for the tensors. A file is put in place once its checksum is right, as far as one
     is published, and its tensors could be read; its sha256 is put beside it, as ``sha256sum -c`` reads it. Of a broken
     download only what the hub's client can resume is kept.
 
@@ -189,9 +189,9 @@ def _sidecar(path: Path) -> Path:
 
 
 def _verify(path: Path, name: str) -> None:
-    """Compare a file with the published sum, and where there is none, or a part of one, with the one beside it.
+    """Compare a file with the published checksum, and where there is none, or a part of one, with the one beside it.
 
-    Whoever can write a file beside the weights can write the weights: what it says never stands over the publisher.
+    Whoever can write a file beside the weights can write the weights: it never overrides the published checksum.
     """
     advice = "Delete the file and copy or download it again."
     same_kind = path.suffix == Path(published(name).get("url", "")).suffix
@@ -203,7 +203,7 @@ def _verify(path: Path, name: str) -> None:
 
 
 def _recorded(sidecar: Path) -> str:
-    """The sum that a file beside the weights holds, as ``sha256sum`` writes it; empty if there is no such file."""
+    """The checksum in a file beside the weights, as ``sha256sum`` writes it; empty if there is no such file."""
     if not regular(sidecar):
         return ""
     with explained_reading(sidecar):
@@ -242,7 +242,7 @@ def _sources(name: str) -> list[tuple[str, Fetch]]:
 
 
 def _fetch_url(url: str, sha256: str, into: Path) -> tuple[Path, str]:
-    (into / url.rpartition("/")[2]).unlink(missing_ok=True)  # open_clip would take half a file for the whole one
+    (into / url.rpartition("/")[2]).unlink(missing_ok=True)  # open_clip would take a partial file for a complete one
     return Path(open_clip_pretrained.download_pretrained_from_url(url, cache_dir=str(into))), sha256
 
 

@@ -1,4 +1,4 @@
-"""Which runs can stand in one table: nothing is averaged, or chosen among, that is not of one kind."""
+"""Check which runs can share a table: only runs of one kind are averaged, or selected from."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ _ALIKE = {name: name for name in (*_OF_A_ROW, "holdout_fraction")} | {"steps": "
 
 
 def check_agreement(runs: Sequence[RunRecord], folder: Path = Path()) -> None:
-    """Check that runs can stand in one table.
+    """Check that runs can share a table.
 
     Args:
         runs: the runs.
-        folder: where they lie, for the message.
+        folder: where they are stored, for the message.
 
     Raises:
         UserError: two of one row differ in more than hyperparameters, seeds and environments, are the same run, or two
@@ -28,9 +28,9 @@ def check_agreement(runs: Sequence[RunRecord], folder: Path = Path()) -> None:
 
 
 def _check_alike(folder: Path, runs: Iterable[RunRecord]) -> None:
-    """Otherwise the best of two models, say, would be selected as if it were a hyperparameter setting.
+    """Check that runs of a row are alike; else the better of two models, say, would be selected like a setting.
 
-    What a record does not say agrees with everything.
+    A fact that a record lacks agrees with everything.
     """
     first: dict[tuple[str, str, str], RunRecord] = {}
     for run in runs:
@@ -57,7 +57,7 @@ def _remedy(run: RunRecord, fact: str) -> str:
 
 
 def _check_distinct(folder: Path, runs: Iterable[RunRecord]) -> None:
-    """DomainBed would average or choose among two copies of a run without a word."""
+    """Refuse two copies of a run, which DomainBed would silently average or choose from."""
     seen: dict[tuple[Any, ...], RunRecord] = {}
     for run in runs:
         key = (run.dataset, run.label, run.algorithm, run.test_envs, run.trial_seed, run.hparams_seed, run.hparams)

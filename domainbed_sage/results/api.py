@@ -1,4 +1,4 @@
-"""What a notebook needs: the results of a folder as a frame, the benchmark's table of them, and paired comparisons."""
+"""Functions for notebooks: the results of a folder as a frame, the benchmark's table, and paired comparisons."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     loss                mean training loss since the evaluation before
     trial               number of the trial
     hparams_seed        0: default hyperparameters, otherwise random ones
-    hparams             all hyperparameters as JSON; equal texts mean equal hyperparameters
+    hparams             all hyperparameters as JSON; equal strings mean equal hyperparameters
     model, optimizer    their names; empty where the records do not say, as DomainBed's do not
     run                 name of the run's folder
     env, n_envs         index of the environment, and the dataset's number of environments
@@ -48,7 +48,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     evaluated           what the last evaluation is of, where a method ends in weights of its own, as SWAD's average
     ==================  ===========================================================================================
 
-    Texts are categories, so that a frame of many runs stays small. Runs that were read before come from a cache in the
+    Strings are categorical, to keep a frame of many runs small. Runs that were read before come from a cache in the
     folder, as long as they have not changed. Unreadable runs are left out with a warning in the log.
 
     Args:
@@ -77,7 +77,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     there = {_key(run) for run in loaded.records if run.single}
     frame = to_frame(loaded.records, names, list(dict.fromkeys(key[1] for key in expected)))
     missing = [key for key in dict.fromkeys(expected) if key not in there]
-    frame.attrs["missing"] = strict_json.dumps(missing)  # a text, because pandas copies it with every part of the frame
+    frame.attrs["missing"] = strict_json.dumps(missing)  # a string: pandas copies it with every part of the frame
     frame.attrs["left_out"] = strict_json.dumps(loaded.left_out())
     return frame
 
@@ -129,14 +129,14 @@ def compare(
 ) -> Comparison:
     """Compare methods with a reference, paired by dataset, held-out environment and trial.
 
-    Two questions are answered apart: whether a method is better on *these* datasets, beyond the chance of seeds and
+    It answers two separate questions: whether a method is better on *these* datasets, beyond the chance of seeds and
     splits; and whether it would be better on other *datasets like these*. See `Comparison` for both tests.
 
     Args:
-        results: a frame of `load_results`, or a part of it, or a results folder; finished runs alone count.
+        results: a frame of `load_results`, or a part of it, or a results folder; only finished runs count.
         reference: label of the row to compare with.
         methods: labels of the rows to compare. Declare them before you look at the results: p-values are adjusted for
-            the number of methods that stand here.
+            the number of methods listed here.
         selection: model selection method, see `table`.
 
     Returns:
@@ -175,7 +175,7 @@ def _key(run: RunRecord) -> Key:
 def _expected(frame: pd.DataFrame, runs: Sequence[RunRecord]) -> list[Key] | None:
     """The results that a frame has runs for, and those that were missing when it was loaded, in its order.
 
-    None if the frame does not know any more what was missing, for example after it was joined with another.
+    None if the frame no longer knows what was missing, for example after it was joined with another.
     """
     if "missing" not in frame.attrs:
         return None

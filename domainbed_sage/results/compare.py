@@ -1,4 +1,4 @@
-"""Compare methods with a reference, paired, and say how sure the difference is."""
+"""Compare methods with a reference, paired, and quantify how certain the difference is."""
 
 import math
 import textwrap
@@ -14,7 +14,7 @@ from domainbed_sage.results import html
 from domainbed_sage.results.tables import Table
 
 CONFIDENCE = 0.95
-NO_SPREAD = 1e-9  # points; differences that are closer are equal but for rounding
+NO_SPREAD = 1e-9  # points; smaller spreads are rounding errors
 QUESTIONS = {"these": "these datasets", "like": "datasets like these"}
 
 
@@ -39,10 +39,10 @@ class Comparison:
     *These datasets*: would other seeds and splits give the same sign? With T trials of n datasets, the standard error
     is sqrt(Σ_d var(D[d], ddof=1) / T) / n, and t has n (T − 1) degrees of freedom. It needs two trials.
 
-    *Datasets like these*: would other datasets give the same sign? It takes these for a random sample of them: a
+    *Datasets like these*: would other datasets give the same sign? It treats these as a random sample of them: a
     one-sample t-test of the n dataset means of D. It needs three datasets.
 
-    Neither contains the chance of which test images were drawn.
+    Neither accounts for the random choice of test images.
 
     Attributes:
         frame: a row for each method: difference, pairs (used), pairs_total (of either method), datasets, trials; for
@@ -50,7 +50,7 @@ class Comparison:
             all methods); wins, ties, losses over (dataset, environment), a description and not a test.
         reference: label of the row that is compared with.
         selection: title of the model selection method.
-        notes: what is not there and why.
+        notes: what is missing and why.
     """
 
     frame: pd.DataFrame
@@ -60,7 +60,7 @@ class Comparison:
 
     @property
     def caption(self) -> str:
-        """What the numbers are."""
+        """Explanation of the numbers."""
         return (
             f"Difference to {self.reference} in points of held-out accuracy; model selection: {self.selection}. "
             f"{CONFIDENCE:.0%} confidence intervals of each method alone; p adjusted for {len(self.frame)} "
@@ -135,7 +135,7 @@ def _compared(ours: "pd.Series[float]", theirs: "pd.Series[float]") -> tuple[dic
 
 
 def _left_out(common: pd.DataFrame, either: pd.DataFrame) -> Iterator[str]:
-    """Say what a comparison is not over, given a row for each triple."""
+    """State what a comparison leaves out, given a row for each triple."""
     if len(common) < len(either):
         yield f"compared on the {len(common)} of {len(either)} (dataset, environment, trial) triples that both have."
     if without := set(either["dataset"]) - set(common["dataset"]):
@@ -146,7 +146,7 @@ def _left_out(common: pd.DataFrame, either: pd.DataFrame) -> Iterator[str]:
 
 
 def of_these(differences: pd.DataFrame) -> tuple[TTest, str]:
-    """Is the mean of these datasets' differences, [datasets, trials], other than 0? Or why there is no answer."""
+    """Test whether the mean of these datasets' differences, [datasets, trials], is 0; or say why that is impossible."""
     trials = differences.count(axis=1)
     if trials.empty:
         return TTest(), "there is nothing to compare"
@@ -163,7 +163,7 @@ def of_these(differences: pd.DataFrame) -> tuple[TTest, str]:
 
 
 def of_like_these(differences: "pd.Series[float]") -> tuple[TTest, str]:
-    """Is the mean of the datasets that these are a sample of, [datasets], other than 0? Or why there is no answer."""
+    """Test whether the mean over datasets like these, [datasets], is 0; or say why that is impossible."""
     if len(differences) < 3:
         return TTest(), f"it takes three datasets, and there are {len(differences)}"
     if np.ptp(differences) < NO_SPREAD:

@@ -1,4 +1,4 @@
-"""Names as plain text in every format: none becomes markup, a command of a terminal, or a line break."""
+"""Names as plain text in every format: none becomes markup, a terminal command, or a line break."""
 
 import hashlib
 import re
@@ -21,23 +21,23 @@ _MARKDOWN = re.compile(r"[\\`*\[\]<>&|~$#]|(?<![^\W_])_|_(?![^\W_])")  # an unde
 
 
 def printable(text: str) -> str:
-    """Line breaks, terminal escapes and all that is not to be seen become visible, e.g. ``\\x1b``."""
+    """Make line breaks, terminal escapes and other invisible characters visible, e.g. ``\\x1b``."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def latex(text: str) -> str:
-    """Escape the characters that LaTeX gives a meaning or another look, and keep apart those that it would join."""
+    """Escape the characters that LaTeX interprets or prints differently, and keep apart those that it would join."""
     return re.sub(
         r"([-'])(?=\1)|.", lambda found: _LATEX.get(found[0], found[0]) + "{}" * bool(found[1]), printable(text)
     )
 
 
 def latex_label(text: str) -> str:
-    """A label of LaTeX; other characters than those that are safe in one become a hash of all of the text."""
+    """A LaTeX label; unsafe characters become ``-``, and a hash of the whole text is appended."""
     safe = re.sub(r"[^A-Za-z0-9_:.-]+", "-", text)
     return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:6]}"
 
 
 def markdown(text: str) -> str:
-    """Escape the characters that Markdown, HTML in it, or a pipe table gives a meaning."""
+    """Escape the characters that are special in Markdown, in HTML within it, or in a pipe table."""
     return _MARKDOWN.sub(r"\\\g<0>", printable(text))

@@ -11,7 +11,7 @@ Key = tuple[str, str, int, int]  # dataset, label of the algorithm, held-out env
 
 
 def planned_keys(folder: Path) -> list[Key] | None:
-    """What the sweeps of a results folder plan, from its `plan.json`; None without one.
+    """The results that the sweeps of a results folder plan, from its `plan.json`; None without one.
 
     Those are the results that hold out a single environment, in the order of each sweep's rows and datasets.
 

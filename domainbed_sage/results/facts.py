@@ -1,4 +1,4 @@
-"""What a record says, each fact of the type that it should be; anything else is refused, and nothing is converted."""
+"""The facts in a record, each checked for its type; anything else is refused, and nothing is converted."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ ROUNDING = 1e-6  # above 1; a weighted mean may exceed it by rounding
 
 
 def text(where: str, facts: Mapping[str, Any], key: str) -> str:
-    """A text that may be missing or null, then empty.
+    """A string; empty if missing or null.
 
     Args:
         where: file and record, for the message.
@@ -28,7 +28,7 @@ def text(where: str, facts: Mapping[str, Any], key: str) -> str:
 
 
 def texts(where: str, facts: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """A list of texts that may be missing or null, then empty; arguments as in `text`."""
+    """A list of strings; empty if missing or null; arguments as in `text`."""
     values = facts.get(key)
     if values is None:
         return ()
@@ -38,7 +38,7 @@ def texts(where: str, facts: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def mapping(where: str, facts: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A JSON object that may be missing or null, then empty; arguments as in `text`."""
+    """A JSON object; empty if missing or null; arguments as in `text`."""
     value = facts.get(key)
     if value is not None and not isinstance(value, Mapping):
         raise wrong(where, key, "a JSON object", value)
@@ -58,7 +58,7 @@ def integer(where: str, key: str, value: Any) -> int:
 
 
 def count(where: str, facts: Mapping[str, Any], key: str) -> int:
-    """A positive integer that may be missing or null, then 0; arguments as in `text`."""
+    """A positive integer; 0 if missing or null; arguments as in `text`."""
     if facts.get(key) is None:
         return 0
     value = integer(where, key, facts[key])
@@ -68,7 +68,7 @@ def count(where: str, facts: Mapping[str, Any], key: str) -> int:
 
 
 def share(where: str, facts: Mapping[str, Any], key: str) -> float:
-    """A number in [0, 1] that may be missing or null, then 0; arguments as in `text`."""
+    """A number in [0, 1]; 0 if missing or null; arguments as in `text`."""
     value = facts.get(key)
     if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
         raise wrong(where, key, "a number between 0 and 1", value)
@@ -121,7 +121,7 @@ def accuracies(file: str, records: Sequence[Mapping[str, Any]], keys: Sequence[s
 
 
 def wrong(where: str, key: str, expected: str, found: Any, hint: str = "") -> UserError:
-    """The error for a fact that is not what it should be."""
+    """The error for an invalid fact."""
     return UserError(f"{where}: {key!r} should be {expected}. Found {shown(found)}.{hint}")
 
 

@@ -1,4 +1,4 @@
-"""Read a results folder: every run one level below it, what it does not hold, and what contradicts itself."""
+"""Read a results folder: every run one level below it, what is missing, and what is contradictory."""
 
 import multiprocessing
 import re
@@ -63,7 +63,7 @@ class Loaded:
     def left_out(self) -> list[str]:
         """Which entries are not in `records`, or are although they are not finished, one sentence each kind.
 
-        Tables written earlier, and the sweep's plan, are not worth a mention.
+        Tables written earlier, and the sweep's plan, are not mentioned.
         """
         verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
         foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]
@@ -103,7 +103,7 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
 
 
 def _with_plan(loaded: Loaded, folder: Path) -> Loaded:
-    """What the sweeps of this folder plan, and the runs in the rows of the table in which they put them."""
+    """Add what the sweeps of this folder plan, and put the runs into the table rows of that plan."""
     try:
         labels, keys = planned.labels(folder), planned_keys(folder)
     except UserError as error:
@@ -232,7 +232,7 @@ def _check_found(folder: Path, loaded: Loaded) -> None:
 
 
 def _shortened(names: Sequence[str], limit: int = 8) -> str:
-    """The first few names and how many there are, for a person."""
+    """The first few names and how many there are, for a message."""
     if not names:
         return ""
     rest = f", and {len(names) - limit} more" if len(names) > limit else ""

@@ -28,7 +28,7 @@ def to_frame(runs: Sequence[RunRecord], names: Mapping[str, Sequence[str]], labe
     Args:
         runs: the runs.
         names: environment names of each dataset; the order of the datasets becomes that of the categories.
-        labels: the same for the labels, as far as they are given. Environments are in the order of the alphabet.
+        labels: the same for the labels, as far as they are given. Environments are in alphabetical order.
     """
     pairs = [(run, env) for run in runs for env in range(run.n_envs)]
     run_of_row = np.repeat(np.arange(len(runs)), [len(SPLITS) * run.in_acc.size for run in runs])
@@ -62,13 +62,13 @@ def _joined(arrays: Iterable[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def to_records(frame: pd.DataFrame) -> list[RunRecord]:
-    """The runs of a frame of `load_results`, of which rows may have been removed: what is not there is NaN.
+    """The runs of a frame of `load_results`, of which rows may have been removed: what is missing is NaN.
 
-    Rows may be in any order, texts plain or categories; further columns are ignored.
+    Rows may be in any order, strings plain or categorical; further columns are ignored.
 
     Raises:
         UserError: columns are missing, rows contradict one another, or a run has lost an environment, without which
-            the mean over its source environments would be another one.
+            the mean over its source environments would change.
     """
     run, first = _runs(frame)
     heads = frame.iloc[first]
@@ -103,7 +103,7 @@ def _fact(column: str, value: Any) -> str | int | float:
         return float(value)
     if column not in ("run", *TEXTS):
         return int(value)
-    if pd.isna(value):  # as an empty text comes back from a CSV file
+    if pd.isna(value):  # as an empty string comes back from a CSV file
         return ""
     if isinstance(value, str):
         return value
@@ -149,7 +149,7 @@ def _check_rows(frame: pd.DataFrame, rows: pd.DataFrame, first: npt.NDArray[np.i
 def _environments(
     frame: pd.DataFrame, rows: pd.DataFrame, heads: pd.DataFrame
 ) -> tuple[list[tuple[str, ...]], list[tuple[int, ...]]]:
-    """Of each run the names of its environments, and which are held out."""
+    """For each run, the names of its environments and which are held out."""
     pairs = rows[["run", "env", "held_out"]].assign(name=frame["environment"].astype(object).to_numpy())
     by_run = pairs.drop_duplicates().sort_values(["run", "env"]).groupby("run")
     envs, names, held_out = (by_run[column].agg(list) for column in ("env", "name", "held_out"))

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def cells(strings: pd.DataFrame, bold: pd.DataFrame | None = None) -> str:
-    """A `table` element of texts, with the names of rows and columns as headings.
+    """A `table` element of strings, with the names of rows and columns as headings.
 
     Args:
-        strings: texts; rows and columns may have any names.
+        strings: the cells; rows and columns may have any names.
         bold: which of them to print bold, of the same shape; by default none.
     """
     texts = strings.map(escape)

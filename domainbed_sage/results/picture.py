@@ -27,7 +27,7 @@ _MARKS = ("", "o", "^", "s")
 _LINES = {"held-out environment": "-", "sources, validation": "--"}
 _ASIAN = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 _STYLE: Any = {
-    "text.parse_math": False,  # a $ in a name is a $
+    "text.parse_math": False,  # a $ in a name is printed as a $
     "text.usetex": False,
     "font.size": 8.0,
     "axes.edgecolor": "#bbbbbb",
@@ -89,7 +89,7 @@ def dots(table: Table, chance: Mapping[str, float] | None = None) -> bytes:
 
 
 def shortened(name: str) -> str:
-    """A name as plain text, of a length that leaves room for the picture."""
+    """A name as plain text, short enough to leave room for the picture."""
     text = printable(name)
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[1 - LONGEST // 2 :]}"
 

@@ -21,7 +21,7 @@ FORMER = ""  # stands for the sweep in a file of version 0.1.0, which says neith
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """What a sweep's overview needs to know of a run.
+    """What a sweep's overview needs to know about a run.
 
     Attributes:
         folder_name: name of its folder.

@@ -1,7 +1,7 @@
-"""What was read from finished runs, in one file, so that a results folder of 100,000 runs is parsed once.
+"""A cache of finished runs in one file, so that a results folder of 100,000 runs is parsed only once.
 
 ``<results>/records.parquet`` has one row for each run: the fields of its `RunRecord`, the arrays as lists. A run is
-taken from there only if its ``results.jsonl`` and its ``done`` marker are those that were there when it was read. The
+taken from there only if its ``results.jsonl`` and its ``done`` marker are unchanged since it was read. The
 file is a copy: removing it costs one scan.
 """
 
@@ -22,7 +22,7 @@ from domainbed_sage.core.files import atomic
 from domainbed_sage.results.records import RESULTS, TEXTS, RunRecord
 
 FILE = "records.parquet"
-VERSION = "4"  # of what is read from a run, and of how it is kept; counted on from the .npz file of version 0.1.0
+VERSION = "4"  # of what is read from a run, and of how it is kept; continues the count of version 0.1.0's .npz file
 MIN_RUNS = 200  # runs; fewer are read as quickly without
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ _SCHEMA = pa.schema(
 
 
 class Stamp(NamedTuple):
-    """What tells whether a finished run is still the one that was read; times of modification in ns."""
+    """What identifies the state of a finished run when it was read; modification times in ns."""
 
     size: int  # of results.jsonl, bytes
     changed_ns: int
@@ -84,7 +84,7 @@ def read(folder: Path) -> dict[str, Cached]:
         with pq.ParquetFile(path, memory_map=False, pre_buffer=False, page_checksum_verification=True) as file:
             if (file.schema_arrow.metadata or {}).get(_VERSION_KEY) != VERSION.encode():
                 return {}
-            table = file.read(use_threads=False)  # a process with threads of Arrow's could not be forked safely
+            table = file.read(use_threads=False)  # a process with Arrow's threads could not be forked safely
         if table.schema.remove_metadata() != _SCHEMA:
             raise ValueError("other columns than expected")
         return _unpack(table)
@@ -140,7 +140,7 @@ def _unpack(table: pa.Table) -> dict[str, Cached]:
 
 
 def _shared(column: pa.ChunkedArray) -> list[str]:
-    """Texts of a dictionary column; equal ones are one object in memory."""
+    """Strings of a dictionary column; equal ones are one object in memory."""
     texts = column.unify_dictionaries().combine_chunks()
     values = texts.dictionary.to_pylist()
     return [values[at] for at in texts.indices.to_pylist()]

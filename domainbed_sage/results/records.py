@@ -199,19 +199,19 @@ def _record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
 
 
 def interned(record: RunRecord) -> RunRecord:
-    """The same record; equal texts of many records are one object in memory."""
+    """The same record; equal strings of many records are one object in memory."""
     texts: dict[str, Any] = {name: sys.intern(getattr(record, name)) for name in TEXTS}
     return replace(record, **texts, environments=tuple(map(sys.intern, record.environments)))
 
 
 def _text(stated: Mapping[str, Any], key: str) -> str:
-    """A fact that a record may lack, or have as null."""
+    """A fact as a string; empty where the record lacks it or has null."""
     value = stated.get(key)
     return "" if value is None else str(value)
 
 
 def _changing(values: Iterable[str]) -> str:
-    """The distinct values of what is mostly constant."""
+    """The distinct values of a mostly constant fact, joined by ``|``."""
     return " | ".join(dict.fromkeys(filter(None, values)))
 
 

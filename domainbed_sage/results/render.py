@@ -46,7 +46,7 @@ def latex_grid(strings: pd.DataFrame, caption: str, label: str, bold: pd.DataFra
             r"\toprule",
             head,
             r"\midrule",
-            *("{}" + row if row.startswith(("[", "*")) else row for row in rows),  # these would belong to the \\ before
+            *("{}" + row if row.startswith(("[", "*")) else row for row in rows),  # else arguments of the \\ before
             r"\bottomrule",
             r"\end{tabular}}",
             r"\end{table}",
@@ -55,14 +55,14 @@ def latex_grid(strings: pd.DataFrame, caption: str, label: str, bold: pd.DataFra
 
 
 def text_grid(strings: pd.DataFrame) -> str:
-    """Columns aligned with blanks."""
+    """Columns aligned with spaces."""
     return tabulate(_cells(strings, escape.printable), tablefmt="plain", disable_numparse=True)
 
 
 def _cells(
     strings: pd.DataFrame, escaped: Callable[[str], str], strong: str = "{}", bold: pd.DataFrame | None = None
 ) -> Iterator[list[str]]:
-    """The head and the rows as escaped texts; `strong` is the pattern of the bold ones."""
+    """The head and the rows as escaped strings; `strong` is the pattern of the bold ones."""
     yield [escaped(str(name)) for name in (strings.index.name, *strings.columns)]
     marks = np.zeros(strings.shape, bool) if bold is None else bold.to_numpy()
     for (name, *cells), marked in zip(strings.itertuples(), marks, strict=True):
@@ -101,7 +101,7 @@ def csv(table: Table) -> str:
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV; its texts without control characters."""
+    """A frame as CSV; its strings without control characters."""
     printed = frame.map(lambda value: escape.printable(value) if isinstance(value, str) else value)
     return printed.to_csv(index=False, lineterminator="\n")
 

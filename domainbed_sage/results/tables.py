@@ -64,7 +64,7 @@ class Grid:
 
     Attributes:
         title: the dataset, or "Averages".
-        trials: the trial seeds it is over.
+        trials: the trial seeds that it averages over.
         cells: a `Cell` for each algorithm (index; by its label) and environment or dataset (columns), and the column
             "Avg".
     """
@@ -99,7 +99,7 @@ class Table:
             compared).
         grids: one per dataset.
         averages: datasets as columns.
-        missing: expected results that are not there.
+        missing: expected results that do not exist.
         footer: sentences to print below: what is missing and what was left out.
     """
 

@@ -8,13 +8,13 @@ its steps differ in their passes (GGA's search), one of each kind is counted, an
 
 FLOPs are those of matrix products, convolutions and attention, by PyTorch's formulas; other work (elementwise, SVD) is
 none. Memory is that of all tensors, as on a GPU in float32 with fused attention: weights, optimizer state, batch,
-activations, gradients already allocated at peak memory, stacked polar factors. Not in it are the workspace of the math
+activations, gradients already allocated at peak memory, stacked polar factors. It leaves out the workspace of the math
 libraries, the caching of the allocator, and the first step's check of the perturbation.
 
-Counts serve runs that cost the same. Of a float hyperparameter only whether it is zero counts; fewer classes than weigh
-`LIGHT_HEAD` of the network are counted as so many; from the third batch size on, FLOPs and memory of every moment
-follow from those of two. An `update` that needs values (`item`, a branch on a tensor, a boolean mask) cannot run so: a
-warning says it, and it is given the FLOPs of its `passes`, and the memory of a plain step.
+Runs that cost the same share a count. Of a float hyperparameter only whether it is zero matters; a head that is lighter
+than `LIGHT_HEAD` of the network is counted as one of that weight; from the third batch size on, FLOPs and memory at
+every moment are extrapolated from two. An `update` that needs values (`item`, a branch on a tensor, a boolean mask)
+cannot run this way: a warning says so, and it is assigned the FLOPs of its `passes`, and the memory of a plain step.
 """
 
 import copy
@@ -44,7 +44,7 @@ from domainbed_sage.sweeps.tally import Tally
 
 log = logging.getLogger(__name__)
 
-FEW = 2  # repetitions: the second finds what the first has left
+FEW = 2  # repetitions: the second starts from the state that the first leaves
 LIGHT_HEAD = 0.0025  # of the featurizer's weights
 
 Count: TypeAlias = NDArray[np.float64]  # FLOPs of a pass and what belongs to it; then bytes alive after each allocation
@@ -66,7 +66,7 @@ class StepCost:
 
 
 class Alike(dict[str, Any]):
-    """Hyperparameters, equal to others that cost the same: of a float only whether it is zero counts."""
+    """Hyperparameters that equal others of the same cost: of a float, only whether it is zero matters."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(self._key())
@@ -78,7 +78,7 @@ class Alike(dict[str, Any]):
         return frozenset((name, _key(value)) for name, value in self.items())
 
     def of(self, configurable: Any) -> dict[str, Any]:
-        """Those that this thing declares."""
+        """Those that this component declares."""
         return {name: self[name] for name in declared(configurable)}
 
 
@@ -89,7 +89,7 @@ def _key(value: Any) -> Any:
 
 
 class Case(NamedTuple):
-    """What decides the cost of one update beside the batch size; `hparams` are those of all three parts."""
+    """What determines the cost of one update besides the batch size; `hparams` are those of all three parts."""
 
     algorithm: type[Algorithm]
     model: str
@@ -115,7 +115,7 @@ def step_cost(run: RunConfig) -> StepCost:
 
 @cache
 def _kinds(cls: type[Algorithm], steps: int, hparams: Alike) -> list[tuple[int, int]]:
-    """The first step of every kind, and the passes of all its steps together; a kind has as many passes a step."""
+    """The first step of every kind, and the passes of all its steps together; steps of a kind have equal passes."""
     passes = np.diff([cls.passes(t, hparams) for t in range(steps + 1)])
     kinds, first, times = np.unique(passes, return_index=True, return_counts=True)
     return list(zip(first.tolist(), (kinds * times).tolist(), strict=True))
@@ -136,7 +136,7 @@ def _network(model: str, hparams: Alike, classes: int) -> Model:
 
 
 def _light_classes(model: str, hparams: Alike) -> int:
-    """How many classes a head may have that is still light beside its network."""
+    """The most classes for which a head is still light compared with its network."""
     network = _network(model, hparams, 2)
     features, head = (sum(p.numel() for p in part.parameters()) for part in (network.featurizer, network.classifier))
     return int(LIGHT_HEAD * features / (head / 2))
@@ -146,7 +146,7 @@ _counted: dict[Case, dict[int, Count]] = defaultdict(dict)
 
 
 def count(case: Case, batch_size: int) -> Count:
-    """Cost of an update with so many rows of each domain; from the third number on, by the line through two others."""
+    """Cost of an update with `batch_size` rows per domain; from the third size on, by the line through two others."""
     known = _counted[case]
     if batch_size not in known:
         two = list(known.items())[:2]
@@ -163,7 +163,7 @@ def _count(case: Case, batch_size: int) -> Count:
     for everywhere in (True, False):
         try:
             return _run(case, batch_size, everywhere)
-        except Exception as error:  # an update may need anything that fake tensors have not
+        except Exception as error:  # an update may need anything that fake tensors lack
             reason = f"{first_line(error)} ({type(error).__name__})"
     if case.algorithm is ERM:
         raise UserError(f"The cost of {case.model} cannot be counted, the model does not run without data: {reason}.")
@@ -174,7 +174,7 @@ def _count(case: Case, batch_size: int) -> Count:
 def _run(case: Case, batch_size: int, everywhere: bool) -> Count:
     """Run an update on fake tensors, and once more if it leaves state of its own behind.
 
-    If not `everywhere`, tensors made from nothing are real: slower, but an update can read a permutation it drew.
+    If not `everywhere`, tensors created from scratch are real: slower, but an update can read a permutation it drew.
     """
     cls, hparams, sizes = case.algorithm, case.hparams, (batch_size,) * case.num_domains
     network = copy.deepcopy(_network(case.model, Alike(hparams.of(models[case.model].build)), case.classes))

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 FRUITLESS_ATTEMPTS = 3
-IDLE_S = 30.0  # for processes that have nothing left to do but to end
+IDLE_S = 30.0  # for processes that only have to exit
 
 
 class Killed(Exception):  # noqa: N818 - reads as what it is
@@ -102,7 +102,7 @@ def run_missing(
 
 
 def _on_terminate(handler: Any) -> Any:
-    """Set what SIGTERM does, and return what it did; signals belong to the main thread, other threads have no say."""
+    """Set what SIGTERM does, and return what it did; only the main thread may do so, others change nothing."""
     if threading.current_thread() is threading.main_thread():
         return signal.signal(signal.SIGTERM, handler)
     return handler
@@ -136,12 +136,12 @@ def _workers(
     cores = available_cores()
     wanted, devices = shares
     jobs = wanted or min(max(cores // 2, min(cores, 2)), max(runs, 1))
-    threads = max(cores // jobs, 1)  # whatever is missing: a continued run needs the threads that it began with
+    threads = max(cores // jobs, 1)  # for any `missing`: a continued run needs the threads that it began with
     return _Workers(min(jobs, max(missing, 1)), threads, devices, stop or threading.Event())
 
 
 def _shares(device: torch.device, jobs: int | None, per_gpu: int) -> tuple[int | None, tuple[str, ...]]:
-    """How many processes there shall be, if that is not up to the cores, and CUDA_VISIBLE_DEVICES of each."""
+    """The number of processes, unless the cores determine it, and CUDA_VISIBLE_DEVICES of each."""
     if device.type != "cuda":
         return jobs or (per_gpu if per_gpu > 1 else None), ()
     if ":" in str(device):  # this one and no other
@@ -189,7 +189,7 @@ def _attempt(
 def _is_end_of_all(
     run: RunConfig, report: ErrorReport | None, machine: Machine, overview: "Overview", failed: dict[str, str]
 ) -> bool:
-    """Note what became of a run, and say whether no other one would fare better."""
+    """Record the outcome of a run, and return whether all others would fail alike."""
     if report is None:
         overview.finished(run, "")
         return False
@@ -197,7 +197,7 @@ def _is_end_of_all(
     reason = report.message if isinstance(error, UserError) else f"{report.kind}: {report.message}"
     if not isinstance(error, UserError | Stopped):
         reason += " (see err.txt in its folder)"
-    if not isinstance(error, Stopped):  # then the folder is somebody else's
+    if not isinstance(error, Stopped):  # then the folder is another process's
         note_refusal(machine.output_dir / run.folder_name, error)
     failed[run.folder_name] = reason
     overview.finished(run, reason)
@@ -212,7 +212,7 @@ def _end(pool: ProcessPoolExecutor, *, ask: bool = False, patience_s: float | No
         for process in processes:
             process.terminate()
     until = None if patience_s is None else time.monotonic() + patience_s
-    for process in processes:  # not the pool, which may wait for ever, or not at all when it is shut down again
+    for process in processes:  # not the pool, which may wait forever, or not at all when it is shut down again
         process.join(None if until is None else max(until - time.monotonic(), 0))
         if process.is_alive():
             log.warning("A process that has nothing left to do does not end; it is killed.")

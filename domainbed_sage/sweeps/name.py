@@ -15,7 +15,7 @@ def read_document(path: Path) -> Document:
     """Read a sweep file.
 
     Raises:
-        UserError: it cannot be read, is no YAML, is empty, or has equal keys; says where.
+        UserError: it cannot be read, is not YAML, is empty, or has equal keys; says where.
     """
     example = "`name:`, `datasets:`, `algorithms:`"
     document = yaml_file.read(path, "Sweep file", example, named=("datasets", "algorithms"))

@@ -1,4 +1,4 @@
-"""From a sweep file to its runs, once: the results folder keeps them until the file, a plugin or the package changes.
+"""Turn a sweep file into its runs, once: the results folder keeps them until the file, a plugin or the package changes.
 
 Planning a sweep imports the algorithms and models, and so PyTorch, to check every hyperparameter. What has been planned
 is read back in a tenth of a second.
@@ -64,7 +64,7 @@ def keep(sweep: SweepFile, runs: Iterable["Planned"], results: Path) -> tuple[Pl
 
 
 def entry(planned_run: "Planned") -> PlannedRun:
-    """What is kept of a run."""
+    """What the plan keeps of a run."""
     label, run = planned_run
     return PlannedRun(run.folder_name, label, run.dataset, run.algorithm, run.test_envs, run.trial_seed, run.steps)
 

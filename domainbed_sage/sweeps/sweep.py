@@ -167,7 +167,7 @@ class Sweep(Schedule):
                             yield dataset, label, {**settings, "test_envs": test_envs, **seeds}
 
     def _settings(self, dataset: str, label: str) -> dict[str, Any]:
-        """What the runs of one row on one dataset have in common: the row's own wins over the dataset's over all."""
+        """Settings of one row on one dataset: the row's override the dataset's, which override those for all."""
         schedule, row = self.datasets[dataset] or Schedule(), self.algorithms[label] or Row()
         return {
             "dataset": dataset,
@@ -206,7 +206,7 @@ class Sweep(Schedule):
             )
 
     def _check_row(self, label: str, settings: Mapping[str, Any]) -> None:
-        """Refuse a row that can be taken for something else."""
+        """Refuse a row that could be mistaken for something else."""
         row = self.algorithms[label] or Row()
         algorithm, model, optimizer = (settings[part] for part in ("algorithm", "model", "optimizer"))
         if row.algorithm and label in algorithms and label != row.algorithm:

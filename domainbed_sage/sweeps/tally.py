@@ -35,7 +35,7 @@ class Tally(TorchDispatchMode):
         self.restart()
 
     def restart(self) -> int:
-        """Begin to count anew, with what is alive now, which is returned."""
+        """Restart the counts from the bytes alive now, which are returned."""
         self.flops, self.trace = 0, [self.live]
         return self.live
 
@@ -56,7 +56,7 @@ class Tally(TorchDispatchMode):
     def _enter(self, storage: torch.UntypedStorage, given: list[Any]) -> None:
         address, size = storage._cdata, storage.nbytes()
         if any(isinstance(t, Tensor) and t.untyped_storage()._cdata == address for t in given):
-            return  # made outside
+            return  # not new: an input's
         self.known.add(address)
         self.live += size
         self.trace.append(self.live)

@@ -47,7 +47,7 @@ def initialise(threads: int, plugins: Sequence[Path], devices: "multiprocessing.
 def execute(run: RunConfig, machine: Machine) -> ErrorReport | None:
     """Execute a run in its folder below ``machine.output_dir``; returns why it failed, if it did.
 
-    An exception would travel to the parent process as it is, and end the whole pool if it cannot be made again there.
+    An exception would be pickled for the parent process, and break the whole pool if it cannot be rebuilt there.
     """
     if _unfit:
         return _unfit[0]
@@ -64,7 +64,7 @@ def execute(run: RunConfig, machine: Machine) -> ErrorReport | None:
 
 
 def _end_with_parent() -> None:
-    """Without its parent a worker would wait for work for ever, and keep its memory and the lock of its run."""
+    """End when the parent does: otherwise a worker would wait forever, and keep its memory and its run's lock."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""What the model of a finished run predicts, on any environment and split of its dataset."""
+"""Predictions of a finished run's model on any environment and split of its dataset."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -53,13 +53,13 @@ class SplitResult:
 
     @property
     def differs(self) -> bool:
-        """Whether the accuracy is not the recorded one, bit for bit."""
+        """Whether the accuracy differs from the recorded one, even in the last bit."""
         return not math.isnan(self.recorded) and self.scores.accuracy != self.recorded
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What a run's model does.
+    """The predictions of a run's model.
 
     Attributes:
         run: the run.
@@ -91,7 +91,7 @@ def assess(
         folder: the run's folder.
         machine: where to compute.
         envs: environments, by label, folder name or index; all if empty.
-        splits: of ``in`` and ``out``.
+        splits: ``in``, ``out`` or both.
         keep_logits: keep all logits, and not only the prediction and its probability.
 
     Raises:
@@ -110,7 +110,7 @@ def assess(
 
 
 def measured_together(config: RunConfig, n_envs: int) -> list[set[tuple[int, str]]]:
-    """Groups of (environment, split) whose images pass in the same batches in the run's last evaluation.
+    """Groups of (environment, split) whose images share batches in the run's last evaluation.
 
     The last bits of logits may depend on the size of the batch. What lazy evaluation leaves out is the last group.
     """
@@ -123,7 +123,7 @@ def measured_together(config: RunConfig, n_envs: int) -> list[set[tuple[int, str
 
 
 class _Recorder:
-    """A model's forward function that keeps, on the CPU, what it predicts."""
+    """A model's forward function that keeps its predictions, on the CPU."""
 
     def __init__(self, forward: Callable[[Tensor], Tensor], num_classes: int, keep_logits: bool) -> None:
         self.forward = forward

@@ -20,7 +20,7 @@ class Callback:
     """Override what you need; `scripts/wandb_callback.py` is an example."""
 
     def on_start(self, config: RunConfig, folder: Path, step: int) -> None:
-        """Training begins, or continues, at `step` in the run's folder; later records are told again."""
+        """Training begins, or continues, at `step` in the run's folder; later records are reported again."""
 
     def on_record(self, record: Mapping[str, Any]) -> None:
         """An evaluation was recorded: the line of ``results.jsonl``, where null (not evaluated) is NaN here."""
@@ -39,7 +39,7 @@ def curves(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Callbacks:
-    """The callbacks of one run, by name; one that cannot be made, or fails as training begins, is told nothing more.
+    """The callbacks of one run, by name; one that cannot be made, or fails as training begins, receives nothing more.
 
     Raises:
         UserError: a name is not known, or what it needs is not installed.

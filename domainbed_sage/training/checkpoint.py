@@ -1,7 +1,7 @@
-"""The file of a checkpoint: tensors, numbers and texts as `torch.save` writes them, and a seal over every byte of it.
+"""The file of a checkpoint: tensors, numbers, strings as `torch.save` writes them, and a seal over every byte of it.
 
-The seal is a line at the end of the file, with the sha256 of all before it; PyTorch and zip tools read past it. Being
-in the same file, it takes its place in the same instant. The archive's own checksums are not enough: they cover the
+The seal is a line at the end of the file, with the sha256 of all before it; PyTorch and zip tools ignore it. Being
+in the same file, it is written atomically with it. The archive's own checksums are not enough: they cover the
 tensors, and not the archive's directory, where one flipped bit can hide a tensor or turn it into another.
 """
 
@@ -68,9 +68,9 @@ def write(file: IO[bytes], state: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a state, after a look at every byte of it.
+    """Read a state, after verifying every byte of it.
 
-    Files of earlier versions have no seal; theirs are the archive's own checksums, which do not cover everything.
+    Files of earlier versions have no seal, only the archive's own checksums, which do not cover everything.
 
     Raises:
         Damaged: it is not what was written.
@@ -99,7 +99,7 @@ def read(path: Path) -> dict[str, Any]:
 def check_finite(state: Any) -> None:
     """Make sure that a state is worth continuing from.
 
-    The model may hold infinities, which serve as masks; its weights are looked at before, by the training loop.
+    The model may hold infinities, which serve as masks; its weights were checked before, by the training loop.
 
     Raises:
         UserError: a tensor of it is not finite; names it.
@@ -114,7 +114,7 @@ def check_finite(state: Any) -> None:
 
 
 def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The floating-point tensors of a state, and where in it they stand."""
+    """The floating-point tensors of a state, with their names in it."""
     if isinstance(state, Tensor):
         if state.dtype in _FLOATS and state.layout is torch.strided and state.numel():
             yield name, state
@@ -142,7 +142,7 @@ def _is_sealed(path: Path) -> bool:
 
 
 def _check_archive(path: Path) -> None:
-    """Look at the archive's own checksums."""
+    """Verify the archive's own checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             torn = archive.testzip()

@@ -27,7 +27,7 @@ class FinishedRun:
     """A run that has ended.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is stored.
         config: its science.
         records: the lines of its ``results.jsonl``; the last one is of its last step.
     """
@@ -52,7 +52,7 @@ def read(folder: Path) -> FinishedRun:
     """Read the description and the records of a finished run.
 
     Raises:
-        UserError: it is no run, it is not finished, or one of its files is missing or damaged.
+        UserError: it is not a run, it is not finished, or one of its files is missing or damaged.
     """
     if not (folder / "run.json").is_file():
         inside = sorted(path.parent.name for path in folder.glob("*/run.json"))

@@ -1,4 +1,4 @@
-"""Small JSON files that a run leaves in its folder for others: how far it is, and why it failed."""
+"""Small JSON files that a run leaves in its folder for others: its progress, and why it failed."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +42,6 @@ def read_note(path: Path) -> dict[str, Any]:
 
 
 def read_progress(folder: Path) -> dict[str, float]:
-    """How far a run says it is: the numbers of the note in its folder that can be right."""
+    """The progress that a run reports: the plausible numbers of the note in its folder."""
     facts = read_note(folder / PROGRESS).items()
     return {key: v for key, v in facts if isinstance(v, int | float) and abs(v) <= LARGEST_NUMBER}

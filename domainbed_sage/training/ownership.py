@@ -1,4 +1,4 @@
-"""Who owns a run's folder: a lock against live processes, and a fence against processes that were given up for dead.
+"""Who owns a run's folder: a lock against live processes, and a fence against processes that were presumed dead.
 
 The lock is the kernel's (`flock`): it ends with the process, however that ends, and NFSv4 and most parallel file
 systems carry it between nodes. It cannot do one thing: when Slurm gives a node up and starts its job again elsewhere,
@@ -69,7 +69,7 @@ class Owner:
 
     @classmethod
     def this_process(cls, environ: Mapping[str, str] = os.environ) -> "Owner":
-        """The owner that this process is."""
+        """This process as an owner."""
         job = environ.get("SLURM_JOB_ID", "")
         if "SLURM_ARRAY_JOB_ID" in environ:
             job = f"{environ['SLURM_ARRAY_JOB_ID']}_{environ.get('SLURM_ARRAY_TASK_ID', '0')}"
@@ -80,7 +80,7 @@ class Owner:
         return f"process {self.pid} on {self.host}{of_job}"
 
     def line(self) -> bytes:
-        """What the lock file says."""
+        """The contents of the lock file."""
         return f"{self} [{self.token}]\n".encode()
 
     def succeeds(self, other: "Owner | None") -> bool:
@@ -110,7 +110,7 @@ class Ownership:
         self.path, self.me = path, me
 
     def check(self) -> None:
-        """Look at the name in the lock file.
+        """Check the name in the lock file.
 
         Raises:
             Fenced: it is another one.
@@ -152,7 +152,7 @@ def is_held(path: Path) -> bool:
         if not regular(path):
             return False
         with path.open("rb") as file:
-            return not _try_lock(file, fcntl.LOCK_SH)  # NFS wants a file open for writing for the other kind
+            return not _try_lock(file, fcntl.LOCK_SH)  # NFS needs a file open for writing for the other kind
     except FileNotFoundError:
         return False
     except (OSError, UserError) as error:
@@ -161,7 +161,7 @@ def is_held(path: Path) -> bool:
 
 
 def _acquire(path: Path, me: Owner) -> IO[bytes]:
-    probes, until = PROBES, math.inf  # until the old owner, once asked, may hold on
+    probes, until = PROBES, math.inf  # deadline for the old owner, once asked
     while True:
         with ExitStack() as open_files:
             file = open_files.enter_context(path.open("ab+", buffering=0))
@@ -185,7 +185,7 @@ def _acquire(path: Path, me: Owner) -> IO[bytes]:
                 f"{path.parent} is in use by {owner or 'another process'}. Two runs never write to one folder: wait "
                 f"for that run to end, or choose another --output_dir."
             )
-        probes = max(probes - 1, 0)  # a look at the lock holds it for a moment
+        probes = max(probes - 1, 0)  # `is_held` holds the lock for a moment
         time.sleep(LOOK_EVERY_S)
 
 

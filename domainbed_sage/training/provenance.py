@@ -1,4 +1,4 @@
-"""What every record says of where its numbers come from."""
+"""What every record says about where its numbers come from."""
 
 import functools
 import platform
@@ -44,7 +44,7 @@ def metadata(
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of what decides a run's numbers."""
+    """Versions of the software that determines a run's numbers."""
     return {
         "domainbed_sage": domainbed_sage.__version__,
         "python": platform.python_version(),

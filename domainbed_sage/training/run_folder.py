@@ -28,7 +28,7 @@ class RunFolder:
 
     Files: `run.json` (the science), `results.jsonl` (DomainBed's records), `out.txt` and `err.txt` (logs), `model.pkl`
     (final weights), `done` (last of all), `lock`; while it runs, `checkpoint.pt`, the one before it, and
-    `progress.json`; `failed.json` after an error. Whole files are written beside their place and renamed; records are
+    `progress.json`; `failed.json` after an error. Whole files are written elsewhere and then renamed; records are
     appended line by line, and a torn last line is cut at the next start.
     """
 
@@ -122,7 +122,7 @@ class RunFolder:
         return state
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Append one record; a line that could not be written whole is taken back.
+        """Append one record; a line that could not be written whole is removed.
 
         Raises:
             UserError: the disk is full.
@@ -170,12 +170,12 @@ class RunFolder:
         return [*checkpoints, self.path / "progress.json", self.path / FAILED, *self.path.glob("*.tmp")]
 
     def forget_failure(self) -> None:
-        """Remove the word that an earlier attempt left of its failure."""
+        """Remove the failure note of an earlier attempt."""
         with explained(self.path / FAILED):
             (self.path / FAILED).unlink(missing_ok=True)
 
     def progress(self, state: Mapping[str, Any]) -> None:
-        """Leave a note of how far the run is, for the overview of a sweep.
+        """Write a note of the run's progress, for the overview of a sweep.
 
         Raises:
             Fenced: a later start of this job owns the folder.
@@ -197,7 +197,7 @@ class RunFolder:
             yield
         except Exception as error:
             if not isinstance(error, Stopped):
-                self.check_owner()  # whatever failed: a ghost leaves no word in its successor's folder
+                self.check_owner()  # whatever failed: a ghost logs nothing in its successor's folder
                 self._note_failure(error)
             raise
         finally:

@@ -198,7 +198,7 @@ class Loop:
             ) from error
         self.best = state["best"]
         self.pending = {key: list(values.to(self.machine.device)) for key, values in state["pending"].items()}
-        torch.set_num_threads(state["threads"])  # sums over more threads would have other last bits
+        torch.set_num_threads(state["threads"])  # with another number, sums would differ in their last bits
         log.info("Continuing at step %d.", state["step"])
         return int(state["step"])
 

@@ -1,1 +1,1 @@
-"""How a dataset comes to its folder: download, unpack, arrange, rebuild, check."""
+"""Getting a dataset into its folder: download, unpack, arrange, rebuild, check."""

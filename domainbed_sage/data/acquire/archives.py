@@ -23,10 +23,10 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.acquire import disk
 
 LIMIT_BYTES = 200 * 10**9
-HEADER_BYTES = 1 << 18  # of one member of a tar, its long names and attributes among them
+HEADER_BYTES = 1 << 18  # of one tar member, including long names and attributes
 MAX_DEPTH = 64
 SHOWN = 100  # characters of a name
-OPENERS: dict[bytes, Callable[..., Any]] = {  # by how the file begins
+OPENERS: dict[bytes, Callable[..., Any]] = {  # by the first bytes of the file
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
@@ -57,11 +57,11 @@ def unpack(archive: Path, target: Path, limit_bytes: int = LIMIT_BYTES) -> None:
     """Unpack a tar (also compressed) or zip archive into the new folder `target`, or leave nothing there.
 
     Only contents are taken: no owners, no permissions, no times. What macOS adds to archives (``__MACOSX``, ``._*``) is
-    left out: it carries names of images and holds none.
+    left out: it is named like images but holds none.
 
     Raises:
         UserError: the archive is of another kind; or a member is a link, a device or encrypted, lies outside the
-            target, comes twice, or makes more than `limit_bytes` in all; names the member.
+            target, occurs twice, or brings the total above `limit_bytes`; names the member.
         DamagedArchive: the archive is cut short or corrupt.
         NoSpace: the disk is full.
     """
@@ -83,7 +83,7 @@ def _damage(archive: Path) -> Iterator[None]:
         raise _damaged(archive, str(error)) from None
     except RecursionError:
         raise UserError(f"{archive} is refused: its headers refer to each other without end.") from None
-    except RuntimeError as error:  # what zipfile says of kinds of archives that it does not know
+    except RuntimeError as error:  # zipfile's error for kinds of archives that it does not know
         raise _unsupported(archive, str(error)) from None
     except OSError as error:
         if error.errno is not None:
@@ -124,9 +124,9 @@ def _is_tar_header(head: bytes) -> bool:
 
 
 class _TarStream:
-    """The bytes of a tar without its compression; what is read for the headers of one member is bounded.
+    """The decompressed bytes of a tar; how much is read for the headers of one member is bounded.
 
-    Without the bound, a header that calls itself 3 GB long would be read to its end, in minutes, from 3 MB.
+    Without the bound, a header that claims to be 3 GB long would be read to its end, for minutes, from 3 MB.
 
     Attributes:
         left: bytes that may still be read.
@@ -165,7 +165,7 @@ def _tar_members(path: Path, opener: Callable[..., Any] | None, target: Path, *,
             kind = "" if info.isreg() or info.isdir() else "a link" if info.issym() or info.islnk() else "a device"
             yield _Member(info.name, info.size, info.isdir(), kind, partial(content, info))
             stream.left = HEADER_BYTES
-        if stream.last.strip(b"\0") or (opener is None and not stream.last):  # tarfile takes both for a good end
+        if stream.last.strip(b"\0") or (opener is None and not stream.last):  # tarfile accepts both as a regular end
             raise _damaged(path, "a tar archive without its end mark")
         stream.left = math.inf
         while stream.read(1 << 20):
@@ -203,10 +203,10 @@ def _zip_members(path: Path) -> Iterator[_Member]:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name with / between folders, which old programs of Windows write as \\; UTF-8 also where no flag says so."""
+    """The name with / between folders, which old Windows programs write as \\; read as UTF-8 even without its flag."""
     name = info.orig_filename
     if not info.flag_bits & ZIP_UTF8:
-        with suppress(UnicodeError):  # else as the format has it, in the alphabet of the IBM PC
+        with suppress(UnicodeError):  # else as the format prescribes, in code page 437
             name = name.encode("cp437").decode("utf-8")
     return name.replace("\\", "/")
 
@@ -257,7 +257,7 @@ def _write(archive: Path, member: _Member, path: Path) -> None:
 
 
 def _safe(archive: Path, member: _Member) -> PurePosixPath:
-    """The member's place below the target."""
+    """The member's path below the target."""
     place = PurePosixPath(member.name)
     if member.forbidden:
         raise _forbidden(archive, member, f"is {member.forbidden}")

@@ -1,4 +1,4 @@
-"""From what a source delivered to a tree in DomainBed's layout, whatever the archive's own folders are called."""
+"""Arrange what a source delivered in DomainBed's layout, whatever the archive's own folders are called."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from domainbed_sage.data.acquire.archives import unpack
 from domainbed_sage.data.sources import CameraTraps, Rows, Source
 from domainbed_sage.data.specs import DatasetSpec
 
-SAID = (prepared.PREPARED, prepared.SUBSET, classnames.FILE)  # what was said of a folder stays true of its copy
+SAID = (prepared.PREPARED, prepared.SUBSET, classnames.FILE)  # what they state of a folder holds for its copy
 DEPTH = 4  # folders around the environments, e.g. data/PACS/kfold/art_painting
 
 
@@ -28,7 +28,7 @@ def arrange(source: Source, parts: Sequence[Path], work: Path, tree: Path, spec:
         spec: the dataset.
 
     Returns:
-        what a reader of the results must know of it; often nothing.
+        a note for readers of the results; often empty.
 
     Raises:
         UserError: the parts do not hold the environment folders, or an archive is refused.
@@ -108,13 +108,13 @@ def _readable(part: Path) -> Iterator[None]:
 
 
 def _check_links(place: Path, names: Mapping[str, str]) -> None:
-    """Before a folder is copied, in which links may lead around in a circle."""
+    """Check a folder before it is copied: its links may form a cycle."""
     found = scan.scan(place, [name for name in names if (place / name).is_dir()])
     raise_all([mistake for contents in found.values() for mistake in contents.mistakes], f"the folders in {place}")
 
 
 def _merge(source: Path, target: Path, *, move: bool) -> None:
-    """Move or copy a folder into another, of which several archives may hold parts; only contents are copied."""
+    """Move or copy a folder into another, which several archives may hold parts of; only contents are copied."""
     if move and not target.exists():
         source.rename(target)
         return
@@ -126,5 +126,5 @@ def _merge(source: Path, target: Path, *, move: bool) -> None:
             raise UserError(f"Two archives hold {child.name} of {target.name}. Give only those that belong together.")
         elif move:
             child.rename(target / child.name)
-        elif child.is_file():  # other than pipes and links to nothing, which are no images
+        elif child.is_file():  # not pipes and broken links, which are no images
             shutil.copyfile(child, target / child.name)

@@ -1,4 +1,4 @@
-"""Whether the dataset on disk is the published one, and the one another lab has."""
+"""Check that the dataset on disk is the published one, and the same as another lab's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def check(
         data_dir: folder that holds the dataset's folder.
         other: a manifest; by default the one in the dataset's folder, if there is one.
         images: decode every image as well.
-        leave_out: list the corrupt ones in the dataset's folder instead of calling them a mistake; implies `images`.
+        leave_out: list the corrupt ones in the dataset's folder instead of reporting them; implies `images`.
 
     Returns:
         a summary for the user.
@@ -48,7 +48,7 @@ def check(
 
 @contextmanager
 def _told(mistakes: list[str], *, unless: bool = False) -> Iterator[None]:
-    """Add what goes wrong to the mistakes, and go on with the next thing to check."""
+    """Add an error to the mistakes, and go on with the next check."""
     try:
         yield
     except UserError as error:

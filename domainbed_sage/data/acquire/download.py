@@ -26,12 +26,12 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 KEPT = "What came so far is kept: free some space and start the same command again, it continues."
 
 
-class _Interrupted(Exception):  # noqa: N818 - not an error yet: it is tried again
+class _Interrupted(Exception):  # noqa: N818 - not an error yet: it is retried
     """The transfer broke off, or the server is busy."""
 
 
 def fetch(url: str, path: Path, sha256: str | None = None) -> str:
-    """Download a file; it stands at `path` only when it is complete.
+    """Download a file; it appears at `path` only when it is complete.
 
     An interrupted transfer stays beside it as ``<path>.part`` and is continued, now or by a later call, if the server
     still has the same file (by its ETag or date); otherwise it starts over.
@@ -110,7 +110,7 @@ class _Part:
         return whole | {"Range": f"bytes={self.size}-", "If-Range": self._tag.read_text(encoding="utf-8")}
 
     def begin(self, response: httpx2.Response) -> None:
-        """Forget what came before, and remember the version that comes now."""
+        """Discard what was fetched before, and remember the version that is sent now."""
         self.file.write_bytes(b"")
         tag = response.headers.get("ETag", "")
         if not tag or tag.startswith("W/"):
@@ -125,7 +125,7 @@ class _Part:
 
 
 def _persist(client: httpx2.Client, url: str, part: _Part) -> None:
-    """Try until the file is complete; give up after several attempts in a row that brought nothing new."""
+    """Retry until the file is complete; give up after several attempts in a row without progress."""
     failures, most = 0, part.size
     while True:
         try:
@@ -161,7 +161,7 @@ def _transfer(client: httpx2.Client, url: str, part: _Part) -> None:
     with client.stream("GET", url, headers=part.headers()) as response:
         if response.status_code == 416:
             if response.headers.get("Content-Range") == f"bytes */{part.size}":
-                return  # complete already: only the renaming was missing
+                return  # complete already: only the rename was missing
             part.clear()
             raise _Interrupted(f"{url} is now shorter than what came before")
         _refuse(url, response)

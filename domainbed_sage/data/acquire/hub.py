@@ -20,7 +20,7 @@ class HubFile:
 
 
 def find(source: Hub) -> tuple[str, list[HubFile]]:
-    """The repository's present revision, and its files that the source asks for.
+    """The repository's current revision, and those of its files that the source asks for.
 
     The environment variable HF_ENDPOINT names another server than Hugging Face's own.
 
@@ -36,7 +36,7 @@ def find(source: Hub) -> tuple[str, list[HubFile]]:
         revision = api.dataset_info(source.repo).sha or "main"
         tree = api.list_repo_tree(source.repo, repo_type="dataset", revision=revision, recursive=True)
         files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-    except Exception as error:  # its versions speak through requests, httpx or httpx2, each with errors of its own
+    except Exception as error:  # its versions use requests, httpx or httpx2, each with its own errors
         words = " ".join(str(error).split()).partition(" For more information")[0]
         told = network.advice(endpoint) + f" {network.UNVERIFIED}" * network.unverified(error)
         raise UserError(

@@ -1,6 +1,6 @@
 """Manifests: path, size and sha256 of every image of a dataset, so that two labs can compare what they have.
 
-The file holds the bytes of every name as the disk has them, whatever the locale; with UTF-8 names it is a UTF-8 text.
+The file holds the bytes of every name as they are on disk, whatever the locale; with UTF-8 names it is a UTF-8 text.
 """
 
 import csv
@@ -39,7 +39,7 @@ Manifest: TypeAlias = dict[str, Entry]  # environment/class/file -> Entry
 
 @dataclass(frozen=True)
 class Differences:
-    """Paths that only the manifest has, that only the folder has, and that both have with unlike contents."""
+    """Paths that only the manifest has, that only the folder has, and that both have with different contents."""
 
     missing: tuple[str, ...]
     extra: tuple[str, ...]
@@ -102,7 +102,7 @@ def read(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        UserError: the file is missing, or is none.
+        UserError: the file is missing, or is not a manifest.
     """
     if not path.is_file():
         raise UserError(

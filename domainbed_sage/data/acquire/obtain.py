@@ -1,7 +1,7 @@
-"""From a source to a dataset in its place: fetch, arrange, check, and only then rename.
+"""Bring a dataset from a source into its place: fetch, arrange, check, and only then rename.
 
-Everything happens in a hidden folder ``.<folder>.download`` beside the place, so that what is broken or unfinished
-never looks like a dataset. What was fetched stays there until the dataset is complete.
+Everything happens in a hidden folder ``.<folder>.download`` beside the final one, so that broken or unfinished data
+never look like a dataset. What was fetched stays there until the dataset is complete.
 """
 
 import fcntl
@@ -91,7 +91,7 @@ def rebuild_terra(
         the dataset, and the rules that were applied.
 
     Raises:
-        UserError: see `terra.rebuild`; or neither known population came out.
+        UserError: see `terra.rebuild`; or the result is neither known population.
         NoSpace: the disk is full.
     """
     note = ""
@@ -107,10 +107,10 @@ def rebuild_terra(
 
 @contextmanager
 def staging(spec: DatasetSpec, data_dir: Path) -> Iterator[Path]:
-    """Own the hidden folder of a dataset that is being made; it is removed once the dataset is in its place.
+    """Own the hidden folder of a dataset that is being built; it is removed once the dataset is in its place.
 
     Raises:
-        UserError: the dataset is there already, or another process is at it.
+        UserError: the dataset is there already, or another process is at work on it.
     """
     target, folder = data_dir / spec.folder, data_dir / f".{spec.folder}.download"
     if target.exists():
@@ -166,7 +166,7 @@ def _verify(spec: DatasetSpec, tree: Path) -> None:
         text = str(error)
         if isinstance(error, OtherCounts):
             text = f"{error.facts}\nTo keep it all the same, give it a name: --subset 'WHAT IT IS'."
-        raise UserError(text.replace(str(tree), spec.folder)) from None  # the tree itself is about to vanish
+        raise UserError(text.replace(str(tree), spec.folder)) from None  # the tree itself is about to be removed
 
 
 def _from_source(spec: DatasetSpec, source: Source, data_dir: Path, folder: Path, subset: str) -> MultiDomainDataset:

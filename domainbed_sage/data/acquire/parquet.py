@@ -24,7 +24,7 @@ def write_tree(tables: Sequence[Path], source: Rows, classes: Sequence[str], tre
     Args:
         tables: the parquet files, in order.
         source: which columns hold what.
-        classes: sorted class names, for labels that are indices and not described in the table itself.
+        classes: sorted class names, for labels that are indices which the table itself does not describe.
         tree: new folder.
 
     Returns:

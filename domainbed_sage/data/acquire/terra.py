@@ -1,9 +1,9 @@
 """TerraIncognita from the images and annotations of Caltech Camera Traps, by the rules of DomainBed's script.
 
-The script had three generations, which differ in the annotations that they read and agree in the rest: four locations,
+The script had three generations, which differ only in the annotations that they read. All of them take four locations,
 ten categories, and a copy of the image for every annotation, so that an image with two categories is in two classes.
-Users got 24,788 images from the first and 24,330 from the second; what the third gives was not found stated anywhere.
-Unlike the script, which compares every image with every annotation for hours, this reads each once.
+Users got 24,788 images from the first and 24,330 from the second; no published count was found for the third.
+Unlike the script, which compares every image with every annotation for hours, this module reads each once.
 """
 
 import shutil
@@ -53,7 +53,7 @@ def generation(annotations: Path) -> tuple[Generation, list[Path]]:
     """Which generation of rules a file, or a folder of annotation files, belongs to.
 
     Raises:
-        UserError: no generation's files are there, or those of several.
+        UserError: the files are of no generation, or of several.
     """
     names = {path.name: path for path in ([annotations] if annotations.is_file() else annotations.rglob("*.json"))}
     fitting = [g for g in GENERATIONS if all(name in names for name in g.files)]
@@ -68,7 +68,7 @@ def generation(annotations: Path) -> tuple[Generation, list[Path]]:
 
 
 def select(annotations: Iterable[Path]) -> list[Picture]:
-    """The pictures of the dataset, sorted; several files are taken together.
+    """The pictures of the dataset, sorted; several files are combined.
 
     Raises:
         UserError: a file is not in the COCO Camera Traps format.

@@ -1,6 +1,6 @@
 """What was submitted for a results folder: `<results>/jobs/<array>/array.json`, one file per array of jobs.
 
-It is written before sbatch is called, and completed with Slurm's job ids after: a launcher that dies in between leaves
+It is written before sbatch is called, and Slurm's job ids are added after it: a launcher that dies in between leaves
 an entry whose jobs can be found by their name.
 """
 
@@ -30,7 +30,7 @@ JOBS = "jobs"
 
 
 def _user() -> str:
-    """The user's name, or in a container without names the number."""
+    """The user's name, or in a container without names the numeric id."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -42,7 +42,7 @@ class Array:
     """One array of jobs.
 
     Attributes:
-        name: its name in the queue, unlike all others.
+        name: its unique name in the queue.
         tasks: names of the run folders of each job.
         ids: Slurm's id of each job; empty as long as the launcher does not know them.
         user, host, when: who launched it, where, and when (seconds since 1970).
@@ -71,12 +71,12 @@ def folder(results: Path, array: Array) -> Path:
 
 
 def new_name(sweep: str) -> str:
-    """A name for an array that no other has; squeue separates names by commas."""
+    """A unique name for an array, without commas, which separate names in squeue."""
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep)}-{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 def write(results: Path, array: Array) -> None:
-    """Note an array."""
+    """Record an array."""
     write_atomically(folder(results, array) / "array.json", strict_json.dumps(array))
 
 
@@ -122,7 +122,7 @@ def _array(facts: dict[str, Any]) -> Array:
 
 @contextmanager
 def locked(results: Path) -> Iterator[None]:
-    """Be the only one to launch into a results folder; others wait."""
+    """Hold the exclusive right to launch into a results folder; others wait."""
     with explained(results):
         results.mkdir(parents=True, exist_ok=True)
         file = (results / "launch.lock").open("w")

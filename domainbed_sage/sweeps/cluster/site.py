@@ -17,7 +17,7 @@ Seconds = Annotated[float, Field(gt=0, description="a number of seconds > 0, e.g
 
 
 class Site(BaseModel):
-    """What a job asks of Slurm, and what a site allows.
+    """What a job requests from Slurm, and what a site allows.
 
     Attributes:
         partition, account, qos, constraint: as for sbatch.
@@ -32,7 +32,7 @@ class Site(BaseModel):
         runs_per_gpu: runs of one job at the same time.
         signal_delay_s: seconds before the time limit at which Slurm asks for a checkpoint.
         max_array: jobs in one array; by default what the cluster's MaxArraySize allows.
-        max_jobs: jobs that one launch leaves in the queue; what is over is left for the next launch.
+        max_jobs: jobs that one launch leaves in the queue; the rest is left for the next launch.
         min_free_gb: space that must be free in the results folder, GB, before anything is started.
         save_every_s: seconds between checkpoints of a run.
         look_every_s: seconds between notes of a run's progress.
@@ -113,11 +113,11 @@ def require_free(results: Path, gigabytes: float, what: str) -> None:
     files.require_space(results, 1e9 * gigabytes, what, advice)
 
 
-PLACE = "~/.config/domainbed-sage/cluster.yaml"  # as the help says it, for every user
+PLACE = "~/.config/domainbed-sage/cluster.yaml"  # as shown in the help, for every user
 
 
 def default_file() -> Path:
-    """Where the site file is looked for; without a home there is none."""
+    """The site file's default path; without a home there is none."""
     folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "domainbed-sage"
     try:
         return folder.expanduser() / "cluster.yaml"
@@ -157,13 +157,13 @@ def from_arguments(args: argparse.Namespace) -> Site:
     """The settings of the site file, with those of the command line over them.
 
     Raises:
-        UserError: the file is missing, is no YAML, or has mistakes.
+        UserError: the file is missing, is not YAML, or has mistakes.
     """
     path = args.site or default_file()
     document = yaml_file.read(path, "Site file", "`partition:`, `gres:`", optional=not args.site)
     values = document.values()
     extra = document.entries.get("extra")
-    if extra and isinstance(extra.value, dict):  # texts of a command line: a reservation 0123 is not 123
+    if extra and isinstance(extra.value, dict):  # command-line strings: a reservation 0123 is not 123
         values["extra"] = {key: node.as_written() for key, node in extra.value.items()}
     given = {name: getattr(args, name) for name in Site.model_fields if getattr(args, name, None) is not None}
     in_file = {key: node for key, node in document.entries.items() if key not in given}

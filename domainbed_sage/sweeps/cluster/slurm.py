@@ -1,4 +1,4 @@
-"""What Slurm says: the queue, the accounts of ended jobs, and the limits of arrays. No call waits for ever."""
+"""Calls to Slurm: the queue, the accounting of ended jobs, and the limits of arrays. No call waits forever."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 60.0
 SQUEUE = ("squeue", "--all", "--noheader", "--array", "--format=%i|%T|%j|%R")
-FILTERS = ("SQUEUE_", "SACCT_", "SCANCEL_")  # a user's habits must not hide jobs
+FILTERS = ("SQUEUE_", "SACCT_", "SCANCEL_")  # a user's defaults must not hide jobs
 OF_A_JOB = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "PMI")  # what a job leaves in the environment of its shell
 OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SBATCH_CLUSTERS", "SLURM_JWT"}
 RUNNING = {"RUNNING", "COMPLETING", "STOPPED", "SUSPENDED", "SIGNALING", "STAGE_OUT"}
@@ -29,7 +29,7 @@ class QueuedJob:
 
     Attributes:
         job: its id, e.g. ``1234_7``.
-        state: Slurm's word, e.g. ``PENDING``.
+        state: Slurm's name of it, e.g. ``PENDING``.
         name: the job's name.
         reason: why it waits, or where it runs.
     """
@@ -65,7 +65,7 @@ def call(*words: str) -> str:
 
 @contextmanager
 def outside_of_jobs(kept: Collection[str] = ()) -> Iterator[None]:
-    """Inside, the environment is as if this process were not part of a job, and of no habits of the user but `kept`.
+    """Hide the variables of the surrounding job, and the user's defaults except `kept`, inside the block.
 
     For sbatch, variables win over the settings in a script, and the new job inherits them: the time limit, the memory
     and the processor binding of the interactive job from which a sweep is launched would be those of its jobs.
@@ -79,7 +79,7 @@ def outside_of_jobs(kept: Collection[str] = ()) -> Iterator[None]:
 
 
 def queue(names: Iterable[str]) -> dict[str, QueuedJob]:
-    """The jobs of these names that are in the queue, everybody's, by id.
+    """The jobs of these names that are in the queue, of all users, by id.
 
     Raises:
         UserError: see `call`.
@@ -95,7 +95,7 @@ def queue(names: Iterable[str]) -> dict[str, QueuedJob]:
 
 
 def accounts(jobs: Sequence[str]) -> dict[str, str]:
-    """How ended jobs ended, in Slurm's words, e.g. ``OUT_OF_MEMORY``; empty without accounting."""
+    """Final states of ended jobs, in Slurm's words, e.g. ``OUT_OF_MEMORY``; empty without accounting."""
     if not jobs:
         return {}
     arrays = ",".join(sorted({job.split("_")[0] for job in jobs}))
@@ -109,13 +109,13 @@ def accounts(jobs: Sequence[str]) -> dict[str, str]:
 
 
 def max_array_size() -> int:
-    """Most jobs that an array may have here."""
+    """The largest number of jobs that an array may have here."""
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
     return max(int(match[1]) - 1, 1) if match else DEFAULT_MAX_ARRAY
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Take jobs out of the queue; those that run save a checkpoint.
+    """Cancel jobs; running ones save a checkpoint.
 
     Raises:
         UserError: see `call`.

@@ -27,7 +27,7 @@ T = TypeVar("T")
 GRACE_SHARE = 0.6  # of the seconds that Slurm leaves; its clock is coarse
 # Until submitit handles it, USR2 would end the job: it is ignored first, and Python inherits that.
 PYTHON = f'sh -c \'trap "" USR2; exec "$@"\' sh {shlex.quote(sys.executable)}'
-MAX_RESTARTS = 100_000  # after a time-out; each one has moved the run on
+MAX_RESTARTS = 100_000  # after a time-out; each one has made progress
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def launch(
 ) -> Launched:
     """Submit the runs that are neither done nor in the queue, whoever launched them.
 
-    A run that failed with a reason is left alone unless `failed_too`; one whose job ended without a word is missing.
+    A run that failed with a reason is left alone unless `failed_too`; one whose job ended without a reason is missing.
     Two launches at the same time wait for one another.
 
     Args:
@@ -128,7 +128,7 @@ def _template(machine: Machine, site: Site, device_given: bool) -> Task:
 
 
 def _cancel_orphans(results: Path) -> None:
-    """A launcher that died between sbatch and its last note left jobs that nobody has told what to do."""
+    """Cancel the jobs of a launcher that died between sbatch and its last note: they have no instructions."""
     orphans = [array.name for array in ledger.read(results) if not array.ids]
     if orphans:
         slurm.cancel(sorted(slurm.queue(orphans)))
@@ -144,7 +144,7 @@ def _submit(sweep: str, results: Path, site: Site, tasks: Sequence[Task]) -> Arr
             jobs = [executor.submit(task) for task in tasks]
     except (FailedJobError, FailedSubmissionError, CalledProcessError) as error:
         reason = _refusal(ledger.folder(results, array)) or str(error)
-        slurm.cancel(sorted(slurm.queue([array.name])))  # a call that timed out may have been heard all the same
+        slurm.cancel(sorted(slurm.queue([array.name])))  # a call that timed out may have succeeded all the same
         ledger.forget(results, array)
         raise UserError(
             f"Slurm refuses these jobs: {reason} Asked for: {_asked(site)}. See `sinfo -o '%P %G %c %m %l'` for what "
@@ -156,7 +156,7 @@ def _submit(sweep: str, results: Path, site: Site, tasks: Sequence[Task]) -> Arr
 
 
 def _refusal(folder: Path) -> str:
-    """Why sbatch refuses the script in a folder, in its words; submitit lets them pass by."""
+    """Why sbatch refuses the script in a folder, in its own words, which submitit drops."""
     for script in folder.glob(".submission_file_*.sh"):
         try:
             slurm.call("sbatch", "--test-only", str(script))

@@ -1,7 +1,7 @@
-"""Where a sweep stands: what its runs' own folders say, and what Slurm says of the rest.
+"""The status of a sweep: what its runs' own folders say, and what Slurm says about the rest.
 
-Only runs that are not known to be done are looked at. Which are known is kept in `<results>/index.json`, by name, inode
-and modification time of the folder, so that a folder that was changed, or made again, is looked at again.
+Runs that are known to be done are not looked at. They are listed in `<results>/index.json`, by name, inode and
+modification time of the folder, so that a folder that was changed, or recreated, is looked at again.
 """
 
 import logging
@@ -26,7 +26,7 @@ from domainbed_sage.training.notes import FAILED, read_note, read_progress
 log = logging.getLogger(__name__)
 
 INDEX = "index.json"
-SILENT_S = 120  # locks are not seen from every node; notes of the progress are
+SILENT_S = 120  # not every node sees locks, but all see progress notes
 State: TypeAlias = Literal["done", "running", "queued", "failed", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "queued", "failed", "missing")
 
@@ -43,7 +43,7 @@ class RunState:
         job: Slurm's id of its last job, if it has one.
         kind: for failures, a word: the error's type, or Slurm's state of the job.
         reason: for failures, the message.
-        lost: its job ended without a word: killed, out of memory, cancelled, or its node is gone.
+        lost: its job ended without giving a reason: killed, out of memory, cancelled, or its node is gone.
         log: for failures, the file to read.
         progress: the note that a running one leaves.
     """
@@ -73,7 +73,7 @@ class Survey:
         runs: one state each, in the sweep's order.
         jobs: jobs of this sweep in the queue.
         waiting: why jobs wait, in Slurm's words, and how many.
-        trouble: why Slurm could not be asked; empty if it could.
+        trouble: why Slurm could not be queried; empty if it could.
     """
 
     runs: tuple[RunState, ...]
@@ -127,13 +127,13 @@ def finished(runs: Iterable[PlannedRun], results: Path) -> set[str]:
     if kept | done != known:
         try:
             write_atomically(path, strict_json.dumps(kept | done))
-        except UserError as error:  # a reader of somebody else's results need not be able to write there
+        except UserError as error:  # a reader of another user's results may be unable to write there
             log.info("%s", error)
     return set(done)
 
 
 def _stamp(entry: "os.DirEntry[str]") -> list[int]:
-    """Inode and modification time of a folder: another one if it was made again, or a file in it removed."""
+    """Inode and modification time of a folder: they change if it is recreated, or a file in it removed."""
     return [entry.inode(), entry.stat().st_mtime_ns]
 
 
@@ -174,7 +174,7 @@ class _Look:
             return False
 
     def at(self, run: PlannedRun) -> RunState:
-        """Where a run stands that is not done."""
+        """The state of a run that is not done."""
         name = run.folder_name
         job, array, alone = self.last.get(name, ("", None, True))
         state = RunState(name, run.dataset, run.label, "missing", job)
@@ -198,6 +198,6 @@ class _Look:
 
 
 def _with_accounts(runs: Sequence[RunState]) -> list[RunState]:
-    """Add what Slurm's accounts say of lost runs."""
+    """Add what Slurm's accounting says about lost runs."""
     states = slurm.accounts([run.job for run in runs if run.lost and run.job])
     return [replace(run, kind=states[run.job]) if run.lost and run.job in states else run for run in runs]

@@ -42,8 +42,8 @@ class Task:
         at_once: runs at the same time.
         wants_gpu: whether the job asked for a GPU, and must not run without.
         min_free_gb: space that must be free, GB.
-        grace_s: seconds from Slurm's signal in which the state must be saved; after them the job is queued again with
-            the checkpoints that there are.
+        grace_s: seconds from Slurm's signal within which the state must be saved; then the job is queued again with
+            the checkpoints that exist.
         plugins: files to load first.
     """
 
@@ -79,7 +79,7 @@ class Task:
         return f"{outcome.done} runs done, {outcome.before} were done before"
 
     def checkpoint(self) -> DelayedSubmission:
-        """Save the state of the active runs, and say what to do in the next start of the job: the same."""
+        """Save the state of the active runs, and return what the job's next start should do: the same."""
         _interrupt(self.grace_s)
         return DelayedSubmission(replace(self))
 
@@ -101,7 +101,7 @@ class Task:
         return torch.device("cpu")
 
     def _execute(self, machine: Machine) -> Outcome:
-        """Work in a second thread: a signal is handled in the first one, which then waits for the second."""
+        """Execute the runs in a second thread: a signal is handled in the first one, which then waits for it."""
         outcomes: list[Outcome] = []
         job_id = Owner.this_process().job
         runs = [run for run in self.runs if not failed_in(machine.output_dir / run.folder_name, job_id)]
@@ -152,8 +152,8 @@ def _await_end() -> None:
 
 
 def _start_resource_tracker() -> None:
-    """Start multiprocessing's helper process deaf to USR2, which Slurm sends to all and would kill it."""
-    previous = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a process inherits what is ignored, and no handler
+    """Start multiprocessing's helper process with USR2 ignored: Slurm sends it to all, and it would kill the helper."""
+    previous = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a process inherits ignored signals, but no handlers
     try:
         resource_tracker.ensure_running()
     finally:
@@ -161,7 +161,7 @@ def _start_resource_tracker() -> None:
 
 
 def _remove_torn_checkpoint() -> None:
-    """A job that is killed while submitit writes its pickle leaves a file that would stop the next checkpoint."""
+    """Remove the file left by a job killed while submitit wrote its pickle: it would stop the next checkpoint."""
     with suppress(RuntimeError, KeyError, FileNotFoundError):
         pickle = submitit.JobEnvironment().paths.submitted_pickle
         pickle.with_name(pickle.name + ".save_tmp").unlink()
