@@ -66,7 +66,7 @@ def test_what_it_complains_about(monkeypatch):
             return
 
     assert complaint(hides_everything, monkeypatch) == "it takes longer than 0.5 s"
-    assert complaint(lambda *_: b"x" * 10**8, monkeypatch) == "it takes 0.1 GB"
+    assert re.fullmatch(r"it takes 0\.[345] GB", complaint(lambda *_: b"x" * 4 * 10**8, monkeypatch))
     assert complaint(without_words, monkeypatch).startswith("a message without words")
     with pytest.raises(ZeroDivisionError):
         fuzz.check(Reader("it", st.just(b"x"), lambda *_: 1 / 0), examples=3)

@@ -108,7 +108,10 @@ def _plans() -> st.SearchStrategy[bytes]:
     doubled = st.sampled_from(['"sweeps"', '"version"', '"s"', '"runs"']).map(
         lambda key: json.dumps(_PLAN).replace(key, f"{key}: {{}}, {key}", 1)
     )
-    return (ours | former | doubled).map(str.encode) | TEXTS | damaged_text(json.dumps(_PLAN, indent=1))
+    other = NUMBERS.map(
+        lambda env: json.dumps({"version": 2, "sweeps": {"s": {**_PLAN["sweeps"]["s"], "runs": [_run(env)]}}})
+    )
+    return (ours | former | doubled | other).map(str.encode) | TEXTS | damaged_text(json.dumps(_PLAN, indent=1))
 
 
 def _read_plan(content: bytes, folder: Path) -> None:

@@ -313,7 +313,7 @@ def test_types_that_mean_nothing(annotation, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"lr": 1, "lr": 2}', "with the name 'lr' 2 times"),
+        ('{"lr": 1, "lr": 2}', "the key 'lr' 2 times"),
         ("[" * 100_000, r"nested too deeply"),
         ("9" * 5000, r"Found '999.*5,002 characters\) \(Exceeds the limit"),
     ],

@@ -237,7 +237,10 @@ def test_a_plugin_that_fails_in_worker_processes(write_sweep, tmp_path):
     (tmp_path / "unfit").touch()
     outcome = run_missing(runs, on_cpu(tmp_path / "results"), 1)
     assert list(outcome.failed) == [run.folder_name for run in runs]
-    assert all("troubled.py could not be loaded: ZeroDivisionError in line" in text for text in outcome.failed.values())
+    assert all(
+        "troubled.py could not be loaded: ZeroDivisionError: only in a worker" in text
+        for text in outcome.failed.values()
+    )
     assert json.loads((tmp_path / "results" / runs[0].folder_name / "failed.json").read_text())["kind"] == "UserError"
 
 
