@@ -99,8 +99,6 @@ def _most_resident(*, since_now: bool = False) -> int:
 
 def main(args: argparse.Namespace) -> int:
     """Try the readers; 1 where one failed."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY,) * 2)
     failed = []
@@ -128,4 +126,6 @@ if __name__ == "__main__":
     parsed = parser.parse_args()
     if unknown := set(parsed.readers) - set(known):
         parser.error(f"no reader {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
     sys.exit(main(parsed))

@@ -2,6 +2,8 @@
 
 import signal
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm
@@ -25,11 +27,16 @@ def no_process_is_left():
 
 @pytest.fixture
 def forget_plugins():
-    """What a test loads is unknown again afterwards."""
-    kept = [algorithms._things, datasets._things, models._things, callbacks._things, plugins._loaded, sys.modules]
-    before, path = [dict(things) for things in kept], list(sys.path)
+    """What a test loads is unknown again afterwards, but for libraries: those cannot be imported twice."""
+    kept = [algorithms._things, datasets._things, models._things, callbacks._things, plugins._loaded]
+    before, path, modules = [dict(things) for things in kept], list(sys.path), set(sys.modules)
     yield
     sys.path[:] = path
+    temporary = Path(tempfile.gettempdir()).resolve()
+    for name in [name for name in sys.modules if name not in modules]:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and temporary in Path(file).resolve().parents:
+            del sys.modules[name]
     for things, then in zip(kept, before, strict=True):
         for name in things.keys() - then.keys():  # type: ignore[attr-defined]
             del things[name]  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """What tables should hold: the names of each dataset's environments, and the results to expect."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from domainbed_sage.core.errors import UserError
@@ -23,6 +23,22 @@ def planned_keys(folder: Path) -> list[Key] | None:
     return list(dict.fromkeys((r.dataset, r.label, r.test_envs[0], r.trial_seed) for r in runs)) if plans else None
 
 
+def check_plan(records: Iterable[RunRecord], plan: Iterable[Key]) -> None:
+    """Make sure that the environments a plan holds out are among those of the runs.
+
+    Raises:
+        UserError: one is not; names the dataset.
+    """
+    n_envs = {run.dataset: run.n_envs for run in records}
+    for dataset, _, env, _ in plan:
+        if env >= n_envs.get(dataset, env + 1):
+            raise UserError(
+                f"The plan holds out environment {env} of {dataset}, whose runs have {n_envs[dataset]} environments, "
+                f"from 0 on. Move the runs of one of the two data sets to another folder, or remove {planned.FILE} and "
+                "repeat `domainbed-sage sweep list FILE`."
+            )
+
+
 def every_combination(records: Sequence[RunRecord], names: Mapping[str, Sequence[str]]) -> list[Key]:
     """All labels x environments x trial seeds of each dataset; ERM, the usual baseline, first.
 
@@ -42,7 +58,7 @@ def every_combination(records: Sequence[RunRecord], names: Mapping[str, Sequence
 
 
 def environment_names(
-    records: Sequence[RunRecord], plan: Iterable[Key], labels: Mapping[str, Sequence[str]] | None
+    records: Sequence[RunRecord], plan: Collection[Key], labels: Mapping[str, Sequence[str]] | None
 ) -> dict[str, tuple[str, ...]]:
     """Environment names of each dataset: the records', else the labels, else env0, env1, ...
 
@@ -52,6 +68,7 @@ def environment_names(
         from domainbed_sage.data.specs import environment_labels
 
         labels = environment_labels()
+    check_plan(records, plan)
     n_planned: dict[str, int] = {}
     for dataset, _, env, _ in plan:
         n_planned[dataset] = max(n_planned.get(dataset, 0), env + 1)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from domainbed_sage.core.errors import UserError, bullets
 from domainbed_sage.results import planned, record_cache
 from domainbed_sage.results.agreement import check_agreement
-from domainbed_sage.results.expected import Key, planned_keys
+from domainbed_sage.results.expected import Key, check_plan, planned_keys
 from domainbed_sage.results.record_cache import Cached, Stamp
 from domainbed_sage.results.records import RESULTS, RunRecord, interned, parse_run, run_record, warn_of_torn_line
 
@@ -106,6 +106,7 @@ def _with_plan(loaded: Loaded, folder: Path) -> Loaded:
     """Add what the sweeps of this folder plan, and put the runs into the table rows of that plan."""
     try:
         labels, keys = planned.labels(folder), planned_keys(folder)
+        check_plan(loaded.records, keys or ())
     except UserError as error:
         return replace(loaded, plan_fault=str(error))
     records = (replace(run, label=labels.get(run.name, run.label)) for run in loaded.records)

@@ -86,23 +86,17 @@ def _plugins() -> Bytes:
 @contextmanager
 def forgotten() -> Iterator[None]:
     """What is registered and imported inside of the block is unknown again afterwards."""
-    kept: list[Any] = [
-        algorithms._things,
-        datasets._things,
-        models._things,
-        callbacks._things,
-        plugins._loaded,
-        sys.modules,
-    ]
+    kept: list[Any] = [algorithms._things, datasets._things, models._things, callbacks._things, plugins._loaded]
     before, path = [dict(things) for things in kept], list(sys.path)
     try:
         yield
     finally:
         sys.path[:] = path
         for things, then in zip(kept, before, strict=True):
-            for name in [name for name in things if name not in then]:
-                del things[name]
+            things.clear()
             things.update(then)
+        for name in [name for name in sys.modules if name.startswith("domainbed_sage_plugin_")]:
+            del sys.modules[name]
 
 
 def _read_plugin(content: bytes, folder: Path) -> None:

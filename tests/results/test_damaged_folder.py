@@ -10,7 +10,7 @@ from reference import sweep_folder
 import domainbed_sage as dg
 from domainbed_sage.cli import table as table_command
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results import record_cache
+from domainbed_sage.results import record_cache, tables
 from domainbed_sage.results.folder import load_records
 
 GARBAGE = "not JSON"
@@ -144,6 +144,19 @@ def test_a_damaged_plan(tmp_path, capsys, caplog):
 def test_a_sound_plan_is_part_of_what_was_read(tmp_path):
     write(tmp_path, 0)
     assert load_records(tmp_path).planned is None
-    (tmp_path / "plan.json").write_text(json.dumps([["PACS", "SAGE", [3], 2]]))
+    (tmp_path / "plan.json").write_text(json.dumps([["PACS", "SAGE", [1], 2], ["VLCS", "SAGE", [3], 2]]))
     loaded = load_records(tmp_path)
-    assert (loaded.planned, loaded.plan_fault) == ((("PACS", "SAGE", 3, 2),), "")
+    assert (loaded.planned, loaded.plan_fault) == ((("PACS", "SAGE", 1, 2), ("VLCS", "SAGE", 3, 2)), "")
+
+
+def test_a_plan_of_another_dataset_of_that_name(tmp_path, capsys):
+    """It would ask for a column that the table does not have."""
+    write(tmp_path, 0)
+    (tmp_path / "plan.json").write_text(json.dumps([["PACS", "ERM", [2], 0]]))
+    assert command(tmp_path) == 1
+    printed = capsys.readouterr()
+    assert "50.0" in printed.out
+    message = "holds out environment 2 of PACS, whose runs have 2 environments"
+    assert message in printed.err
+    with pytest.raises(UserError, match=message):
+        tables.build(load_records(tmp_path).records, "oracle", expected=[("PACS", "ERM", 2, 0)])

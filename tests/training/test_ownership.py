@@ -268,3 +268,16 @@ def test_another_job_is_refused_while_it_runs(tmp_path):
     process.kill()
     ended(process)
     assert len(records(tmp_path / "run")) >= 1
+
+
+def test_a_lock_that_was_given_back_is_forgotten(tmp_path):
+    before = set(ownership._locks)
+    with owned(tmp_path / "lock", FIRST):
+        assert len(ownership._locks - before) == 1
+    assert ownership._locks == before
+
+
+def test_a_lock_file_that_goes_while_it_is_looked_at(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(ownership, "regular", lambda path: True)
+    assert ownership.is_held(tmp_path / "lock") is False
+    assert caplog.text == ""

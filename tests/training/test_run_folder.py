@@ -273,3 +273,14 @@ def test_errors_are_in_err_txt(tmp_path, monkeypatch):
     assert text.endswith("ZeroDivisionError: of a plugin\n")
     assert "Environment: " in (tmp_path / "out.txt").read_text()
     assert [h for h in logging.getLogger("domainbed_sage").handlers if isinstance(h, logging.FileHandler)] == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("end", ["finish", "clean"])
+def test_what_only_a_restart_needs_goes_unless_it_is_to_be_kept(tmp_path, end, keep):
+    folder, options = RunFolder(tmp_path), {"keep_checkpoint": True} if keep else {}
+    names = ("checkpoint.pt", "checkpoint.previous.pt", "progress.json", "failed.json", "x.tmp")
+    for name in names:
+        (tmp_path / name).touch()
+    folder.finish(None, **options) if end == "finish" else folder.clean(**options)
+    assert {path.name for path in tmp_path.iterdir()} - {"done"} == (set(names[:2]) if keep else set())
