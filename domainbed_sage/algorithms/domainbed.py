@@ -184,10 +184,9 @@ def _check(cls: type[nn.Module]) -> Kind:
     update = getattr(cls, "update", None)
     if update is None:
         raise _differs(cls, "update", _UPDATES)
-    names = [p.name for p in inspect.signature(update).parameters.values() if p.kind is not p.VAR_KEYWORD][1:]
     if _takes(update, 1):
         return "minibatches"
-    if names == ["x", "y"] or _takes(update, 2):
+    if _takes(update, 2):
         return "lists"
     raise _differs(cls, "update", _UPDATES)
 

@@ -21,27 +21,6 @@ FEW = settings(max_examples=150, deadline=None, derandomize=True, suppress_healt
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return run(small_config(), tmp_path_factory.mktemp("undisturbed") / "run")
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """After step 3: checkpoints of steps 4 and 3."""
-    folder, stop = tmp_path_factory.mktemp("stopped") / "run", threading.Event()
-    stop.set()
-    for _ in range(4):
-        with pytest.raises(Stopped):
-            run(small_config(), folder, stop=stop)
-    return folder
-
-
-@pytest.fixture
-def begun(stopped, tmp_path):
-    return shutil.copytree(stopped, tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
 def states(stopped):
     return {name: checkpoint.read(stopped / name) for name in ("checkpoint.pt", "checkpoint.previous.pt")}
 

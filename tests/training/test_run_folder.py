@@ -3,38 +3,14 @@
 import json
 import logging
 import resource
-import shutil
-import threading
 
 import pytest
 import torch
 from helpers import assert_same, hold_lock, records, run, small_config
 
-from domainbed_sage.core.errors import Stopped, UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import temporary_name
 from domainbed_sage.training.run_folder import RunFolder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return run(small_config(), tmp_path_factory.mktemp("undisturbed") / "run")
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    folder, stop = tmp_path_factory.mktemp("stopped") / "run", threading.Event()
-    stop.set()
-    for _ in range(4):
-        with pytest.raises(Stopped):
-            run(small_config(), folder, stop=stop)
-    assert [line["step"] for line in records(folder)] == [0, 3]
-    return folder
-
-
-@pytest.fixture
-def begun(stopped, tmp_path):
-    """A run that was stopped after its second record, at step 3."""
-    return shutil.copytree(stopped, tmp_path / "run")
 
 
 def checkpoint(folder):

@@ -1,35 +1,11 @@
 """What an algorithm gives to its checkpoint: refused at once where no restart could, or should, continue from it."""
 
-import shutil
-import threading
-
 import pytest
 import torch
 from helpers import assert_same, records, run, small_config
 
-from domainbed_sage.core.errors import Stopped, UserError
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.training import checkpoint
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return run(small_config(), tmp_path_factory.mktemp("undisturbed") / "run")
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """After step 3: checkpoints of steps 4 and 3."""
-    folder, stop = tmp_path_factory.mktemp("stopped") / "run", threading.Event()
-    stop.set()
-    for _ in range(4):
-        with pytest.raises(Stopped):
-            run(small_config(), folder, stop=stop)
-    return folder
-
-
-@pytest.fixture
-def begun(stopped, tmp_path):
-    return shutil.copytree(stopped, tmp_path / "run")
 
 
 def poison(monkeypatch, change):
