@@ -65,7 +65,7 @@ def results(tmp_path_factory):
     return folder
 
 
-COMMANDS = ("demo", "train", "evaluate", "sweep", "table", "data", "weights", "list", "verify", "completion")
+COMMANDS = ("demo", "train", "evaluate", "sweep", "table", "pack", "data", "weights", "list", "verify", "completion")
 SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "logs")
 
 
