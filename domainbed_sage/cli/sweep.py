@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--output_dir", type=Path, help="results folder; by default results/<name of the sweep>")
         if name not in ("run", "launch", "retry"):
             machine.add_plugin_argument(action)
+            machine.add_data_argument(action)
         if declare is not None:
             declare(action)
 
@@ -111,7 +112,7 @@ def _read(args: argparse.Namespace) -> "tuple[str, list[Planned], Path]":
     machine.load_plugins(args)
     from domainbed_sage.sweeps.sweep import read_sweep
 
-    sweep = read_sweep(args.file)
+    sweep = read_sweep(args.file, machine.data_dir(args))
     return sweep.name, sweep.planned(), args.output_dir or Path("results") / sweep.name
 
 

@@ -1,5 +1,6 @@
 """A sweep file, and the runs it stands for."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,11 +22,14 @@ from domainbed_sage.core.plugins import load_plugin
 from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.core.settings import checked, line_of
 from domainbed_sage.core.yaml_file import Document
+from domainbed_sage.data import own
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.geometry.perturb import Precision
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.sweeps import name as sweep_name
+
+log = logging.getLogger(__name__)
 
 MOST_RUNS = 200_000
 
@@ -36,8 +40,16 @@ def _label(text: str) -> str:
     return text
 
 
+def _dataset(text: str) -> str:
+    if text.startswith(own.SCHEME):
+        path = text.removeprefix(own.SCHEME)
+        raise ValueError(f"a folder of images has a name in a sweep file: `{Path(path).name}: {{folder: {path}}}`")
+    return text
+
+
 PositiveInt = Annotated[int, Field(ge=1)]
 Label = Annotated[str, AfterValidator(_label)]
+DatasetName = Annotated[str, AfterValidator(_dataset)]
 OneOfPrecisions = Annotated[Precision, Field(description=f"one of {', '.join(TRAINING_PRECISIONS)}")]
 HParams = Annotated[dict[str, Any], Field(description="a mapping from hyperparameters to values")]
 
@@ -51,6 +63,17 @@ class Schedule(BaseModel):
     steps: PositiveInt | None = None
     checkpoint_freq: PositiveInt | None = None
     hparams: HParams = {}
+
+
+class Data(Schedule):
+    """Settings of one dataset.
+
+    Attributes:
+        folder: a folder of images that is this dataset, see `data.own`; a relative one is in the folder of the
+            datasets or, where none is given, beside the sweep file.
+    """
+
+    folder: Annotated[str, Field(pattern=r"^[^\x00]+$", description="the path of a folder")] | None = None
 
 
 class Row(BaseModel):
@@ -103,7 +126,7 @@ class Sweep(Schedule):
 
     name: Annotated[str, Field(pattern=sweep_name.PATTERN, description=sweep_name.IN_WORDS)]
     datasets: Annotated[
-        dict[str, Schedule | None],
+        dict[DatasetName, Data | None],
         Field(min_length=1, description="a list of datasets, or a mapping to their settings"),
     ]
     algorithms: Annotated[
@@ -168,7 +191,7 @@ class Sweep(Schedule):
 
     def _settings(self, dataset: str, label: str) -> dict[str, Any]:
         """Settings of one row on one dataset: the row's override the dataset's, which override those for all."""
-        schedule, row = self.datasets[dataset] or Schedule(), self.algorithms[label] or Row()
+        schedule, row = self.datasets[dataset] or Data(), self.algorithms[label] or Row()
         return {
             "dataset": dataset,
             "algorithm": row.algorithm or label,
@@ -253,8 +276,12 @@ class Sweep(Schedule):
             )
 
 
-def read_sweep(path: Path) -> Sweep:
-    """Read and check a sweep file, and load its plugins.
+def read_sweep(path: Path, data_dir: Path | None = None) -> Sweep:
+    """Read and check a sweep file, load its plugins, and register its folders of images.
+
+    Args:
+        path: the file.
+        data_dir: folder of the datasets, in which relative folders of images are; by default beside the file.
 
     Raises:
         UserError: the file cannot be read, is not YAML, or has mistakes: all of them in one message.
@@ -264,4 +291,14 @@ def read_sweep(path: Path) -> Sweep:
     sweep._document = document
     for plugin in sweep.plugins:
         load_plugin(path.parent / plugin)
+    mistakes = []
+    for name, data in sweep.datasets.items():
+        if data is not None and data.folder is not None:
+            try:
+                own.register((data_dir or path.parent) / Path(data.folder).expanduser(), name)
+            except UserError as error:
+                mistakes.append(f"{line_of(document, ('datasets', name))}{error}")
+            if not (data.model or sweep.model or all(row and row.model for row in sweep.algorithms.values())):
+                log.warning("%s", own.no_model(name, "`model:`"))
+    raise_all(mistakes, str(path))
     return sweep
