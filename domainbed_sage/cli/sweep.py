@@ -18,7 +18,7 @@ from domainbed_sage.cli.numbers import whole
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.results.planned import PlannedRun
-from domainbed_sage.sweeps import planning
+from domainbed_sage.sweeps import planning, presets
 
 if TYPE_CHECKING:
     from domainbed_sage.config import RunConfig
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("logs", "what a run has written", status.add_log_arguments),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("file", type=Path, help="sweep file, e.g. sweeps/demo.yaml")
+        action.add_argument("file", type=Path, help="sweep file, or the name of a preset, e.g. demo")
         action.add_argument("--output_dir", type=Path, help="results folder; by default results/<name of the sweep>")
         if name not in ("run", "launch", "retry"):
             machine.add_plugin_argument(action)
@@ -69,6 +69,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the file has mistakes, or the action fails.
     """
+    args.given, args.file = args.file, presets.locate(args.file)
     if args.action in LOOKING:
         return _look(args)
     name, every, folder = _read(args)
