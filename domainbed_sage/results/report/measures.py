@@ -1,0 +1,55 @@
+"""What runs measured beside accuracies and loss: seconds per step, memory, and the scalars that a method logs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic_core import from_json
+
+from domainbed_sage.results.records import RESULTS, FloatArray, RunRecord
+
+STEP_TIME, MEMORY = "step_time", "mem_gb"
+_ELSEWHERE = re.compile(r"step|epoch|loss|env\d+_(in|out)_acc")
+
+Measured = Mapping[str, FloatArray]  # name to [T]; NaN where an evaluation has no such number
+
+
+def read(folder: Path, run: RunRecord) -> Measured:
+    """The further numbers in the records of a run, at the steps of its evaluations.
+
+    The records were read before, and found to be sound; a line that has become unreadable since counts as if it held
+    none of these numbers.
+    """
+    at_step = {int(step): at for at, step in enumerate(run.steps)}
+    measured: dict[str, FloatArray] = {}
+    for line in _lines(folder / run.name / RESULTS):
+        at = at_step.get(line.get("step", -1))
+        for name, value in line.items():
+            if at is not None and type(value) in (float, int) and not _ELSEWHERE.fullmatch(name):
+                measured.setdefault(name, np.full(len(run.steps), np.nan))[at] = value
+    return measured
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            found.append(from_json(line))
+        except ValueError:
+            continue
+    return [line for line in found if isinstance(line, dict)]
+
+
+def device_seconds(run: RunRecord, measured: Measured) -> float:
+    """Seconds of training: mean seconds per step times steps, over all evaluations; NaN where one has no time."""
+    if STEP_TIME not in measured:
+        return float("nan")
+    return float((measured[STEP_TIME] * np.diff(run.steps, prepend=-1)).sum())
+
+
+def peak_memory_gb(measured: Measured) -> float:
+    """Highest memory of the device in GB; NaN where none was recorded, as on a CPU."""
+    values = measured.get(MEMORY, np.array([np.nan]))
+    return float(np.nanmax(values, initial=-np.inf)) if (values > 0).any() else float("nan")
