@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic_core import from_json
 from domainbed_sage.results.records import RESULTS, FloatArray, RunRecord
 
 STEP_TIME, MEMORY = "step_time", "mem_gb"
-_ELSEWHERE = re.compile(r"step|epoch|loss|env\d+_(in|out)_acc")
+_ELSEWHERE = re.compile(r"step|epoch|loss|env\d+_(in|out)_acc|args|hparams|environments|data|weights|versions|device|commit")
 
 Measured = Mapping[str, FloatArray]  # name to [T]; NaN where an evaluation has no such number
 
@@ -22,24 +23,30 @@ def read(folder: Path, run: RunRecord) -> Measured:
     The records were read before, and found to be sound; a line that has become unreadable since counts as if it held
     none of these numbers.
     """
+    path = folder / run.name / RESULTS
     at_step = {int(step): at for at, step in enumerate(run.steps)}
     measured: dict[str, FloatArray] = {}
-    for line in _lines(folder / run.name / RESULTS):
-        at = at_step.get(line.get("step", -1))
-        for name, value in line.items():
-            if at is not None and type(value) in (float, int) and not _ELSEWHERE.fullmatch(name):
-                measured.setdefault(name, np.full(len(run.steps), np.nan))[at] = value
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        record = _object(line)
+        if (at := at_step.get(record.get("step", -1))) is None:
+            continue
+        for name in _further(tuple(record)):
+            if type(record[name]) in (float, int):
+                measured.setdefault(name, np.full(len(run.steps), np.nan))[at] = record[name]
     return measured
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        try:
-            found.append(from_json(line))
-        except ValueError:
-            continue
-    return [line for line in found if isinstance(line, dict)]
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        found = from_json(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@lru_cache(maxsize=1000)
+def _further(names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if not _ELSEWHERE.fullmatch(name)]
 
 
 def device_seconds(run: RunRecord, measured: Measured) -> float:
