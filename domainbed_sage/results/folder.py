@@ -23,7 +23,7 @@ _NO_PLAN = (
 )
 _KNOWN_FILES = re.compile(
     r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|index\.json|records\.(parquet|npz)|"
-    r"jobs|launch\.lock"
+    r"report\.(html|json)|jobs|launch\.lock"
 )
 
 

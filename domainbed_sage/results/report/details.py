@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,39 +28,66 @@ def curves(records: Sequence[RunRecord], measured: Sequence[Measured], names: Ma
     """Curves of every dataset, method and held-out environment, means over trials at the steps of any evaluation.
 
     For each dataset, `lines` are by measure, method and environment; the measures are those of `progress`, accuracies
-    in percent, then the scalars that the methods log. A step has no value unless all trials have one.
+    in percent, then the scalars that the methods log. A step has no value unless all trials have one. `selected` has
+    the steps of the checkpoints that are taken in the end.
     """
     frame = progress.of_runs(records, names)
     if frame.empty:
         raise Unavailable("There are no curves: no run holds out a single environment, or nothing can be selected.")
-    further = dict(zip((run.name for run in records), zip(records, measured, strict=True), strict=True))
+    further = {run.name: (run, own) for run, own in zip(records, measured, strict=True)}
+    trials = _trials(frame)
     data = []
-    for dataset, own in frame.groupby("dataset", sort=False, observed=True):
-        steps = np.unique(own["step"])
+    for dataset in (name for name in names if name in trials):
+        steps = np.unique(np.concatenate([trial.steps for own in trials[dataset].values() for trial in own]))
         lines: defaultdict[str, dict[str, list[Any]]] = defaultdict(dict)
         selected: dict[str, list[Any]] = {}
-        n_envs = len(names[str(dataset)])
-        for (label, env), curve in own.groupby(["label", "env"], sort=False, observed=True):
-            trials = [trial for _, trial in curve.groupby("trial", observed=True)]
-            for measure, values in _measures(trials, steps, further).items():
-                lines[measure].setdefault(str(label), [None] * n_envs)[env] = values.tolist()
-            last = [trial["selected_step"].iloc[-1] for trial in trials]
-            selected.setdefault(str(label), [None] * n_envs)[env] = sorted({int(step) for step in last})
-        environments = list(names[str(dataset)])
-        data.append({"name": str(dataset), "environments": environments, "steps": steps.tolist(), "lines": dict(lines)})
-        data[-1]["selected"] = selected
+        empty = [None] * len(names[dataset])
+        for (label, env), own in trials[dataset].items():
+            for measure, values in _means(own, steps, further).items():
+                lines[measure].setdefault(label, [*empty])[env] = values.tolist()
+            selected.setdefault(label, [*empty])[env] = sorted({trial.selected_step for trial in own})
+        data.append(
+            {
+                "name": dataset,
+                "environments": list(names[dataset]),
+                "steps": steps.tolist(),
+                "lines": dict(lines),
+                "selected": selected,
+            }
+        )
     return {"datasets": data, "percent": list(PERCENT)}
 
 
-def _measures(
-    trials: Sequence[pd.DataFrame], steps: IntArray, further: Mapping[str, tuple[RunRecord, Measured]]
+class _Trial(NamedTuple):
+    """One trial of a curve: its steps, [T], its measures, each [T], the step selected in the end, and its run."""
+
+    steps: IntArray
+    measures: Mapping[str, FloatArray]
+    selected_step: int
+    run: str
+
+
+def _trials(frame: pd.DataFrame) -> dict[str, dict[tuple[str, int], list[_Trial]]]:
+    """The trials in a frame of `progress.of_runs`, whose rows stand together, by dataset, and by label and environment."""
+    runs = frame["run"].to_numpy()
+    starts = np.flatnonzero(np.concatenate([[True], runs[1:] != runs[:-1]]))
+    columns = {name: frame[name].to_numpy(float) for name in progress.MEASURES}
+    found: dict[str, dict[tuple[str, int], list[_Trial]]] = {}
+    steps, selected = frame["step"].to_numpy(int), frame["selected_step"].to_numpy(float)
+    heads = frame[["dataset", "label", "env"]].iloc[starts].itertuples(index=False, name=None)
+    for (dataset, label, env), start, end in zip(heads, starts, [*starts[1:], len(runs)], strict=True):
+        own = {name: values[start:end] * (100 if name in PERCENT else 1) for name, values in columns.items()}
+        trial = _Trial(steps[start:end], own, int(selected[end - 1]), str(runs[start]))
+        found.setdefault(str(dataset), {}).setdefault((str(label), int(env)), []).append(trial)
+    return found
+
+
+def _means(
+    trials: Sequence[_Trial], steps: IntArray, further: Mapping[str, tuple[RunRecord, Measured]]
 ) -> dict[str, FloatArray]:
     """The mean over trials of each measure, at these steps; NaN where a trial has none."""
-    means: dict[str, FloatArray] = {}
-    for measure in progress.MEASURES:
-        scale = 100 if measure in PERCENT else 1
-        means[measure] = _mean([(t["step"].to_numpy(), scale * t[measure].to_numpy(float)) for t in trials], steps)
-    runs = [further[str(trial["run"].iloc[0])] for trial in trials]
+    means = {name: _mean([(own.steps, own.measures[name]) for own in trials], steps) for name in progress.MEASURES}
+    runs = [further[trial.run] for trial in trials]
     for name in dict.fromkeys(name for _, own in runs for name in own):
         if name not in (measures.STEP_TIME, measures.MEMORY) and all(name in own for _, own in runs):
             means[name] = _mean([(run.steps, own[name]) for run, own in runs], steps)
@@ -113,17 +140,21 @@ def failed(failures: Sequence[Failure]) -> Data:
 
 
 def runs(loaded: Loaded, table: Table, failures: Sequence[Failure], names: Mapping[str, Sequence[str]]) -> Data:
-    """Every run: what it was, the checkpoint that the selection takes of it, its settings and its folder."""
-    columns = ("dataset", "algorithm", "env", "trial_seed", "hparams_seed", "step", "val_acc", "test_acc")
-    chosen = {row[:5]: row[5:] for row in table.results[list(columns)].itertuples(index=False, name=None)}
-    numbers = {text: at for at, text in enumerate(dict.fromkeys(run.hparams for run in loaded.records))}
+    """Every run, in the order of the tables, then those without a result: what it was, the checkpoint that the
+    selection takes of it, its settings and its folder.
+    """
+    columns = ["dataset", "algorithm", "env", "trial_seed", "hparams_seed", "step", "val_acc", "test_acc"]
+    chosen = {row[:5]: row[5:] for row in table.results[columns].itertuples(index=False, name=None)}
+    numbers = {text: at for at, text in enumerate(dict.fromkeys(run.hparams for run in loaded.records), 1)}
+    places = {label: at for at, label in enumerate(table.averages.cells.index)}
+    datasets = {name: at for at, name in enumerate(names)}
     rows = []
-    for run in loaded.records:
+    for run in sorted(loaded.records, key=lambda run: (datasets[run.dataset], places.get(run.label, -1))):
         key = (run.dataset, run.label, run.test_envs[0], run.trial_seed, run.hparams_seed)
-        step, validation, held_out = chosen.get(key, (None, math.nan, math.nan)) if run.single else (None, math.nan, math.nan)
+        step, validation, held_out = chosen.get(key if run.single else (), (None, math.nan, math.nan))
         rows.append(
             {
-                "state": "done" if run.name not in loaded.unfinished else "unfinished",
+                "state": "done",
                 "dataset": run.dataset,
                 "method": run.label,
                 "held_out": [names[run.dataset][env] for env in run.test_envs],
@@ -135,11 +166,11 @@ def runs(loaded: Loaded, table: Table, failures: Sequence[Failure], names: Mappi
                 "folder": run.name,
             }
         )
-    named = {failure.name for failure in failures}
+    failed_ones = {failure.name for failure in failures}
     rest = [("failed", run.name, run.dataset, run.label) for run in failures]
-    rest += [("unfinished", name, "", "") for name in loaded.unfinished if name not in named]
+    rest += [("unfinished", name, "", "") for name in loaded.unfinished if name not in failed_ones]
     rest += [("unreadable", name, "", "") for name, _ in loaded.unreadable]
-    rows += [{"state": s, "dataset": d, "method": m, "folder": f} for s, f, d, m in rest]
+    rows += [{"state": s, "dataset": dataset, "method": label, "folder": f} for s, f, dataset, label in rest]
     return {"rows": rows, **settings(loaded.records)}
 
 

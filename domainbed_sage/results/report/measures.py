@@ -12,7 +12,9 @@ from pydantic_core import from_json
 from domainbed_sage.results.records import RESULTS, FloatArray, RunRecord
 
 STEP_TIME, MEMORY = "step_time", "mem_gb"
-_ELSEWHERE = re.compile(r"step|epoch|loss|env\d+_(in|out)_acc|args|hparams|environments|data|weights|versions|device|commit")
+_ELSEWHERE = re.compile(
+    r"step|epoch|loss|env\d+_(in|out)_acc|args|hparams|environments|data|weights|versions|device|commit"
+)
 
 Measured = Mapping[str, FloatArray]  # name to [T]; NaN where an evaluation has no such number
 

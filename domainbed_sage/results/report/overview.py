@@ -7,7 +7,6 @@ which holds them as they are. Accuracies are in percent and differences in point
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ import domainbed_sage
 from domainbed_sage.core import strict_json
 from domainbed_sage.results import render
 from domainbed_sage.results.compare import CONFIDENCE, QUESTIONS, Comparison
-from domainbed_sage.results.folder import Loaded, populations
+from domainbed_sage.results.folder import Loaded
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.report.sections import Data, Unavailable
 from domainbed_sage.results.tables import AVERAGE, Cell, Grid, Table
@@ -36,7 +35,6 @@ def state(loaded: Loaded, table: Table, failures: int) -> Data:
         "selection": table.method.title,
         "trials": seeds,
         "datasets": [grid.title for grid in table.grids],
-        "populations": populations(loaded.records),
         "provenance": provenance(loaded.records),
         "package_version": domainbed_sage.__version__,
         "remarks": [*table.footer, *loaded.faults],
@@ -82,7 +80,10 @@ def grid(shown: Grid) -> Data:
     """One table: its columns, and a row for each method."""
     best = render.best(shown)
     rows = [
-        {"method": str(method), "cells": [_cell(cell, mark) for cell, mark in zip(cells, best.loc[method], strict=True)]}
+        {
+            "method": str(method),
+            "cells": [_cell(cell, mark) for cell, mark in zip(cells, best.loc[method], strict=True)],
+        }
         for method, *cells in shown.cells.itertuples()
     ]
     return {"title": shown.title, "columns": [str(name) for name in shown.cells.columns], "rows": rows}
@@ -123,8 +124,19 @@ def differences(against: Comparison | None, declared: Comparison | None) -> Data
         "declared": [] if declared is None else [str(name) for name in declared.frame.index],
         "rows": rows,
         "adjusted_for": len(named.frame),
-        "notes": list(against.notes),
+        "notes": condensed(against.notes, list(against.frame.index)),
     }
+
+
+def condensed(notes: Iterable[str], methods: Sequence[str]) -> list[str]:
+    """Notes of a comparison, which begin with the name of a row, so that each is said once for all rows it is about."""
+    about: dict[str, list[str]] = {}
+    for note in notes:
+        method = max((name for name in methods if note.startswith(f"{name}: ")), key=len, default="")
+        about.setdefault(note.removeprefix(f"{method}: ") if method else note, []).extend([method] if method else [])
+    all_rows = len(methods) if len(methods) > 2 else math.inf
+    subjects = ["All rows" if len(rows) >= all_rows else ", ".join(rows) for rows in about.values()]
+    return [f"{subject}: {note}" if subject else note for subject, note in zip(subjects, about, strict=True)]
 
 
 def heat(table: Table, reference: str) -> Data:

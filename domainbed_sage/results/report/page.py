@@ -21,7 +21,6 @@ from domainbed_sage.results.report.gathered import Gathered, Wanted, gather, wit
 from domainbed_sage.results.report.sections import Data, made
 
 VERSION = 1  # of report.json
-HTML, JSON = "report.html", "report.json"
 TITLES = (
     *(("verdict", "Verdict"), ("averages", "Averages"), ("differences", "Differences")),
     *(("environments", "Environments"), ("datasets", "Datasets"), ("selection", "Model selection")),
@@ -37,8 +36,8 @@ DRAWN = 4  # curves at first, besides the reference and the declared rows
 RUN_COLUMNS = ("state", "dataset", "method", "held_out", "trial", "step", "validation", "accuracy", "setting", "folder")
 
 
-def write(folders: Sequence[Path], wanted: Wanted, out: Path) -> tuple[list[Path], list[str]]:
-    """Write the page, and its numbers beside it; returns both paths, and what is damaged in the folders.
+def write(folders: Sequence[Path], wanted: Wanted, out: Path) -> list[str]:
+    """Write the page, and its numbers beside it as `.json`; returns what is damaged in the folders.
 
     Raises:
         UserError: see `gather`; or the files cannot be written.
@@ -47,8 +46,9 @@ def write(folders: Sequence[Path], wanted: Wanted, out: Path) -> tuple[list[Path
     data = sections(gathered)
     numbers = strict_json.dumps({"version": VERSION, **data})
     page = rendered(gathered, data)
-    written = [write_atomically(out, page), write_atomically(out.with_suffix(".json"), numbers)]
-    return written, gathered.loaded.faults
+    write_atomically(out, page)
+    write_atomically(out.with_suffix(".json"), numbers)
+    return gathered.loaded.faults
 
 
 def sections(g: Gathered) -> dict[str, Data]:

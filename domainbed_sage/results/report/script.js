@@ -111,9 +111,10 @@ function chosenCurves() {
   const measure = byId("curve-measure").value;
   const env = Number(byId("curve-env").value);
   const lines = dataset.lines[measure] ?? {};
+  const from = Number(byId("curve-steps").value) * dataset.steps.at(-1);
   return data.methods.filter((method) => lines[method]?.[env]).map((method) => ({
     method,
-    points: lines[method][env].map((y, at) => [dataset.steps[at], y]).filter(([, y]) => y !== null),
+    points: lines[method][env].map((y, at) => [dataset.steps[at], y]).filter(([x, y]) => y !== null && x >= from),
     selected: measure === "selected_so_far" ? dataset.selected[method][env] : [],
     on: data.drawn.includes(method),
   })).filter((curve) => curve.points.length);
@@ -194,8 +195,7 @@ if (byId("curves-tool")) {
   byId("curves-tool").hidden = false;
   options(byId("curve-dataset"), data.curves.map((own, at) => [at, own.name]));
   byId("curve-dataset").addEventListener("change", offered);
-  byId("curve-env").addEventListener("change", plot);
-  byId("curve-measure").addEventListener("change", plot);
+  for (const id of ["curve-env", "curve-measure", "curve-steps"]) byId(id).addEventListener("change", plot);
   addEventListener("resize", plot);
   offered();
 }
@@ -215,7 +215,7 @@ function listed() {
     return words.every((word) => text.includes(word));
   });
   const visible = allRuns ? kept : kept.slice(0, first);
-  const cell = (value, at) => made(at === 9 ? "th" : "td", at === 9 ? { scope: "row", class: "folder" } : runNumbers.includes(at) ? { class: "n" } : {}, String(value));
+  const cell = (value, at) => made("td", runNumbers.includes(at) ? { class: "n" } : {}, String(value));
   byId("run-list").querySelector("tbody").replaceChildren(...visible.map((row) => made("tr", {}, ...row.map(cell))));
   byId("run-count").textContent = `${kept.length} of ${runRows.length} runs${visible.length < kept.length ? `, the first ${visible.length} are shown` : ""}`;
   byId("run-all").hidden = visible.length === kept.length;

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-HEIGHT = 22  # pixels of a row
+HEIGHT = 30  # pixels of a row
 _MARGIN = 0.06  # of the range, on either side
 
 
@@ -33,7 +33,7 @@ def axis(values: Iterable[float], around: float = math.nan) -> Axis:
     return Axis(low, high, ticks(low, high))
 
 
-def ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
+def ticks(low: float, high: float, most: int = 8) -> tuple[float, ...]:
     """Round numbers within a range: multiples of 1, 2 or 5 times a power of ten; at most so many."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
@@ -72,7 +72,7 @@ def interval(own: Axis, mean: float, thick: Sequence[float], thin: Sequence[floa
             places = f'x1="{own.at(ends[0])}" x2="{own.at(ends[1])}"'
             parts.append(f'<line class="{name}" {places} y1="{middle}" y2="{middle}"/>')
     if not math.isnan(mean):
-        parts.append(f'<circle class="dot" cx="{own.at(mean)}" cy="{middle}" r="4"/>')
+        parts.append(f'<circle class="dot" cx="{own.at(mean)}" cy="{middle}" r="2.5"/>')
     return Markup(f'<svg class="plot" height="{HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>')
 
 

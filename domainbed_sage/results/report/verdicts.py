@@ -2,7 +2,7 @@
 
 from domainbed_sage.results.compare import Comparison
 from domainbed_sage.results.report.sections import Data, Unavailable
-from domainbed_sage.results.tables import AVERAGE, Table
+from domainbed_sage.results.tables import Table
 
 
 def verdict(table: Table, against: Comparison | None, declared: Comparison | None) -> Data:
