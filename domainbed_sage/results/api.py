@@ -83,7 +83,11 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
 
 
 def table(
-    results: pd.DataFrame | Path | str, selection: str = "training-domain", *, include_unfinished: bool = False
+    results: pd.DataFrame | Path | str,
+    selection: str = "training-domain",
+    *,
+    include_unfinished: bool = False,
+    interval: bool = False,
 ) -> Table:
     """Select checkpoints and hyperparameters, and make the benchmark's tables.
 
@@ -94,6 +98,7 @@ def table(
         results: a frame of `load_results`, or a results folder.
         selection: model selection method: ``training-domain``, ``leave-one-domain-out`` or ``oracle``.
         include_unfinished: also use the runs of a folder that are not finished.
+        interval: ± is the half-width of a 95% confidence interval over trials, and not DomainBed's standard error.
 
     Returns:
         The tables: a notebook shows them; `.averages` has a row for each label and a column for each dataset,
@@ -114,11 +119,12 @@ def table(
     """
     if not isinstance(results, pd.DataFrame):
         loaded = _load(Path(results), include_unfinished)
-        return tables.build(loaded.records, selection, expected=loaded.planned, notes=loaded.notes())
+        notes = loaded.notes()
+        return tables.build(loaded.records, selection, expected=loaded.planned, notes=notes, interval=interval)
     runs = to_records(results)
     check_agreement(runs)
     notes = [*populations(runs), *strict_json.loads(results.attrs.get("left_out", "[]"))]
-    return tables.build(runs, selection, expected=_expected(results, runs), notes=notes)
+    return tables.build(runs, selection, expected=_expected(results, runs), notes=notes, interval=interval)
 
 
 def compare(
