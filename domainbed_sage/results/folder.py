@@ -22,7 +22,7 @@ _NO_PLAN = (
     "count as settings of their algorithm."
 )
 _KNOWN_FILES = re.compile(
-    r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|index\.json|records\.(parquet|npz)|"
+    r"(table|paper|curves|compare)\b.*\.(md|tex|csv|txt|json|png)|results\.(txt|tex)|plan\.json|index\.json|records\.(parquet|npz)|"
     r"jobs|launch\.lock"
 )
 

@@ -105,7 +105,7 @@ def t_test(mean: float, error: Error) -> TTest:
 
 
 def half_width_of(groups: Sequence[Sequence[float]]) -> float:
-    """Half-width for the mean over fixed groups, each given by the values of its trials; NaN if one has fewer than 2."""
+    """Half-width for the mean over fixed groups, given by the values of their trials; NaN if one has fewer than two."""
     if min(map(len, groups), default=0) < 2:
         return math.nan
     values = np.full((len(groups), max(map(len, groups))), np.nan)
