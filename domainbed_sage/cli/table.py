@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--include-unfinished", action="store_true", help="also use runs that are not finished")
     parser.add_argument("--pictures", action="store_true", help="also draw the table and the training curves, as PNG")
+    parser.add_argument(
+        "--interval",
+        action="store_true",
+        help="± is the half-width of a 95%% confidence interval over trials, in place of DomainBed's standard error",
+    )
     parser.add_argument("--latex", action="store_true", help="print LaTeX instead of plain text")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the files here (default: RESULTS_DIR)")
 
@@ -56,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
         include_unfinished=args.include_unfinished,
         as_latex=args.latex,
         pictures=args.pictures,
+        interval=args.interval,
     )
     if written:
         print("Wrote " + ", ".join(map(str, written)))
@@ -71,6 +77,7 @@ def show(
     include_unfinished: bool = False,
     as_latex: bool = False,
     pictures: bool = False,
+    interval: bool = False,
 ) -> tuple[list[Path], list[str]]:
     """Print the tables of a results folder, write them, and return what was written and what is unreadable.
 
@@ -85,6 +92,7 @@ def show(
         include_unfinished: also use runs that are not finished.
         as_latex: print LaTeX instead of plain text.
         pictures: also draw each table, and the training curves.
+        interval: print half-widths of 95% confidence intervals, and write files of other names, ``…-interval``.
 
     Raises:
         UserError: the folder holds no runs, or contradictory ones.
@@ -96,8 +104,9 @@ def show(
     folder = out or results
     writers: list[Callable[[], list[Path]]] = []
     for method in methods:
-        suffix = f"-{method}" if len(methods) > 1 else ""
-        table = tables.build(loaded.records, method, expected=loaded.planned, notes=loaded.notes())
+        suffix = (f"-{method}" if len(methods) > 1 else "") + "-interval" * interval
+        notes = loaded.notes()
+        table = tables.build(loaded.records, method, expected=loaded.planned, notes=notes, interval=interval)
         print((render.latex if as_latex else render.text)(table))
         writers.append(partial(render.write_all, table, folder, stem=f"table{suffix}"))
         if pictures:

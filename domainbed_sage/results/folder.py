@@ -22,8 +22,8 @@ _NO_PLAN = (
     "count as settings of their algorithm."
 )
 _KNOWN_FILES = re.compile(
-    r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|index\.json|records\.(parquet|npz)|"
-    r"report\.(html|json)|jobs|launch\.lock"
+    r"(table|paper|curves|compare)\b.*\.(md|tex|csv|txt|json|png)|results\.(txt|tex)|plan\.json|index\.json|"
+    r"records\.(parquet|npz)|report\.(html|json)|jobs|launch\.lock"
 )
 
 

@@ -84,7 +84,7 @@ def dots(table: Table, chance: Mapping[str, float] | None = None) -> bytes:
             row[0].set_yticks(range(len(grid.cells)), [shortened(name) for name in grid.cells.index], fontsize=8)
             row[0].set_title(shortened(grid.title), loc="left", fontweight="bold", fontsize=9, pad=16)
         figure.suptitle(f"Accuracy on the held-out environment (%), model selection: {table.method.title}", fontsize=9)
-        figure.supxlabel(_key(grids), fontsize=7, color=_FAINT)
+        figure.supxlabel(_key(grids, table.spread.title), fontsize=7, color=_FAINT)
         return _png(figure)
 
 
@@ -94,9 +94,9 @@ def shortened(name: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[1 - LONGEST // 2 :]}"
 
 
-def _key(grids: Sequence[Grid]) -> str:
+def _key(grids: Sequence[Grid], spread: str) -> str:
     cells: list[Cell] = [cell for grid in grids for cell in grid.cells.to_numpy().ravel()]
-    marks = ["bars: standard error over trials"] if any(cell.err >= 0 for cell in cells) else []
+    marks = [f"bars: {spread} over trials"] if any(cell.err >= 0 for cell in cells) else []
     if len(grids[0].cells) > 1:
         marks.append("red: best of the column")
     if any(cell.trials < cell.expected and cell.trials for cell in cells):

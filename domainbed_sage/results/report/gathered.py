@@ -100,7 +100,7 @@ def gather(folders: Sequence[Path], wanted: Wanted) -> Gathered:
         )
     reference = _reference(wanted, rows)
     filled = Wanted(reference, wanted.compared, wanted.selection, wanted.with_paper, wanted.command)
-    best = highest(table)
+    best = next(iter(ranked(table)), "")
     return Gathered(
         filled,
         tuple(folders),
@@ -122,10 +122,10 @@ def with_results(table: Table) -> list[str]:
     return [str(name) for name in table.averages.cells.index if name in there]
 
 
-def highest(table: Table) -> str:
-    """The row of the highest average, the first on ties; empty if no average is complete."""
+def ranked(table: Table) -> list[str]:
+    """The rows whose average is complete, the highest first; in the table's order on ties."""
     means = table.averages.means[AVERAGE].dropna()
-    return str(means.idxmax()) if len(means) else ""
+    return [str(name) for name in means.sort_values(ascending=False, kind="stable").index]
 
 
 def _reference(wanted: Wanted, rows: Sequence[str]) -> str:

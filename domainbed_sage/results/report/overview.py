@@ -14,8 +14,9 @@ import pandas as pd
 import domainbed_sage
 from domainbed_sage.core import strict_json
 from domainbed_sage.results import render
-from domainbed_sage.results.compare import CONFIDENCE, QUESTIONS, Comparison
+from domainbed_sage.results.compare import QUESTIONS, Comparison
 from domainbed_sage.results.folder import Loaded
+from domainbed_sage.results.intervals import CONFIDENCE
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.report.sections import Data, Unavailable
 from domainbed_sage.results.tables import AVERAGE, Cell, Grid, Table
@@ -107,17 +108,17 @@ def differences(against: Comparison | None, declared: Comparison | None) -> Data
     if against is None:
         raise Unavailable("There is nothing to compare: only one row has results.")
     named = declared or against
-    rows = []
-    for method, row in against.frame.to_dict("index").items():
-        answers = named.frame.loc[method] if method in named.frame.index else None
-        rows.append(
-            {
-                "method": str(method),
-                "declared": declared is not None and answers is not None,
-                **{name: value for name, value in row.items() if not name.endswith("p_holm")},
-                **{f"{q}_p_holm": math.nan if answers is None else answers[f"{q}_p_holm"] for q in QUESTIONS},
-            }
-        )
+    adjusted = named.frame[[f"{question}_p_holm" for question in QUESTIONS]].to_dict("index")
+    unadjusted = {f"{question}_p_holm": math.nan for question in QUESTIONS}
+    rows: list[Data] = [
+        {
+            "method": str(method),
+            "declared": declared is not None and method in adjusted,
+            **{str(name): value for name, value in row.items()},
+            **{str(name): value for name, value in adjusted.get(method, unadjusted).items()},
+        }
+        for method, row in against.frame.to_dict("index").items()
+    ]
     rows.sort(key=lambda row: (math.isnan(row["difference"]), -row["difference"]))
     return {
         "reference": against.reference,

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from markupsafe import Markup
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.results import looks, render
+from domainbed_sage.results.compare import QUESTIONS
 from domainbed_sage.results.escape import printable
 from domainbed_sage.results.report import details, overview, svg, verdicts
 from domainbed_sage.results.report.formats import FILTERS
-from domainbed_sage.results.report.gathered import Gathered, Wanted, gather, with_results
+from domainbed_sage.results.report.gathered import Gathered, Wanted, gather, ranked, with_results
 from domainbed_sage.results.report.sections import Data, made
 
 VERSION = 1  # of report.json
@@ -61,14 +63,14 @@ def sections(g: Gathered) -> dict[str, Data]:
             "command": g.wanted.command,
             **overview.state(g.loaded, g.table, len(g.failures)),
         },
-        "verdict": made(verdicts.verdict, g.table, g.against, g.declared),
+        "verdict": made(verdicts.verdict, ranked(g.table), g.against, g.declared),
         "averages": overview.averages(g.table, g.from_best, g.against),
         "differences": made(overview.differences, g.against, g.declared),
         "heat": made(overview.heat, g.table, g.wanted.reference),
         "datasets": overview.datasets(g.table),
         "selections": overview.selections(g.tables, rows),
         "validation": overview.validation(g.table),
-        "ranks": made(verdicts.ranks, g.table, g.against),
+        "ranks": made(verdicts.ranks, rows, g.against),
         "curves": made(details.curves, g.records, g.measured, g.names),
         "cost": made(details.cost, g.table, g.records, g.measured),
         "failures": made(details.failed, g.failures),
@@ -112,16 +114,17 @@ def rendered(g: Gathered, data: Mapping[str, Data]) -> str:
 def _pictures(data: Mapping[str, Data]) -> dict[str, Any]:
     """The forest of differences and the ranks, a picture for each row."""
     rows = data["differences"].get("rows", [])
-    ends = [[(row[f"{q}_low"], row[f"{q}_high"]) for q in ("these", "like")] for row in rows]
-    axis = svg.axis([row["difference"] for row in rows] + [v for own in ends for pair in own for v in pair], 0.0)
-    ranked = data["ranks"].get("rows", [])
-    ranks = svg.axis([row["rank"] for row in ranked], 1.0)
+    thick, thin = ([(row[f"{q}_low"], row[f"{q}_high"]) for row in rows] for q in QUESTIONS)
+    means = [row["difference"] for row in rows]
+    axis = svg.axis([*means, *chain(*thick), *chain(*thin)], 0.0)
+    places = data["ranks"].get("rows", [])
+    ranks = svg.axis([row["rank"] for row in places], 1.0)
     nothing = (math.nan, math.nan)
     return {
         "forest_head": svg.head(axis, "points"),
-        "forest": [svg.interval(axis, row["difference"], *own) for row, own in zip(rows, ends, strict=True)],
+        "forest": [svg.interval(axis, *row) for row in zip(means, thick, thin, strict=True)],
         "rank_head": svg.head(ranks, "mean rank"),
-        "rank_rows": [svg.interval(ranks, row["rank"], nothing, nothing, None) for row in ranked],
+        "rank_rows": [svg.interval(ranks, row["rank"], nothing, nothing, None) for row in places],
     }
 
 
@@ -146,8 +149,7 @@ def _hash(text: str) -> str:
 
 def _for_script(g: Gathered, data: Mapping[str, Data], order: Sequence[str]) -> dict[str, Any]:
     """What the script shows on demand, rounded as it is shown."""
-    means = g.table.averages.means.iloc[:, -1].sort_values(ascending=False, kind="stable")
-    best = [name for name in (g.wanted.reference, *g.wanted.compared, *means.index) if name]
+    best = [name for name in (g.wanted.reference, *g.wanted.compared, *ranked(g.table), *order) if name]
     few = list(dict.fromkeys(best))[: max(DRAWN, 1 + len(g.wanted.compared))]
     averages = g.table.averages
     strings, bold = averages.strings("±"), render.best(averages)
