@@ -13,6 +13,10 @@ from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 TIMEOUT_S = 60
+CACHE = Path(os.environ.get("PAGE_TESTBED") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "domainbed-sage"))
+AXE = next(
+    iter(sorted(CACHE.expanduser().glob("axe-core-*.js"), reverse=True)), None
+)  # as scripts/page_testbed.sh puts it
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb")
 
 

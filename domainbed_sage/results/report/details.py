@@ -68,7 +68,7 @@ class _Trial(NamedTuple):
 
 
 def _trials(frame: pd.DataFrame) -> dict[str, dict[tuple[str, int], list[_Trial]]]:
-    """The trials in a frame of `progress.of_runs`, whose rows stand together: by dataset, then label and environment."""
+    """The trials in a frame of `progress.of_runs`, where the rows of each stand together; by dataset, label and env."""
     runs = frame["run"].to_numpy()
     starts = np.flatnonzero(np.concatenate([[True], runs[1:] != runs[:-1]]))
     columns = {name: frame[name].to_numpy(float) for name in progress.MEASURES}

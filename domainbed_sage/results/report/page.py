@@ -100,6 +100,7 @@ def rendered(g: Gathered, data: Mapping[str, Data]) -> str:
         title=data["state"]["title"],
         newest=data["state"]["newest"],
         command=g.wanted.command,
+        reference=g.wanted.reference,
         mixed=[fact["fact"] for fact in data["state"]["provenance"] if not fact["uniform"]],
         many_datasets=len(data["state"]["datasets"]) > 1,
         sections=TITLES,
