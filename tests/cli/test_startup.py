@@ -69,19 +69,6 @@ COMMANDS = (
     *("demo", "train", "evaluate", "sweep", "table", "compare", "report"),
     *("data", "weights", "list", "verify", "completion"),
 )
-    "demo",
-    "train",
-    "evaluate",
-    "sweep",
-    "table",
-    "report",
-    "compare",
-    "data",
-    "weights",
-    "list",
-    "verify",
-    "completion",
-)
 SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "logs")
 
 

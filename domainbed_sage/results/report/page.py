@@ -92,7 +92,7 @@ def rendered(g: Gathered, data: Mapping[str, Data]) -> str:
         finalize=_plain,
     )
     environment.filters |= FILTERS
-    order = looks.order(g.loaded.planned or (), g.records)
+    order = [str(name) for name in g.table.averages.cells.index]
     style, script = _styles(order), _asset("script.js")
     return environment.get_template("template.html.j2").render(
         **data,
