@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(demo.runs())} runs: {', '.join(demo.algorithms)} on EmojiStyles, each style held out in turn.")
     failed = sweep.main(args)
     if not failed:
-        _, faults = table.show(folder, pictures=True)
+        _, faults = table.show([folder], table.Wanted(formats=table.FORMATS[:1]))
         print(f"\nThe demo took {(time.monotonic() - began) / 60:.1f} minutes. In {folder} there are:")
         print("  table.md, table.tex, table.csv   the table")
         print("  table.png                        its picture")

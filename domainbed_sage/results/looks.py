@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from domainbed_sage.results.expected import Key
+from domainbed_sage.results.folder import Loaded
 from domainbed_sage.results.records import RunRecord
 
 
@@ -66,3 +67,8 @@ def order(plan: Sequence[Key], runs: Iterable[RunRecord]) -> list[str]:
     """
     further = sorted((run.dataset, run.label) for run in runs)
     return list(dict.fromkeys([label for _, label, _, _ in plan] + [label for _, label in further]))
+
+
+def of_folder(loaded: Loaded) -> dict[str, Look]:
+    """The look of each row of a results folder."""
+    return looks(order(loaded.expected(), loaded.records))

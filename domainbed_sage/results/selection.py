@@ -1,7 +1,8 @@
 """Choose a checkpoint and a hyperparameter setting, then report its accuracy on the held-out environment.
 
-The three methods of DomainBed (`model_selection.py`). Each takes the runs of one (dataset, algorithm, held-out
-environment, trial), those that hold out one environment and those that hold out a second one beside it.
+The three methods of DomainBed (`model_selection.py`), and the last step, which is not among them. Each takes the runs of
+one (dataset, algorithm, held-out environment, trial), those that hold out one environment and those that hold out a
+second one beside it.
 The number reported is always the accuracy on the held-out environment's larger ("in") split.
 """
 
@@ -94,6 +95,19 @@ def oracle(runs: Sequence[RunRecord]) -> Selected | None:
     return _reported(_best(Candidate(run, at, float(run.out_acc[at, run.test_envs[0]])) for run, at in last))
 
 
+def last(runs: Sequence[RunRecord]) -> Selected | None:
+    """The last step of each run, the setting with the highest mean out-split accuracy over the sources there.
+
+    No checkpoint is selected; hyperparameters, where several settings were run, by training domains only. On ties the
+    highest hparams_seed.
+
+    Source: none in DomainBed; what is reported of training without any early stopping.
+    """
+    return _reported(
+        _best(Candidate(run, len(run.steps) - 1, float(source_validation(run)[-1])) for run, _ in _settings(runs))
+    )
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -115,8 +129,15 @@ METHODS: dict[str, Method] = {
             "the held-out environment evaluated at the last step",
             oracle,
         ),
+        Method(
+            "last",
+            "last step, no selection of checkpoints",
+            "a source environment and the held-out one evaluated at the last step",
+            last,
+        ),
     )
 }
+DOMAINBED = ("training-domain", "leave-one-domain-out", "oracle")  # those of DomainBed, in its order
 
 
 def _settings(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, list[RunRecord]]]:

@@ -10,7 +10,8 @@ from domainbed_sage.results import compare, planned, tables
 from domainbed_sage.results.compare import Comparison
 from domainbed_sage.results.expected import environment_names
 from domainbed_sage.results.failures import FAILED, Failure, read_note
-from domainbed_sage.results.folder import Loaded, load_records
+from domainbed_sage.results.folder import Loaded
+from domainbed_sage.results.joined import load_folders
 from domainbed_sage.results.records import RESULTS, RunRecord
 from domainbed_sage.results.report import measures
 from domainbed_sage.results.report.measures import Measured
@@ -87,7 +88,7 @@ def gather(folders: Sequence[Path], wanted: Wanted) -> Gathered:
         UserError: a folder holds no runs or contradictory ones, no run suits the selection, or a row that was named
             has no results.
     """
-    loaded = load_records(folders[0])
+    loaded = load_folders(folders)
     built = {
         name: tables.build(loaded.records, name, expected=loaded.planned, notes=loaded.notes()) for name in METHODS
     }
@@ -111,8 +112,8 @@ def gather(folders: Sequence[Path], wanted: Wanted) -> Gathered:
         compare.compare(table, reference, wanted.compared) if wanted.compared else None,
         _compared(table, best, rows),
         tuple(failed(folders)),
-        tuple(measures.read(folders[0], run) for run in loaded.records),
-        _newest(folders[0], loaded.records),
+        tuple(measures.read(loaded.path(run.name), run) for run in loaded.records),
+        _newest(loaded),
     )
 
 
@@ -165,6 +166,6 @@ def _plans(folder: Path) -> Sequence[planned.Plan]:
         return []
 
 
-def _newest(folder: Path, records: Sequence[RunRecord]) -> datetime:
-    written = max((folder / run.name / RESULTS).stat().st_mtime for run in records)
+def _newest(loaded: Loaded) -> datetime:
+    written = max((loaded.path(run.name) / RESULTS).stat().st_mtime for run in loaded.records)
     return datetime.fromtimestamp(written, UTC)
