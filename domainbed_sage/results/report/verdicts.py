@@ -8,10 +8,11 @@ from domainbed_sage.results.compare import Comparison
 from domainbed_sage.results.report.sections import Data, Unavailable
 
 UNDECLARED = (
-    "No comparison was declared (--compare). This row is named because its average is the highest of all others, so "
-    "its p-values are adjusted for all {n} rows (Holm): it describes these results. A claim needs a comparison that "
-    "was declared before they were seen."
+    "No comparison was declared (--compare). This row is named because its average is the highest beside the "
+    "reference's{adjusted}: the sentence describes these results. A claim needs a comparison that was declared before "
+    "they were seen."
 )
+ADJUSTED = ", and its p-values are adjusted for all {n} rows (Holm)"
 
 
 def verdict(best: Sequence[str], against: Comparison | None, declared: Comparison | None) -> Data:
@@ -30,8 +31,9 @@ def verdict(best: Sequence[str], against: Comparison | None, declared: Compariso
     if not others:
         raise Unavailable("No comparison was declared (--compare), and no average is complete.")
     highest = replace(against, frame=against.frame.loc[others[:1]])
-    notes = [UNDECLARED.format(n=len(against.frame))] if len(against.frame) > 1 else []
-    return {"sentences": highest.sentence().splitlines(), "notes": notes}
+    answered = highest.frame["these_p_holm"].notna().any() and len(against.frame) > 1
+    note = UNDECLARED.format(adjusted=ADJUSTED.format(n=len(against.frame)) if answered else "")
+    return {"sentences": highest.sentence().splitlines(), "notes": [note]}
 
 
 def ranks(rows: Sequence[str], against: Comparison | None) -> Data:

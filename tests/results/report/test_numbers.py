@@ -73,6 +73,7 @@ def test_verdict_without_a_declared_comparison_says_so(folder, report):
     _, page, numbers, _ = report
     everything = dg.compare(folder, "ERM", ["SAM", "SAGE"]).sentence().splitlines()
     assert numbers["verdict"]["sentences"] == [everything[1]]
+    assert "No comparison was declared" in page.sections["verdict"]
     assert "p-values are adjusted for all 2 rows" in page.sections["verdict"]
 
 

@@ -102,6 +102,8 @@ def test_one_trial_says_why_there_are_no_intervals(tmp_path):
     assert "All rows" not in shown.sections["differences"]
     assert "SAGE, SAM: no answer for these datasets: it takes two trials" in shown.sections["differences"]
     assert "that takes two trials" in shown.sections["averages"]
+    assert "No comparison was declared" in shown.sections["verdict"]
+    assert "adjusted" not in shown.sections["verdict"]
     assert "±0" not in shown.sections["datasets"]
     assert 'class="near"' not in html
     assert [row["inseparable"] for row in numbers["averages"]["rows"]] == [None] * 3
