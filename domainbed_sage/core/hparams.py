@@ -245,9 +245,14 @@ def describe(h: HParam) -> str:
     return f"{h.name}: {in_words(h.annotation)}; default {h.default!r}{search}"
 
 
+def unknown(name: str, hparams: Mapping[str, HParam]) -> str:
+    """What to say of a name that no hyperparameter has."""
+    return f"{shown(name)} is not a hyperparameter here.{near(name, hparams)} Known: {', '.join(hparams)}."
+
+
 def _explain(hparams: Mapping[str, HParam], name: str, error: Any) -> str:
     if name not in hparams:
-        return f"{shown(name)} is not a hyperparameter here.{near(name, hparams)} Known: {', '.join(hparams)}."
+        return unknown(name, hparams)
     return f"{name!r} should be {in_words(hparams[name].annotation)}. Found {shown(error['input'])}."
 
 

@@ -18,6 +18,7 @@ from domainbed_sage.config import (
 )
 from domainbed_sage.core.errors import Mistake, UserError, counted, raise_all
 from domainbed_sage.core.plugins import load_plugin
+from domainbed_sage.core.ranges import read_ranges
 from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.core.settings import checked, line_of
 from domainbed_sage.core.yaml_file import Document
@@ -40,6 +41,9 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Label = Annotated[str, AfterValidator(_label)]
 OneOfPrecisions = Annotated[Precision, Field(description=f"one of {', '.join(TRAINING_PRECISIONS)}")]
 HParams = Annotated[dict[str, Any], Field(description="a mapping from hyperparameters to values")]
+Ranges = Annotated[
+    dict[str, Any], AfterValidator(read_ranges), Field(description="a mapping from hyperparameters to ranges")
+]
 
 
 class Schedule(BaseModel):
@@ -51,6 +55,7 @@ class Schedule(BaseModel):
     steps: PositiveInt | None = None
     checkpoint_freq: PositiveInt | None = None
     hparams: HParams = {}
+    search: Ranges = {}
 
 
 class Row(BaseModel):
@@ -59,6 +64,7 @@ class Row(BaseModel):
     Attributes:
         algorithm: its registered name; by default the label of the row.
         model, optimizer, precision: in place of those of the dataset and the sweep.
+        search: random-search ranges of this row, see `Sweep`.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -67,6 +73,7 @@ class Row(BaseModel):
     model: str | None = None
     optimizer: str | None = None
     precision: OneOfPrecisions | None = None
+    search: Ranges = {}
 
     @property
     def hparams(self) -> dict[str, Any]:
@@ -92,7 +99,10 @@ class Sweep(Schedule):
         test_envs: ``single`` holds out each environment in turn; ``pairs`` each one and each pair, which
             leave-one-domain-out selection needs (DomainBed's own sweep); or a list of lists of environments.
         trials: number of trials; trial t has trial_seed t.
-        n_hparams: number of hyperparameter settings; the first is the default, the others are random.
+        n_hparams: number of hyperparameter settings; the first has the defaults and what `hparams` says, the others
+            are random where `hparams` says nothing.
+        search: random-search ranges in place of the declared ones, for all, for a dataset or for a row, see
+            `core.ranges`; such a hyperparameter is drawn although it stands in `hparams`, too.
         optimizer: base optimiser.
         precision: arithmetic.
         evaluation: ``lazy`` or ``full``, see `RunConfig`; by default lazy, and full with pairs of held-out
@@ -141,6 +151,7 @@ class Sweep(Schedule):
             UserError: lists every mistake in the file.
         """
         self._refuse_too_many()
+        self._refuse_idle_ranges()
         planned: list[Planned] = []
         mistakes: list[str] = []
         for dataset, label, arguments in self._grid():
@@ -177,6 +188,7 @@ class Sweep(Schedule):
             "steps": schedule.steps or self.steps,
             "checkpoint_freq": schedule.checkpoint_freq or self.checkpoint_freq,
             "hparams": self.hparams | schedule.hparams | row.hparams,
+            "search": self.search | schedule.search | row.search,
             "holdout_fraction": self.holdout_fraction,
             "precision": row.precision or self.precision,
             "evaluation": self.evaluation or ("full" if self.test_envs == "pairs" else "lazy"),
@@ -205,6 +217,15 @@ class Sweep(Schedule):
                 "Lower one of these, or split the sweep into several files."
             )
 
+    def _refuse_idle_ranges(self) -> None:
+        """Refuse ranges that nothing is drawn from."""
+        parts = (self, *self.datasets.values(), *self.algorithms.values())
+        if self.n_hparams == 1 and any(part.search for part in parts if part):
+            raise UserError(
+                f"Sweep {self.name} has random-search ranges (search), but only one setting of hyperparameters, the "
+                "default. Set n_hparams to 2 or more, or remove the ranges."
+            )
+
     def _check_row(self, label: str, settings: Mapping[str, Any]) -> None:
         """Refuse a row that could be mistaken for something else."""
         row = self.algorithms[label] or Row()
@@ -212,7 +233,7 @@ class Sweep(Schedule):
         if row.algorithm and label in algorithms and label != row.algorithm:
             text = f"{label} is the name of another algorithm than {row.algorithm}. Give this row another label."
             raise UserError(text, [Mistake(text, "algorithm")])
-        own = [name for name in Row.model_fields if getattr(row, name) is not None]
+        own = [name for name in Row.model_fields if getattr(row, name) not in (None, {})]
         if not own or algorithm not in algorithms or model not in models or optimizer not in optimizers:
             return
         for name in set(own) & set(declared_hparams(algorithm, model, optimizer)):
@@ -228,8 +249,9 @@ class Sweep(Schedule):
         if about == "algorithm" and not (self.algorithms[label] or Row()).algorithm:
             mistake += f" A row of any other name says which algorithm it is: `{label}: {{algorithm: NAME}}`."
         places = (
-            *(("algorithms", label, about), ("datasets", dataset, "hparams", about), ("datasets", dataset, about)),
-            *(("hparams", about), (about,)),
+            *(("algorithms", label, about), ("algorithms", label, "search", about)),
+            *(("datasets", dataset, where, about) for where in ("hparams", "search")),
+            *(("datasets", dataset, about), ("hparams", about), ("search", about), (about,)),
             *({"dataset": [("datasets", dataset)], "algorithm": [("algorithms", label)]}.get(about, [])),
         )
         return next(filter(None, (line_of(self._document, place) for place in places)), "") + mistake

@@ -66,7 +66,7 @@ def results(tmp_path_factory):
 
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "sweep", "table", "compare", "report"),
+    *("demo", "train", "evaluate", "sweep", "table", "compare", "report", "pack"),
     *("data", "weights", "list", "verify", "completion"),
 )
 SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "logs")
