@@ -25,6 +25,8 @@ COMMANDS = (  # name, module in this package with `add_arguments` and `main`, he
     ("evaluate", "evaluate", "the model of a finished run: accuracies, confusions, predictions"),
     ("sweep", "sweep", "run, launch and watch the runs of a sweep file"),
     ("table", "table", "turn results into tables"),
+    ("compare", "compare", "how certain is the difference between two methods: intervals, and a sentence for a paper"),
+    ("report", "report", "one HTML page about results, with intervals, curves and all runs"),
     ("pack", "pack", "put the records of a results folder into one file"),
     ("data", "data", "list, download, check and prepare datasets"),
     ("weights", "weights", "fetch and check pretrained weights"),
