@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", nargs="+", choices=FORMATS, help="draw the pictures in these formats (with --pictures: png)"
     )
+    parser.add_argument(
+        "--interval",
+        action="store_true",
+        help="± is the half-width of a 95%% confidence interval over trials, in place of DomainBed's standard error",
+    )
     parser.add_argument("--latex", action="store_true", help="print LaTeX instead of plain text")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write the files here (default: RESULTS_DIR, if it is only one)"
@@ -72,6 +77,7 @@ class Wanted:
         include_unfinished: also use runs that are not finished.
         as_latex: print LaTeX instead of plain text.
         formats: in which to draw each table and the training curves; none: no pictures.
+        interval: print half-widths of 95% confidence intervals, and write files of other names, ``…-interval``.
         out: where to write; by default the results folder, if it is only one.
     """
 
@@ -83,6 +89,7 @@ class Wanted:
     include_unfinished: bool = False
     as_latex: bool = False
     formats: Sequence[str] = ()
+    interval: bool = False
     out: Path | None = None
 
 
@@ -104,6 +111,7 @@ def main(args: argparse.Namespace) -> int:
         include_unfinished=args.include_unfinished,
         as_latex=args.latex,
         formats=args.format or FORMATS[:1] * args.pictures,
+        interval=args.interval,
         out=args.out,
     )
     written, faults = show(args.results, wanted)
@@ -141,8 +149,9 @@ def _one_method(loaded: "Loaded", method: str, wanted: Wanted, drawn: "Mapping[s
     """Print the table of one selection method, and what it takes to write it."""
     from domainbed_sage.results import paper, render, tables, zero_shot
 
-    suffix = f"-{method}" if len(wanted.methods) > 1 else ""
-    table = tables.build(loaded.records, method, expected=loaded.planned, notes=loaded.notes())
+    suffix = (f"-{method}" if len(wanted.methods) > 1 else "") + "-interval" * wanted.interval
+    notes = loaded.notes()
+    table = tables.build(loaded.records, method, expected=loaded.planned, notes=notes, interval=wanted.interval)
     if wanted.only_averages:
         table = replace(table, grids=())
     print((render.latex if wanted.as_latex else render.text)(table))

@@ -85,7 +85,11 @@ def load_results(folder: Folders, *, include_unfinished: bool = False) -> pd.Dat
 
 
 def table(
-    results: pd.DataFrame | Folders, selection: str = "training-domain", *, include_unfinished: bool = False
+    results: pd.DataFrame | Folders,
+    selection: str = "training-domain",
+    *,
+    include_unfinished: bool = False,
+    interval: bool = False,
 ) -> Table:
     """Select checkpoints and hyperparameters, and make the benchmark's tables.
 
@@ -96,6 +100,7 @@ def table(
         results: a frame of `load_results`, or a results folder, or a list of folders.
         selection: model selection method: ``training-domain``, ``leave-one-domain-out``, ``oracle`` or ``last``.
         include_unfinished: also use the runs of a folder that are not finished.
+        interval: ± is the half-width of a 95% confidence interval over trials, and not DomainBed's standard error.
 
     Returns:
         The tables: a notebook shows them; `.averages` has a row for each label and a column for each dataset,
@@ -116,11 +121,12 @@ def table(
     """
     if not isinstance(results, pd.DataFrame):
         loaded = _load(results, include_unfinished)
-        return tables.build(loaded.records, selection, expected=loaded.planned, notes=loaded.notes())
+        notes = loaded.notes()
+        return tables.build(loaded.records, selection, expected=loaded.planned, notes=notes, interval=interval)
     runs = to_records(results)
     check_agreement(runs)
     notes = [*populations(runs), *strict_json.loads(results.attrs.get("left_out", "[]"))]
-    return tables.build(runs, selection, expected=_expected(results, runs), notes=notes)
+    return tables.build(runs, selection, expected=_expected(results, runs), notes=notes, interval=interval)
 
 
 def compare(
@@ -142,7 +148,8 @@ def compare(
         selection: model selection method, see `table`.
 
     Returns:
-        The comparison: print it, or take its `.frame`.
+        The comparison: print it, or take its `.frame`, its `.sentence()` for a paper, or `.to_latex()`,
+        `.to_markdown()`, `.to_csv()`, `.to_json()`.
 
     Raises:
         UserError: a method or the reference is not in the results, or as `table`.
@@ -151,12 +158,19 @@ def compare(
 
         >>> comparison = compare("results/demo", reference="ERM", methods=["SAGE"])
         >>> print(comparison)
-        Method Difference           These datasets      Datasets like these Pairs  W/T/L
-          SAGE      +2.83 [+2.17, +3.48] p < 0.001 [+0.48, +5.17] p = 0.035    36 12/0/0
+        -------- Comparison with ERM
+        <BLANKLINE>
+        SAGE: +2.83 (36 pairs, W/T/L 12/0/0)
+          these datasets       [+2.17, +3.48]    p < 0.001  t = 10.53, df 6
+          datasets like these  [+0.48, +5.17]    p = 0.035  t = 5.19, df 2
+        <BLANKLINE>
         Difference to ERM in points of held-out accuracy; model selection: training-
           domain validation set. 95% confidence intervals of each method alone; p
           adjusted for 1 method (Holm). W/T/L: wins, ties, losses over held-out
           environments.
+        Mean rank over the datasets among 2 methods (1 = best): ERM 2.0, SAGE 1.0. It
+          describes this table, and changes with the methods in it.
+        <BLANKLINE>
         >>> float(comparison.frame.loc["SAGE", "difference"].round(3))
         2.825
     """

@@ -45,12 +45,12 @@ def draw(table: Table, looks: Mapping[str, Look], chance: Mapping[str, float] | 
         height = 0.18 + (0.36 + line * len(grid.cells)) * len(shares)
         blocks.append(Block(height, partial(_grid, grid, columns, looks)))
     title = f"Accuracy on the held-out environment (%), model selection: {table.method.title}"
-    return pages(blocks, title, _key(grids))
+    return pages(blocks, title, _key(grids, table.spread.title))
 
 
-def _key(grids: Sequence[Grid]) -> str:
+def _key(grids: Sequence[Grid], spread: str) -> str:
     cells: list[Cell] = [cell for grid in grids for cell in grid.cells.to_numpy().ravel()]
-    marks = ["bars: standard error over trials"] if any(cell.err >= 0 for cell in cells) else []
+    marks = [f"bars: {spread} over trials"] if any(cell.err >= 0 for cell in cells) else []
     if len(grids[0].cells) > 1:
         marks.append("bold: best of the column")
     if any(cell.trials < cell.expected and cell.trials for cell in cells):

@@ -22,8 +22,8 @@ _NO_PLAN = (
     "count as settings of their algorithm."
 )
 _KNOWN_FILES = re.compile(
-    r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png|pdf|svg)|results\.(txt|tex)|plan\.json|index\.json|"
-    r"records\.(parquet|npz)|jobs|launch\.lock"
+    r"(table|paper|curves|compare)\b.*\.(md|tex|csv|txt|json|png|pdf|svg)|results\.(txt|tex)|plan\.json|index\.json|"
+    r"records\.(parquet|npz)|report\.(html|json)|jobs|launch\.lock"
 )
 
 

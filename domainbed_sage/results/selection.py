@@ -8,7 +8,7 @@ The number reported is always the accuracy on the held-out environment's larger 
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +19,13 @@ from domainbed_sage.results.records import FloatArray, RunRecord
 
 @dataclass(frozen=True)
 class Selected:
-    """The chosen checkpoint: accuracies in [0, 1], training step, and the setting's hparams_seed."""
+    """The chosen checkpoint: accuracies in [0, 1], training step, the setting's hparams_seed, and the run's name."""
 
     test_acc: float
     val_acc: float
     step: int
     hparams_seed: int
+    run: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -206,4 +207,4 @@ def _reported(best: Candidate | None) -> Selected | None:
             f"env{test_env}_in_acc, the accuracy to report, is NaN there. Evaluate the held-out environment at every "
             "step at which the source accuracy is a new best, and at the last step; run it again with that."
         )
-    return Selected(test_acc, best.val_acc, step, run.hparams_seed)
+    return Selected(test_acc, best.val_acc, step, run.hparams_seed, run.name)
