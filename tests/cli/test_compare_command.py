@@ -107,3 +107,12 @@ def test_what_is_left_out_is_named(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "Left out, not finished: 1 (PACS-ERM-0-t0h0)." in err
     assert "line 2, is not a JSON object" in err
+
+
+def test_several_folders(folder, tmp_path, capsys):
+    """Of rows of both; in what the folders differ is said."""
+    sweep_folder.write_flat(tmp_path, [0.5, 0.6], dataset="PACS", algorithm="GGA", trial=0)
+    assert main(["compare", str(folder), str(tmp_path), "--compare", "GGA", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["comparisons"][0]["method"] == "GGA"
+    assert f"Note: The folders differ in trials on PACS: 0, 1, 2 in {folder}; 0 in {tmp_path}." in said.err
