@@ -61,11 +61,12 @@ def _join(parts: Mapping[Path, Loaded]) -> Loaded:
             again += other is not run
     plans = [loaded.planned for loaded in parts.values() if loaded.planned is not None]
     keys = tuple(dict.fromkeys(key for plan in plans for key in plan))
-    names = {kind: tuple(_named(parts, kind)) for kind in ("unfinished", "foreign", "empty")}
     return replace(
         next(iter(parts.values())),
         records=tuple(records.values()),
-        **names,
+        unfinished=tuple(_named(parts, "unfinished")),
+        foreign=tuple(_named(parts, "foreign")),
+        empty=tuple(_named(parts, "empty")),
         unreadable=tuple((str(p / name), why) for p, loaded in parts.items() for name, why in loaded.unreadable),
         planned=keys if plans else None,
         plan_fault=" ".join(loaded.plan_fault for loaded in parts.values() if loaded.plan_fault),
