@@ -71,7 +71,7 @@ def _join(parts: Mapping[Path, Loaded]) -> Loaded:
         planned=keys if plans else None,
         plan_fault=" ".join(loaded.plan_fault for loaded in parts.values() if loaded.plan_fault),
         folders=folders,
-        remarks=(*_overlap(again), *provenance(parts), *_unplanned(parts, bool(plans))),
+        remarks=(*_overlap(again), *provenance(parts), *_unplanned(parts, bool(plans)), *_own(parts)),
     )
 
 
@@ -103,6 +103,10 @@ def _unplanned(parts: Mapping[Path, Loaded], planned_elsewhere: bool) -> list[st
     if not planned_elsewhere or not without:
         return []
     return [f"There is no {planned.FILE} in {', '.join(without)}: which of their runs are missing is not known."]
+
+
+def _own(parts: Mapping[Path, Loaded]) -> Iterator[str]:
+    return (f"In {place}: {remark}" for place, loaded in parts.items() for remark in loaded.remarks)
 
 
 def provenance(parts: Mapping[Path, Loaded]) -> list[str]:

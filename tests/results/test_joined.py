@@ -128,6 +128,7 @@ def test_plans_are_joined(labs):
 def test_faults_and_entries_of_each_folder_are_named(labs):
     a, b = labs
     (a / "notes.txt").write_text("")
+    (a / "runs.zip").write_text("")
     (b / "table-2.svg").write_text("")  # one of ours
     (b / "PACS-SAGE-1-t0h0" / "done").unlink()
     (b / "PACS-SAGE-0-t0h0" / "results.jsonl").write_text("{]\n{}\n")
@@ -137,6 +138,7 @@ def test_faults_and_entries_of_each_folder_are_named(labs):
     assert [name for name, _ in loaded.unreadable] == [f"{b}/PACS-SAGE-0-t0h0"]
     assert str(b / "plan.json") in loaded.plan_fault
     assert f"Not runs: 1 ({a}/notes.txt)." in loaded.notes()
+    assert f"In {a}: runs.zip is not read: there are run directories beside it." in loaded.notes()
 
 
 def test_front_door_takes_a_list(labs):
