@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _FORMS = ("latex", "csv", "json", "sentence")
 _DESCRIPTION = """Compare methods with a reference, paired by dataset, held-out environment and trial. Two questions are
 answered apart: would other seeds and splits of these datasets give the same sign; and would other datasets like these?
+Where all runs were trained with --keep_correctness, a third interval is for other test images.
 Name all methods that you set out to compare, and no others: p-values are adjusted for their number. The exit status is
 1 if a run, or the plan of the folder, is unreadable."""
 
@@ -53,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
 
     loaded = _load(args.results)
     table = tables.build(loaded.records, args.selection, expected=loaded.planned, notes=loaded.notes())
-    comparison = compare.compare(table, args.reference, args.compare)
+    comparison = compare.compare(table, args.reference, args.compare, args.results)
     form = next((form for form in _FORMS if getattr(args, form)), "text")
     print(getattr(claims, form)(comparison).rstrip("\n"))
     unprinted = comparison.notes if form in ("csv", "sentence") else ()

@@ -79,6 +79,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     missing = [key for key in dict.fromkeys(expected) if key not in there]
     frame.attrs["missing"] = strict_json.dumps(missing)  # a string: pandas copies it with every part of the frame
     frame.attrs["left_out"] = strict_json.dumps(loaded.left_out())
+    frame.attrs["folders"] = strict_json.dumps([str(folder.absolute())])
     return frame
 
 
@@ -172,7 +173,9 @@ def compare(
         >>> float(comparison.frame.loc["SAGE", "difference"].round(3))
         2.825
     """
-    return comparisons.compare(table(results, selection), reference, methods)
+    is_frame = isinstance(results, pd.DataFrame)
+    folders = strict_json.loads(results.attrs.get("folders", "[]")) if is_frame else [results]
+    return comparisons.compare(table(results, selection), reference, methods, [Path(folder) for folder in folders])
 
 
 def _load(folder: Path, include_unfinished: bool) -> Loaded:

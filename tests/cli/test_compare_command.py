@@ -96,6 +96,31 @@ def test_refused(run, words, message):
     assert message in err
 
 
+SWEEP = """
+name: s
+datasets: [EmojiStyles]
+model: small_cnn
+algorithms: [ERM, SAGE]
+test_envs: [[0], [1]]
+trials: 2
+steps: 3
+checkpoint_freq: 1
+hparams: {width: 8, batch_size: 2}
+"""
+
+
+def test_a_sweep_that_keeps_its_correct_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    assert main(["sweep", "run", "s.yaml", "--keep_correctness", "--device", "cpu", "--skip_model_save"]) == 0
+    assert len(list(tmp_path.glob("results/s/*/correct.npz"))) == 8
+    capsys.readouterr()
+    for selection in ("training-domain", "oracle"):
+        assert main(["compare", "results/s", "--compare", "SAGE", "--selection", selection, "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+        assert found["images"]["low"] <= found["difference"] <= found["images"]["high"]
+
+
 def test_what_is_left_out_is_named(tmp_path, capsys):
     for method in ("ERM", "SAGE"):
         sweep_folder.write_flat(tmp_path, [0.5, 0.6], algorithm=method)
