@@ -173,9 +173,14 @@ def compare(
         >>> float(comparison.frame.loc["SAGE", "difference"].round(3))
         2.825
     """
-    is_frame = isinstance(results, pd.DataFrame)
-    folders = strict_json.loads(results.attrs.get("folders", "[]")) if is_frame else [results]
-    return comparisons.compare(table(results, selection), reference, methods, [Path(folder) for folder in folders])
+    return comparisons.compare(table(results, selection), reference, methods, _folders(results))
+
+
+def _folders(results: pd.DataFrame | Path | str) -> list[Path]:
+    """The results folders that hold the runs; none if a frame no longer knows them."""
+    if isinstance(results, pd.DataFrame):
+        return [Path(folder) for folder in strict_json.loads(results.attrs.get("folders", "[]"))]
+    return [Path(results)]
 
 
 def _load(folder: Path, include_unfinished: bool) -> Loaded:
