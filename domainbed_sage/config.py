@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.core.errors import Mistake, UserError, raise_all, shown
-from domainbed_sage.core.hparams import HParam, declared, resolve, validate
+from domainbed_sage.core.hparams import HParam, Search, declared, resolve, unknown, validate
+from domainbed_sage.data import own
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
 from domainbed_sage.geometry.perturb import Precision
@@ -143,13 +144,18 @@ def make_config(
     steps: int | None = None,
     checkpoint_freq: int | None = None,
     hparams: Mapping[str, Any] | None = None,
+    search: Mapping[str, Search] | None = None,
     **fields: Any,
 ) -> RunConfig:
     """Fill in the defaults of dataset, model and algorithm, and check everything.
 
+    The dataset may be a folder of images, ``folder:PATH``, see `data.own`. A hyperparameter in both `hparams` and
+    `search` has the given value in the default setting, hparams_seed 0, and is drawn in all others.
+
     Raises:
         UserError: unknown names, environments that leave no source, impossible values; all at once.
     """
+    dataset = own.known(dataset)
     model = model or (datasets[dataset].model if dataset in datasets else "small_cnn")
     names = ((datasets, dataset), (algorithms, algorithm), (models, model), (optimizers, optimizer))
     mistakes: list[str] = [
@@ -162,12 +168,15 @@ def make_config(
     mistakes += _value_mistakes(steps, checkpoint_freq, **fields)
     envs = environment_indices(spec, test_envs, mistakes)
     resolved: dict[str, Any] = {}
+    known, ranges = declared_hparams(algorithm, model, optimizer), search or {}
+    drawn = ranges if fields.get("hparams_seed", 0) else {}
+    mistakes += [Mistake(unknown(name, known), name) for name in ranges if name not in known]
     try:
         resolved = resolve(
-            declared_hparams(algorithm, model, optimizer),
-            hparams or {},
+            known,
+            {name: value for name, value in (hparams or {}).items() if name not in drawn},
             recommended={**models[model].recommended, **algorithms[algorithm].recommended},
-            search={**spec.search, **models[model].search},
+            search={**spec.search, **models[model].search, **ranges},
             hparams_seed=fields.get("hparams_seed", 0),
             trial_seed=fields.get("trial_seed", 0),
         )

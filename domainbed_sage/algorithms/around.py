@@ -58,6 +58,12 @@ class Around(Algorithm):
         return {**hparams, "around_hparams": inner_hparams(cls.name, inner, hparams["around_hparams"])}
 
     @classmethod
+    def kind(cls, step: int, hparams: Mapping[str, Any]) -> int:
+        """See `Algorithm.kind`: the other algorithm's."""
+        inner = inner_class(cls.name, hparams["around"])
+        return inner.kind(step, inner_hparams(cls.name, inner, hparams["around_hparams"]))
+
+    @classmethod
     def repeating(cls, hparams: Mapping[str, Any], times: int) -> dict[str, Any]:
         """See `Algorithm.repeating`: the other algorithm's."""
         inner = inner_class(cls.name, hparams["around"])

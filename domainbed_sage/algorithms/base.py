@@ -141,6 +141,12 @@ class Algorithm(ABC):
         return steps * cls.passes_per_step
 
     @classmethod
+    def kind(cls, step: int, hparams: Mapping[str, Any]) -> int:
+        """The kind of a step, for planning: steps of one kind and with equally many passes have the same cost."""
+        del step, hparams
+        return 0
+
+    @classmethod
     def completed(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
         """The hyperparameters that are recorded, from those that are valid one by one.
 

@@ -1,6 +1,7 @@
 """Domain-adversarial networks: DANN, and its class-conditional form CDANN."""
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -109,11 +110,17 @@ class DANN(Algorithm):
         """Weights of the rows in the discriminator's loss [N], which sum to 1: equal ones."""
         return torch.full_like(y, 1 / len(y), dtype=self.params[0].dtype)
 
+    @classmethod
+    def kind(cls, step: int, hparams: Mapping[str, Any]) -> int:
+        """See `Algorithm.kind`: 1 for a step of the discriminator, which makes no pass back through the network."""
+        d_steps = hparams["d_steps_per_g_step"]
+        return int((step + 1) % (1 + d_steps) < d_steps)
+
     def update(self, batch: DomainBatch) -> Metrics:
         """See `Algorithm.update`."""
         features = self.features(batch.x)
         adversarial = self.discriminator_loss(features, batch)
-        if (self.step + 1) % (1 + self.d_steps) < self.d_steps:
+        if self.kind(self.step, {"d_steps_per_g_step": self.d_steps}):
             loss = adversarial
             self.train_discriminator(loss)
         else:

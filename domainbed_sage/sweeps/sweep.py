@@ -1,77 +1,30 @@
 """A sweep file, and the runs it stands for."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from domainbed_sage.algorithms import algorithms
-from domainbed_sage.config import (
-    TRAINING_PRECISIONS,
-    Evaluation,
-    RunConfig,
-    declared_hparams,
-    environment_indices,
-    make_config,
-)
+from domainbed_sage.config import Evaluation, RunConfig, declared_hparams, environment_indices, make_config
 from domainbed_sage.core.errors import Mistake, UserError, counted, raise_all
 from domainbed_sage.core.plugins import load_plugin
 from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.core.settings import checked, line_of
 from domainbed_sage.core.yaml_file import Document
+from domainbed_sage.data import own
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.geometry.perturb import Precision
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.sweeps import name as sweep_name
+from domainbed_sage.sweeps.parts import Data, DatasetName, Label, OneOfPrecisions, PositiveInt, Row, Schedule
+
+log = logging.getLogger(__name__)
 
 MOST_RUNS = 200_000
-
-
-def _label(text: str) -> str:
-    if not 0 < len(text) <= 64 or not text.isprintable() or text != text.strip() or set(text) & set("/\\"):
-        raise ValueError("a label should be up to 64 printable characters, without / and \\ and blanks at its ends")
-    return text
-
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Label = Annotated[str, AfterValidator(_label)]
-OneOfPrecisions = Annotated[Precision, Field(description=f"one of {', '.join(TRAINING_PRECISIONS)}")]
-HParams = Annotated[dict[str, Any], Field(description="a mapping from hyperparameters to values")]
-
-
-class Schedule(BaseModel):
-    """Settings that may differ between datasets; `None` takes the value for all, or the dataset's own."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    model: str | None = None
-    steps: PositiveInt | None = None
-    checkpoint_freq: PositiveInt | None = None
-    hparams: HParams = {}
-
-
-class Row(BaseModel):
-    """One row of the tables: an algorithm, with hyperparameters of its own as further entries.
-
-    Attributes:
-        algorithm: its registered name; by default the label of the row.
-        model, optimizer, precision: in place of those of the dataset and the sweep.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    algorithm: str | None = None
-    model: str | None = None
-    optimizer: str | None = None
-    precision: OneOfPrecisions | None = None
-
-    @property
-    def hparams(self) -> dict[str, Any]:
-        """The hyperparameters that are set for this row."""
-        return self.model_extra or {}
 
 
 class Planned(NamedTuple):
@@ -92,7 +45,10 @@ class Sweep(Schedule):
         test_envs: ``single`` holds out each environment in turn; ``pairs`` each one and each pair, which
             leave-one-domain-out selection needs (DomainBed's own sweep); or a list of lists of environments.
         trials: number of trials; trial t has trial_seed t.
-        n_hparams: number of hyperparameter settings; the first is the default, the others are random.
+        n_hparams: number of hyperparameter settings; the first has the defaults and what `hparams` says, the others
+            are random where `hparams` says nothing.
+        search: random-search ranges in place of the declared ones, for all, for a dataset or for a row, see
+            `core.ranges`; such a hyperparameter is drawn although it stands in `hparams`, too.
         optimizer: base optimiser.
         precision: arithmetic.
         evaluation: ``lazy`` or ``full``, see `RunConfig`; by default lazy, and full with pairs of held-out
@@ -103,7 +59,7 @@ class Sweep(Schedule):
 
     name: Annotated[str, Field(pattern=sweep_name.PATTERN, description=sweep_name.IN_WORDS)]
     datasets: Annotated[
-        dict[str, Schedule | None],
+        dict[DatasetName, Data | None],
         Field(min_length=1, description="a list of datasets, or a mapping to their settings"),
     ]
     algorithms: Annotated[
@@ -120,9 +76,7 @@ class Sweep(Schedule):
     precision: OneOfPrecisions = "fp32"
     evaluation: Evaluation | None = None
     holdout_fraction: Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1")] = 0.2
-    plugins: Annotated[
-        list[Annotated[str, Field(pattern=r"^[^\x00]+$")]], Field(description="a list of Python files")
-    ] = []
+    plugins: list[Annotated[str, Field(pattern=r"^[^\x00]+$")]] = Field([], description="a list of Python files")
 
     _document: Document | None = PrivateAttr(None)
 
@@ -141,6 +95,7 @@ class Sweep(Schedule):
             UserError: lists every mistake in the file.
         """
         self._refuse_too_many()
+        self._refuse_idle_ranges()
         planned: list[Planned] = []
         mistakes: list[str] = []
         for dataset, label, arguments in self._grid():
@@ -168,7 +123,7 @@ class Sweep(Schedule):
 
     def _settings(self, dataset: str, label: str) -> dict[str, Any]:
         """Settings of one row on one dataset: the row's override the dataset's, which override those for all."""
-        schedule, row = self.datasets[dataset] or Schedule(), self.algorithms[label] or Row()
+        schedule, row = self.datasets[dataset] or Data(), self.algorithms[label] or Row()
         return {
             "dataset": dataset,
             "algorithm": row.algorithm or label,
@@ -177,6 +132,7 @@ class Sweep(Schedule):
             "steps": schedule.steps or self.steps,
             "checkpoint_freq": schedule.checkpoint_freq or self.checkpoint_freq,
             "hparams": self.hparams | schedule.hparams | row.hparams,
+            "search": self.search | schedule.search | row.search,
             "holdout_fraction": self.holdout_fraction,
             "precision": row.precision or self.precision,
             "evaluation": self.evaluation or ("full" if self.test_envs == "pairs" else "lazy"),
@@ -205,6 +161,15 @@ class Sweep(Schedule):
                 "Lower one of these, or split the sweep into several files."
             )
 
+    def _refuse_idle_ranges(self) -> None:
+        """Refuse ranges that nothing is drawn from."""
+        parts = (self, *self.datasets.values(), *self.algorithms.values())
+        if self.n_hparams == 1 and any(part.search for part in parts if part):
+            raise UserError(
+                f"Sweep {self.name} has random-search ranges (search), but only one setting of hyperparameters, the "
+                "default. Set n_hparams to 2 or more, or remove the ranges."
+            )
+
     def _check_row(self, label: str, settings: Mapping[str, Any]) -> None:
         """Refuse a row that could be mistaken for something else."""
         row = self.algorithms[label] or Row()
@@ -212,7 +177,7 @@ class Sweep(Schedule):
         if row.algorithm and label in algorithms and label != row.algorithm:
             text = f"{label} is the name of another algorithm than {row.algorithm}. Give this row another label."
             raise UserError(text, [Mistake(text, "algorithm")])
-        own = [name for name in Row.model_fields if getattr(row, name) is not None]
+        own = [name for name in Row.model_fields if getattr(row, name) not in (None, {})]
         if not own or algorithm not in algorithms or model not in models or optimizer not in optimizers:
             return
         for name in set(own) & set(declared_hparams(algorithm, model, optimizer)):
@@ -228,8 +193,9 @@ class Sweep(Schedule):
         if about == "algorithm" and not (self.algorithms[label] or Row()).algorithm:
             mistake += f" A row of any other name says which algorithm it is: `{label}: {{algorithm: NAME}}`."
         places = (
-            *(("algorithms", label, about), ("datasets", dataset, "hparams", about), ("datasets", dataset, about)),
-            *(("hparams", about), (about,)),
+            *(("algorithms", label, about), ("algorithms", label, "search", about)),
+            *(("datasets", dataset, where, about) for where in ("hparams", "search")),
+            *(("datasets", dataset, about), ("hparams", about), ("search", about), (about,)),
             *({"dataset": [("datasets", dataset)], "algorithm": [("algorithms", label)]}.get(about, [])),
         )
         return next(filter(None, (line_of(self._document, place) for place in places)), "") + mistake
@@ -253,8 +219,12 @@ class Sweep(Schedule):
             )
 
 
-def read_sweep(path: Path) -> Sweep:
-    """Read and check a sweep file, and load its plugins.
+def read_sweep(path: Path, data_dir: Path | None = None) -> Sweep:
+    """Read and check a sweep file, load its plugins, and register its folders of images.
+
+    Args:
+        path: the file.
+        data_dir: folder of the datasets, in which relative folders of images are; by default beside the file.
 
     Raises:
         UserError: the file cannot be read, is not YAML, or has mistakes: all of them in one message.
@@ -264,4 +234,14 @@ def read_sweep(path: Path) -> Sweep:
     sweep._document = document
     for plugin in sweep.plugins:
         load_plugin(path.parent / plugin)
+    mistakes = []
+    for name, data in sweep.datasets.items():
+        if data is not None and data.folder is not None:
+            try:
+                own.register((data_dir or path.parent) / Path(data.folder).expanduser(), name)
+            except UserError as error:
+                mistakes.append(f"{line_of(document, ('datasets', name))}{error}")
+            if not (data.model or sweep.model or all(row and row.model for row in sweep.algorithms.values())):
+                log.warning("%s", own.no_model(name, "`model:`"))
+    raise_all(mistakes, str(path))
     return sweep

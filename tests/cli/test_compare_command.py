@@ -74,6 +74,16 @@ def test_writes_where_it_is_told_to_and_nowhere_else(run, folder, tmp_path):
     assert dg.compare(folder).sentence() in (tmp_path / "new" / "compare.txt").read_text()
 
 
+def test_several_folders_are_one(run, folder, tmp_path):
+    for at, path in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
+        (tmp_path / str(at % 2)).mkdir(exist_ok=True)
+        (tmp_path / str(at % 2) / path.name).symlink_to(path)
+    assert main(["compare", str(tmp_path / "0"), str(tmp_path / "1"), "--compare", "SAGE", "--csv"]) == 0
+    assert dg.compare([tmp_path / "0", tmp_path / "1"]).to_csv() == dg.compare(folder).to_csv()
+    again = dg.compare(dg.load_results([tmp_path / "0", tmp_path / "1"]))
+    assert again.to_csv() == dg.compare(folder).to_csv()
+
+
 def test_files_written_into_the_folder_are_no_foreign_entries(tmp_path, capsys):
     for method in ("ERM", "SAGE"):
         sweep_folder.write_flat(tmp_path, [0.5, 0.6], algorithm=method)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SLOW = ("torch", "torchvision", "timm", "open_clip", "pandas", "numpy", "matplotlib", "scipy")
+SLOW = ("torch", "torchvision", "timm", "open_clip", "pandas", "numpy", "matplotlib", "scipy", "jinja2")
 SWEEP_FILE = """
 name: s
 datasets: [EmojiStyles]
@@ -65,7 +65,10 @@ def results(tmp_path_factory):
     return folder
 
 
-COMMANDS = ("demo", "train", "evaluate", "sweep", "table", "compare", "data", "weights", "list", "verify", "completion")
+COMMANDS = (
+    *("demo", "train", "evaluate", "sweep", "table", "compare", "report", "pack"),
+    *("data", "weights", "list", "verify", "completion"),
+)
 SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "logs")
 
 

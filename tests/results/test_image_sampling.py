@@ -131,6 +131,15 @@ def test_the_same_numbers_each_time_from_a_folder_and_from_a_frame(folder):
     assert first.to_json() == again.to_json() == framed.to_json()
 
 
+def test_files_of_several_folders(folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name.split("-")[1]).mkdir(exist_ok=True)
+        (tmp_path / path.name.split("-")[1] / path.name).symlink_to(path)
+    parts = [tmp_path / method for method in METHODS]
+    for source in (parts, dg.load_results(parts)):
+        assert dg.compare(source).to_json() == dg.compare(folder).to_json()
+
+
 def test_is_printed_as_a_line_of_its_own(folder):
     comparison = dg.compare(folder)
     row = comparison.frame.loc["SAGE"]

@@ -121,6 +121,23 @@ def test_steps_that_differ_are_averaged():
     assert step_cost(run).flops == pytest.approx((2 * searching + 2 * plain) / 4, rel=0.05)  # at steps 0 and 1
 
 
+@pytest.mark.parametrize("name", ["DANN", "CDANN"])
+def test_steps_of_the_discriminator_are_counted_apart(name):
+    """It takes three of four steps, and makes no pass back through the network."""
+    run = run_of(name, steps=9, d_steps_per_g_step=3)
+    discriminator, network = (flops_of_real_step(run, step) for step in (1, 2))
+    assert [flops_of_real_step(run, step) for step in (0, 3, 6)] == [discriminator, discriminator, network]
+    assert network > 2 * discriminator
+    assert step_cost(run).flops == pytest.approx((2 * network + 7 * discriminator) / 9, rel=0.05)
+
+
+def test_a_method_around_another_one_knows_its_kinds_of_steps():
+    around = {"around": "DANN", "around_hparams": {"d_steps_per_g_step": 3}}
+    assert step_cost(run_of("SWAD", steps=9, **around)).flops == pytest.approx(
+        step_cost(run_of("DANN", steps=9, d_steps_per_g_step=3)).flops, rel=1e-6
+    )
+
+
 def test_sage_costs_two_passes_and_its_polar_factors():
     erm, sam, sage = (step_cost(run_of(name)).flops for name in ("ERM", "SAM", "SAGE"))
     made, _ = real(run_of("SAGE"))
