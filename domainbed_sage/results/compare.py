@@ -206,7 +206,10 @@ def of_these(differences: pd.DataFrame) -> tuple[TTest, str]:
 def of_like_these(differences: "pd.Series[float]") -> tuple[TTest, str]:
     """Test whether the mean over datasets like these, [datasets], is 0; or say why that is impossible."""
     if len(differences) < 3:
-        return TTest(), f"it takes three datasets, and there are {len(differences)}"
+        return (
+            TTest(),
+            f"it takes three datasets, and there {'is' if len(differences) == 1 else 'are'} {len(differences)}",
+        )
     if np.ptp(differences) < NO_SPREAD:
         return TTest(), "the differences are the same on every dataset"
     return t_test(float(differences.mean()), error_of_like_these(differences)), ""
