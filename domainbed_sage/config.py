@@ -107,6 +107,7 @@ class Machine:
         look_every_s: seconds between progress notes, and between checks that the run still owns its folder.
         keep_checkpoint: keep the last checkpoints of a finished run.
         skip_model_save: write no `model.pkl` at the end.
+        keep_correctness: write at the end which held-out images are classified correctly, see `results.correctness`.
         progress: show a progress bar.
         callbacks: names of listeners, see `callbacks`.
     """
@@ -119,6 +120,7 @@ class Machine:
     look_every_s: float = 1.0
     keep_checkpoint: bool = False
     skip_model_save: bool = False
+    keep_correctness: bool = False
     progress: bool = False
     callbacks: tuple[str, ...] = ()
 

@@ -10,8 +10,9 @@ from domainbed_sage.core.errors import bullets
 _FORMS = ("latex", "csv", "json", "sentence")
 _DESCRIPTION = """Compare methods with a reference, paired by dataset, held-out environment and trial. Two questions are
 answered apart: would other seeds and splits of these datasets give the same sign; and would other datasets like these?
+Where all runs were trained with --keep_correctness, a third interval is for other test images.
 Name all methods that you set out to compare, and no others: p-values are adjusted for their number. The exit status is
-1 if a run, or the plan of the folder, is unreadable."""
+1 if a run, or the plan of a folder, is unreadable."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,17 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the comparison, and write it if that is asked for; return 1 if something in the folder is unreadable.
+    """Print the comparison, and write it if that is asked for; return 1 if something in a folder is unreadable.
 
     Raises:
-        UserError: a method has no results, or the folder holds no runs, or contradictory ones.
+        UserError: a method has no results, a folder holds no runs, or there are contradictory ones.
     """
     from domainbed_sage.results import claims, compare, tables
     from domainbed_sage.results.joined import load_folders
 
     loaded = load_folders(args.results)
     table = tables.build(loaded.records, args.selection, expected=loaded.planned, notes=loaded.notes())
-    comparison = compare.compare(table, args.reference, args.compare)
+    comparison = compare.compare(table, args.reference, args.compare, args.results)
     form = next((form for form in _FORMS if getattr(args, form)), "text")
     print(getattr(claims, form)(comparison).rstrip("\n"))
     unprinted = comparison.notes if form in ("csv", "sentence") else ()

@@ -109,7 +109,7 @@ def gather(folders: Sequence[Path], wanted: Wanted) -> Gathered:
         environment_names(loaded.records, loaded.planned or (), None),
         built,
         _compared(table, reference, rows),
-        compare.compare(table, reference, wanted.compared) if wanted.compared else None,
+        compare.compare(table, reference, wanted.compared, folders) if wanted.compared else None,
         _compared(table, best, rows),
         tuple(failed(folders)),
         tuple(measures.read(loaded.path(run.name), run) for run in loaded.records),
