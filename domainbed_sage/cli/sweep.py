@@ -8,8 +8,9 @@ import argparse
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,15 +75,18 @@ def main(args: argparse.Namespace) -> int:
         return _look(args)
     name, every, folder = _read(args)
     runs = [config for _, config in every]
+    keep = partial(keep_plan, args, name, every, folder)
     actions: dict[str, Any] = {
-        "plan": lambda: plan.show(runs, args),
-        "run": lambda: _run(runs, folder, args),
-        "launch": lambda: _launch(name, runs, folder, args),
-        "retry": lambda: launch.retry(name, runs, folder, args),
+        "plan": lambda: plan.show(runs, args, keep),
+        "run": lambda: _run(runs, folder, args, keep),
+        "launch": lambda: _launch(name, runs, folder, args, keep),
+        "retry": lambda: launch.retry(name, runs, folder, args, keep),
     }
-    if args.action != "plan":
-        require_weights(runs)
-    keep_plan(args, name, every, folder)
+    if args.action != "plan" or args.check:
+        from domainbed_sage.sweeps import preflight
+
+        left = [run for run in runs if not regular(folder / run.folder_name / "done")]
+        preflight.check(left, machine.data_dir(args))
     return actions[args.action]() or 0
 
 
@@ -127,22 +131,6 @@ def keep_plan(args: argparse.Namespace, name: str, runs: "list[Planned]", folder
             raise
 
 
-def require_weights(runs: "Runs") -> None:
-    """Make sure, before anything starts, that the weight files of all runs are on this machine.
-
-    Raises:
-        UserError: one is missing; names the command that fetches it.
-    """
-    from domainbed_sage.models import models
-
-    checked: list[tuple[str, dict[str, Any]]] = []
-    for run in runs:
-        model = (run.model, run.of(models[run.model].build))
-        if model not in checked:
-            models[run.model].require(model[1])
-            checked.append(model)
-
-
 def summary(outcome: "Outcome", total: int, folder: Path) -> str:
     """What became of the runs, and what to do next."""
     lines = [f"{outcome.done + outcome.before} of {total} runs are done ({outcome.done} now) in {folder}."]
@@ -163,15 +151,16 @@ def remove_incomplete(runs: "Runs", folder: Path) -> int:
     return len(begun)
 
 
-def _run(runs: "Runs", folder: Path, args: argparse.Namespace) -> int:
+def _run(runs: "Runs", folder: Path, args: argparse.Namespace, keep: Callable[[], None]) -> int:
     from domainbed_sage.sweeps.local import run_missing
 
     where = machine.from_arguments(args, folder)
+    keep()
     return _reported(run_missing(runs, where, args.jobs), runs, folder)
 
 
-def _launch(name: str, runs: "Runs", folder: Path, args: argparse.Namespace) -> int:
-    outcome = launch.launch(name, runs, folder, args)
+def _launch(name: str, runs: "Runs", folder: Path, args: argparse.Namespace, keep: Callable[[], None]) -> int:
+    outcome = launch.launch(name, runs, folder, args, keep)
     return 0 if outcome is None else _reported(outcome, runs, folder)
 
 

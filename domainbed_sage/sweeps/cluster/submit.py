@@ -108,20 +108,28 @@ def launch(
     return Launched(tuple(arrays), before, sum(map(len, tasks[room:])), site.max_jobs, failed_too)
 
 
-def _template(machine: Machine, site: Site, device_given: bool) -> Task:
-    """The job without its runs."""
-    wants_gpu = bool(site.gres or site.gpus)
-    if not (wants_gpu or device_given):
+def check_device(site: Site, *, device_given: bool) -> None:
+    """Make sure that jobs ask for a GPU, unless the user named a device.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not (site.gres or site.gpus or device_given):
         raise UserError(
             "These jobs would ask for no GPU and train on processors. Say which GPU with --gres (e.g. "
             "gpu:a100_3g.20gb:1) or --gpus 1, or in the site file; or --device cpu if that is what you want."
         )
+
+
+def _template(machine: Machine, site: Site, device_given: bool) -> Task:
+    """The job without its runs."""
+    check_device(site, device_given=device_given)
     return Task(
         runs=[],
         machine=machine,
         device_given=device_given,
         at_once=site.runs_per_gpu,
-        wants_gpu=wants_gpu,
+        wants_gpu=bool(site.gres or site.gpus),
         min_free_gb=site.min_free_gb,
         grace_s=GRACE_SHARE * site.signal_delay_s,
         plugins=loaded_plugins(),
