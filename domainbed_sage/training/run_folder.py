@@ -14,10 +14,11 @@ from domainbed_sage.config import RunConfig, read_config
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import atomic, explained, explained_reading, flush, regular, write_atomically
+from domainbed_sage.results.failures import FAILED
 from domainbed_sage.results.records import read_run
 from domainbed_sage.training import checkpoint, origin, ownership
 from domainbed_sage.training.checkpoint import Damaged
-from domainbed_sage.training.notes import FAILED, note_failure
+from domainbed_sage.training.notes import note_failure
 from domainbed_sage.training.run_logs import LogFile
 
 log = logging.getLogger(__name__)
