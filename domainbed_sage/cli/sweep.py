@@ -7,18 +7,15 @@ then need no PyTorch; see `sweeps.planning`.
 import argparse
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainbed_sage.cli import as_json, launch, machine, plan, status
+from domainbed_sage.cli import launch, machine, plan, status
 from domainbed_sage.cli.numbers import whole
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.core.files import regular
-from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps import planning, presets
 
 if TYPE_CHECKING:
@@ -35,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions of `sweep` and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text, declare in (
-        ("list", "every run, and whether it is done", as_json.add_argument),
+        ("list", "every run, and whether it is done", status.add_list_arguments),
         ("plan", "runs, images, passes, hours", plan.add_arguments),
         ("run", "execute the missing runs on this machine", add_run_arguments),
         ("launch", "submit the missing runs to a cluster", launch.add_arguments),
@@ -104,7 +101,7 @@ def _look(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         print(f"There is no results folder {folder} yet.", file=sys.stderr)
     actions: dict[str, Any] = {
-        "list": lambda: _list(runs, folder, args),
+        "list": lambda: status.list_runs(runs, folder, args),
         "status": lambda: status.show(name, runs, folder, args),
         "logs": lambda: status.logs(runs, folder, args),
         "cancel": lambda: launch.cancel(folder),
@@ -133,7 +130,9 @@ def keep_plan(args: argparse.Namespace, name: str, runs: "list[Planned]", folder
 
 def summary(outcome: "Outcome", total: int, folder: Path) -> str:
     """What became of the runs, and what to do next."""
-    lines = [f"{outcome.done + outcome.before} of {total} runs are done ({outcome.done} now) in {folder}."]
+    lines = [
+        f"{outcome.done + outcome.before} of {counted(total, 'run')} {'is' if total == 1 else 'are'} done ({outcome.done} now) in {folder}."
+    ]
     if outcome.failed:
         lines += [f"{len(outcome.failed)} failed:"]
         lines += [f"  {name}\n    {reason}".rstrip() for name, reason in outcome.failed.items()]
@@ -167,14 +166,3 @@ def _launch(name: str, runs: "Runs", folder: Path, args: argparse.Namespace, kee
 def _reported(outcome: "Outcome", runs: "Runs", folder: Path) -> int:
     print(summary(outcome, len(runs), folder), file=sys.stderr)
     return 130 if outcome.interrupted else int(bool(outcome.failed))
-
-
-def _list(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
-    states = ["done" if regular(folder / run.folder_name / "done") else "missing" for run in runs]
-    if args.json:
-        as_json.show(asdict(run) | {"state": state} for run, state in zip(runs, states, strict=True))
-        return
-    width = max(len(run.folder_name) for run in runs)
-    for run, state in zip(runs, states, strict=True):
-        print(f"{run.folder_name:<{width}}  {state}")
-    print(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in Counter(states).items()))
