@@ -96,9 +96,8 @@ def list_runs(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace
     for run, state in pairs:
         print(f"{run.folder_name:<{width}}  {state.state}")
     counts = Counter(state.state for _, state in pairs)
-    print(
-        f"{counted(len(pairs), 'run')}{': ' * bool(pairs)}" + ", ".join(f"{n} {state}" for state, n in counts.items())
-    )
+    summed = ", ".join(f"{n} {state}" for state, n in counts.items())
+    print(counted(len(pairs), "run") + (f": {summed}" if pairs else ""))
 
 
 def as_json(found: Survey) -> str:

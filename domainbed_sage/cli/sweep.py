@@ -130,9 +130,8 @@ def keep_plan(args: argparse.Namespace, name: str, runs: "list[Planned]", folder
 
 def summary(outcome: "Outcome", total: int, folder: Path) -> str:
     """What became of the runs, and what to do next."""
-    lines = [
-        f"{outcome.done + outcome.before} of {counted(total, 'run')} {'is' if total == 1 else 'are'} done ({outcome.done} now) in {folder}."
-    ]
+    of_all, verb = counted(total, "run"), "is" if total == 1 else "are"
+    lines = [f"{outcome.done + outcome.before} of {of_all} {verb} done ({outcome.done} now) in {folder}."]
     if outcome.failed:
         lines += [f"{len(outcome.failed)} failed:"]
         lines += [f"  {name}\n    {reason}".rstrip() for name, reason in outcome.failed.items()]

@@ -12,7 +12,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.core.plugins import loaded_plugins
 from domainbed_sage.data import own
 from domainbed_sage.sweeps.cluster import ledger, slurm
@@ -54,8 +54,8 @@ class Launched:
         runs = sum(len(task) for array in self.arrays for task in array.tasks)
         counts = self.before.counts()
         said = ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s] and (not runs or s != "missing"))
-        count = f"{jobs} job{'s' * (jobs != 1)} ({len(self.arrays)} array{'s' * (len(self.arrays) != 1)})"
-        submitted = f"Submitted {runs} runs in {count}{f'; before: {said}' if said else ''}."
+        count = f"{counted(jobs, 'job')} ({counted(len(self.arrays), 'array')})"
+        submitted = f"Submitted {counted(runs, 'run')} in {count}{f'; before: {said}' if said else ''}."
         lines = [submitted if runs else f"Nothing to submit: {said}."]
         if self.later:
             lines.append(f"{self.later} runs more are over the limit of {self.limit} jobs in the queue: launch later.")
