@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -122,8 +123,8 @@ def table(
     """
     if not isinstance(results, pd.DataFrame):
         loaded = _load(results, include_unfinished)
-        notes = loaded.notes()
-        return tables.build(loaded.records, selection, expected=loaded.planned, notes=notes, interval=interval)
+        given: dict[str, Any] = {"notes": loaded.notes(begun_told=True), "begun": loaded.begun}
+        return tables.build(loaded.records, selection, expected=loaded.planned, interval=interval, **given)
     runs = to_records(results)
     check_agreement(runs)
     notes = [*populations(runs), *strict_json.loads(results.attrs.get("left_out", "[]"))]

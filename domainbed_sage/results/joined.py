@@ -71,6 +71,7 @@ def _join(parts: Mapping[Path, Loaded]) -> Loaded:
         planned=keys if plans else None,
         plan_fault=" ".join(loaded.plan_fault for loaded in parts.values() if loaded.plan_fault),
         folders=folders,
+        waiting=(),
         remarks=(*_overlap(again), *provenance(parts), *_unplanned(parts, bool(plans)), *_own(parts)),
     )
 
