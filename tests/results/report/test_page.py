@@ -13,7 +13,7 @@ import domainbed_sage
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import planned
 from domainbed_sage.results.planned import Plan, PlannedRun
-from domainbed_sage.results.report import page, svg
+from domainbed_sage.results.report import page
 from domainbed_sage.results.report.overview import condensed
 
 EVIL = "</script><script>alert(1)</script>"
@@ -237,27 +237,3 @@ def test_notes_on_all_rows_are_said_once():
     assert condensed(notes, ["A", "B", "C"]) == ["A: B: x.", "B: x.", "All rows: y.", "of all."]
     assert condensed(["A: y.", "B: y."], ["A", "B"]) == ["A, B: y."]
     assert condensed(["A: B: x."], ["A", "A: B"]) == ["A: B: x."]
-
-
-@pytest.mark.parametrize(
-    ("ends", "expected"),
-    [
-        ((-2.9, 2.9), (-2, -1, 0, 1, 2)),
-        ((0.0, 1.0), (0, 0.2, 0.4, 0.6, 0.8, 1)),
-        ((3.1, 3.4), (3.1, 3.15, 3.2, 3.25, 3.3, 3.35, 3.4)),
-        ((-700, 100), (-600, -400, -200, 0)),
-    ],
-)
-def test_ticks(ends, expected):
-    assert svg.ticks(*ends) == pytest.approx(expected)
-
-
-def test_an_axis_shows_all_of_its_values():
-    axis = svg.axis([1.0, float("nan"), 3.0], 0.0)
-    assert axis.low < 0 < 3 < axis.high
-    assert axis.at(axis.low) == "0.00%"
-    assert axis.at(axis.high) == "100.00%"
-    assert svg.axis([]).low < 0 < svg.axis([]).high
-    drawn = svg.interval(axis, 1.0, (float("nan"),) * 2, (0.5, 2.0))
-    assert drawn.count('class="thin"') == drawn.count('class="dot"') == 1
-    assert 'class="thick"' not in drawn
