@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from domainbed_sage.cli import guarded, table
+from domainbed_sage.cli.parser import Parser
 
 
 def main(args: argparse.Namespace) -> int:
@@ -14,7 +15,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--input_dir", type=Path, required=True)
     parser.add_argument("--latex", action="store_true")
     parser.set_defaults(main=main)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 DOMAINBED = ("training-domain", "leave-one-domain-out", "oracle")  # `results.selection.DOMAINBED`
 SELECTIONS = (*DOMAINBED, "last")  # names in `results.selection.METHODS`
 FORMATS = ("png", "pdf", "svg")  # `results.picture.FORMATS`
-_DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, or of several folders as one, and write them
-as Markdown, LaTeX and CSV. Runs that are not finished, missing runs and foreign entries are named below the tables. The
-exit status is 1 if a run, or the plan of a folder, is unreadable: it is left out and named below, too."""
+_DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, or of several folders as one, and write
+them as Markdown, LaTeX and CSV. Runs that are not finished, missing runs and foreign entries are named below the
+tables. The exit status is 1 if a run, or the plan of a folder, is unreadable: it is left out and named below, too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

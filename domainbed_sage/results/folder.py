@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domainbed_sage.core.errors import UserError, bullets
-from domainbed_sage.results import planned, record_cache
+from domainbed_sage.core.files import regular
+from domainbed_sage.results import packed, planned, record_cache
 from domainbed_sage.results.agreement import check_agreement
 from domainbed_sage.results.expected import Key, check_plan, environment_names, every_combination, planned_keys
 from domainbed_sage.results.record_cache import Cached, Stamp
@@ -21,9 +22,10 @@ _NO_PLAN = (
     f"{planned.FILE} is unreadable: runs that are missing may not be named, and runs of a row with a label of its own "
     "count as settings of their algorithm."
 )
+_NOT_READ = f"{packed.FILE} is not read: there are run directories beside it."
 _KNOWN_FILES = re.compile(
     r"(table|paper|curves|compare)\b.*\.(md|tex|csv|txt|json|png|pdf|svg)|results\.(txt|tex)|plan\.json|index\.json|"
-    r"records\.(parquet|npz)|report\.(html|json)|jobs|launch\.lock"
+    r"records\.(parquet|npz)|report\.(html|json)|runs\.zip|README\.md|jobs|launch\.lock"
 )
 
 
@@ -96,7 +98,8 @@ def populations(runs: Iterable[RunRecord]) -> list[str]:
 def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
     """Read every run one level below `folder`; finished ones that were read before come from the cache.
 
-    An unreadable run or plan is left out and named in the result.
+    An unreadable run or plan is left out and named in the result. Where there is no run but a `runs.zip`, its runs are
+    read, see `packed`; a remark says so of one that is not read.
 
     Args:
         folder: results folder of a sweep, DomainBed's or ours.
@@ -107,13 +110,18 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
     """
     if not folder.is_dir():
         raise UserError(f"There is no results folder {folder}. Give the folder that holds the run directories.")
+    is_packed = regular(folder / packed.FILE)
+    if is_packed and not any((entry / RESULTS).exists() for entry in folder.iterdir()):
+        with packed.unpacked(folder) as there:
+            loaded = load_records(there, include_unfinished=include_unfinished)
+            return replace(loaded, folders=dict.fromkeys(loaded.folders, folder))
     reader = _Reader(folder, include_unfinished)
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         reader.classify(entry)
     loaded = _with_plan(reader.loaded(), folder)
     _check_found(folder, loaded)
     check_agreement(loaded.records, loaded.path)
-    return loaded
+    return replace(loaded, remarks=(*loaded.remarks, _NOT_READ)) if is_packed else loaded
 
 
 def _with_plan(loaded: Loaded, folder: Path) -> Loaded:

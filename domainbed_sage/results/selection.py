@@ -1,7 +1,7 @@
 """Choose a checkpoint and a hyperparameter setting, then report its accuracy on the held-out environment.
 
-The three methods of DomainBed (`model_selection.py`), and the last step, which is not among them. Each takes the runs of
-one (dataset, algorithm, held-out environment, trial), those that hold out one environment and those that hold out a
+The three methods of DomainBed (`model_selection.py`), and the last step, which is not among them. Each takes the runs
+of one (dataset, algorithm, held-out environment, trial), those that hold out one environment and those that hold out a
 second one beside it.
 The number reported is always the accuracy on the held-out environment's larger ("in") split.
 """

@@ -38,6 +38,7 @@ class RunFolder:
         self.results, self.checkpoint, self.done = (path / name for name in ("results.jsonl", "checkpoint.pt", "done"))
         self.previous = path / "checkpoint.previous.pt"
         self.recorded = 0  # records that the next checkpoint counts on
+        self.last: Mapping[str, Any] = {}  # of them
         self.config: RunConfig | None = None  # of the run that claims it
         self._ownership: ownership.Ownership | None = None
 
@@ -234,7 +235,7 @@ class RunFolder:
         content = "".join(strict_json.dumps(record, sort_keys=True) + "\n" for record in kept).encode()
         if before != content:
             write_atomically(self.results, content)
-        self.recorded = len(kept)
+        self.recorded, self.last = len(kept), kept[-1] if kept else {}
 
 
 def read_description(path: Path) -> RunConfig:
