@@ -11,7 +11,7 @@ from report_cases import embedded, grow, made
 
 import domainbed_sage
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results import planned
+from domainbed_sage.results import packed, planned
 from domainbed_sage.results.planned import Plan, PlannedRun
 from domainbed_sage.results.report import page
 from domainbed_sage.results.report.overview import condensed
@@ -210,6 +210,17 @@ def test_unreadable_runs_are_named(tmp_path):
     assert len(faults) == numbers["state"]["unreadable"] == 1
     assert faults[0] in numbers["state"]["remarks"]
     assert "1 unreadable" in shown.sections["head"]
+
+
+def test_packed_records_give_the_same_report(tmp_path):
+    grow(tmp_path / "a" / "runs", sizes=SMALL, agreement=0.5)
+    (tmp_path / "b" / "runs").mkdir(parents=True)
+    (tmp_path / "b" / "runs" / packed.FILE).write_bytes(packed.pack(tmp_path / "a" / "runs")[0])
+    numbers = [made(tmp_path / name / "runs", tmp_path / name)[2] for name in ("a", "b")]
+    for own in numbers:
+        assert own["state"].pop("newest") > "2000"
+    assert numbers[0] == numbers[1]
+    assert numbers[0]["cost"]["hours"] > 0
 
 
 def test_what_differs_between_runs_is_shown_with_counts(tmp_path):
