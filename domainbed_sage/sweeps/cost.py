@@ -37,6 +37,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.data.specs import datasets
+from domainbed_sage.geometry.perturb import Survival
 from domainbed_sage.models import Model, build_model, models
 from domainbed_sage.models.checkpoints import first_line
 from domainbed_sage.models.optimizers import optimizers
@@ -188,7 +189,7 @@ def _run(case: Case, batch_size: int, everywhere: bool) -> Count:
         side = network.image.size
         batch = DomainBatch(torch.empty(sum(sizes), 3, side, side), torch.zeros(sum(sizes), dtype=torch.long), sizes)
         made.descend(made.params)  # any gradient: this makes the optimizer's state
-        made.perturbation_cosine, made.step = 1.0, case.step
+        made.survival, made.step = Survival(1.0, 1.0), case.step
         if not everywhere:
             fake.close()
         for _ in range(2):

@@ -23,7 +23,7 @@ from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.core.settings import checked, line_of
 from domainbed_sage.core.yaml_file import Document
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.geometry.perturb import Precision
+from domainbed_sage.geometry.products import Precision
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.sweeps import name as sweep_name
