@@ -283,8 +283,9 @@ class Algorithm(ABC):
             self.networks.load_state_dict(state["networks"])
         for name, part in self.kept.items():
             part.load_state_dict(state["kept"][name])
-        measured = (state.get("perturbation_cosine"), state.get("perturbation_size"))
-        self.survival = None if None in measured else Survival(*measured)  # earlier versions measured something else
+        cosine, size = state.get("perturbation_cosine"), state.get("perturbation_size")
+        known = cosine is not None and size is not None  # earlier versions measured the weights, and no size
+        self.survival = Survival(cosine, size) if known else None
 
 
 @cache

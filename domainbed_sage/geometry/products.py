@@ -77,7 +77,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, precision: 
     """
     if not x.dtype == weight.dtype == torch.float32:
         return torch.nn.functional.linear(x, weight, bias)
-    y: Tensor = _Rows.apply(x.reshape(-1, x.shape[-1]), weight, precision)  # type: ignore[no-untyped-call]
+    y: Tensor = _Rows.apply(x.reshape(-1, x.shape[-1]), weight, precision)
     y = y if bias is None else y.add_(bias)
     return y.reshape(*x.shape[:-1], len(weight))
 
@@ -94,10 +94,8 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (g,), (x, w) = grads, ctx.saved_tensors
-        of_x = _Rows.apply(g, w.mT, ctx.precision) if ctx.needs_input_grad[0] else None  # type: ignore[no-untyped-call]
-        of_w = (
-            _Rows.apply(g.mT, x.mT, ctx.precision) if ctx.needs_input_grad[1] else None  # type: ignore[no-untyped-call]
-        )
+        of_x = _Rows.apply(g, w.mT, ctx.precision) if ctx.needs_input_grad[0] else None
+        of_w = _Rows.apply(g.mT, x.mT, ctx.precision) if ctx.needs_input_grad[1] else None
         return of_x, of_w, None
 
 

@@ -30,15 +30,13 @@ def products_in(precision: Precision, device: torch.device) -> AbstractContextMa
 @contextmanager
 def tf32_allowed(allowed: bool) -> Iterator[None]:
     """In this block a GPU's fp32 products are in TF32, or are not."""
-    settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [s.allow_tf32 for s in settings]
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
     try:
-        for s in settings:
-            s.allow_tf32 = allowed
+        matmul.allow_tf32 = cudnn.allow_tf32 = allowed
         yield
     finally:
-        for s, value in zip(settings, before, strict=True):
-            s.allow_tf32 = value
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 class _Products(TorchFunctionMode):
