@@ -67,7 +67,7 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dty
         steps: iterations T.
         dtype: of the iterations. ``full`` is that of `G`: within 1e-3 of the norm of the exact iteration in float32
             (3e-3 with ``polar_express``; `tests/geometry/test_polar.py`), usually 1e-4. ``bf16x3``
-            takes all products of float32 matrices from bf16 parts, see `products`: within 2e-3 after five steps of
+            takes all products of float32 matrices from bf16 parts, see `products`: within 4e-3 after five steps of
             ``quintic`` or ``polar_express`` (usually 2e-4; thirty of ``cubic`` on a matrix of low rank: 0.2), for three
             times the products, each on tensor cores; other dtypes are not cut. ``bf16`` and ``fp16`` round X₀ and all
             products, as Muon's code does; what is rounded away in a large singular direction is lifted in the small

@@ -278,7 +278,7 @@ def test_products_of_parts_stay_near_the_exact_iteration(kind, shape, method, mo
     monkeypatch.undo()
     error = {d: torch.linalg.matrix_norm(polar_factor(G, method, dtype=d) - exact) for d in ("full", "bf16x3", "bf16")}
     assert error["full"] < error["bf16x3"] < error["bf16"] / 30
-    assert error["bf16x3"] <= 2e-3 * torch.linalg.matrix_norm(exact)
+    assert error["bf16x3"] <= 4e-3 * torch.linalg.matrix_norm(exact)
 
 
 @pytest.mark.parametrize("shape", [(8, 16), (12, 12), (3, 16, 8)], ids=str)
