@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.core.errors import Mistake, UserError, raise_all, shown
 from domainbed_sage.core.hparams import HParam, Search, declared, resolve, unknown, validate
+from domainbed_sage.data import own
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
 from domainbed_sage.geometry.products import Precision
@@ -146,12 +147,13 @@ def make_config(
 ) -> RunConfig:
     """Fill in the defaults of dataset, model and algorithm, and check everything.
 
-    A hyperparameter in both `hparams` and `search` has the given value in the default setting, hparams_seed 0, and is
-    drawn in all others.
+    The dataset may be a folder of images, ``folder:PATH``, see `data.own`. A hyperparameter in both `hparams` and
+    `search` has the given value in the default setting, hparams_seed 0, and is drawn in all others.
 
     Raises:
         UserError: unknown names, environments that leave no source, impossible values; all at once.
     """
+    dataset = own.known(dataset)
     model = model or (datasets[dataset].model if dataset in datasets else "small_cnn")
     names = ((datasets, dataset), (algorithms, algorithm), (models, model), (optimizers, optimizer))
     mistakes: list[str] = [

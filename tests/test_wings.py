@@ -16,6 +16,7 @@ WINGS = (  # each may import from itself and from those before it
     "data.acquire",
     "algorithms",
     "results",
+    "results.report",
     "config",
     "training",
     "sweeps",

@@ -94,4 +94,4 @@ def _submit(
         where = replace(where, data_dir=where.data_dir.resolve())
     given = args.device is not None
     print(submit.launch(name, runs, where, settings, device_given=given, failed_too=failed_too))
-    print(f"See `domainbed-sage sweep status {args.file}`.")
+    print(f"See `domainbed-sage sweep status {args.given}`.")

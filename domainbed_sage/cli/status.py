@@ -1,7 +1,6 @@
 """`domainbed-sage sweep status` and `logs`: where a sweep stands, as wide as the terminal."""
 
 import argparse
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from rich.text import Text
 from domainbed_sage.cli.numbers import whole
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.results import failures
 from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps.cluster.survey import STATES, RunState, Survey, survey
 
@@ -26,17 +26,6 @@ SIGNS = {"done": "█", "running": "▓", "queued": "▒", "failed": "x", "missi
 STYLES = {"done": "green", "running": "cyan", "queued": "yellow", "failed": "red", "missing": "bright_black"}
 TAIL = 3
 MOST_CAUSES = 6
-ADVICE = (  # in order: the first whose pattern is found
-    (r"GPU's memory|CUDA out of memory|OutOfMemoryError", "a larger slice, fewer runs on it, or a smaller batch_size"),
-    (r"OUT_OF_ME|out of memory|machine's memory", "ask for more memory (--mem-gb), or start fewer processes at a time"),
-    (r"/dev/shm|TMPDIR|ulimit", "do what the message says, then `sweep retry --failed`"),
-    (r"No space|NoSpace|needs .* GB free", "free space in the results folder, then `sweep retry --failed`"),
-    (r"not finite", "the run diverged: a lower lr or a smaller radius; that is another run"),
-    (r"TIMEOUT", "no checkpoint was saved in time: raise --signal-delay-s, then launch again"),
-    (r"CANCELLED|NODE_FAIL|PREEMPTED|lost", "launch again: it continues from its checkpoint"),
-    (r"weights (download|check)|--data_dir", "get what the message names, then `sweep retry --failed`"),
-)
-OTHERWISE = "read its log (`sweep logs`), fix the cause, then `sweep retry --failed`"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,44 +153,20 @@ def time_left(found: Survey, runs: Sequence[PlannedRun]) -> float | None:
 
 def _failures(runs: Iterable[RunState]) -> list[str]:
     """Failures grouped by cause: how many, one of them with the end of its log, and what to do."""
-    causes: defaultdict[tuple[str, str], list[RunState]] = defaultdict(list)
-    for run in runs:
-        if run.failed:
-            causes[run.kind, _alike(run)].append(run)
-    lines = []
-    groups = sorted(causes.values(), key=len, reverse=True)
+    lines: list[str] = []
+    groups = failures.by_cause(run for run in runs if run.failed)
     for members in groups[:MOST_CAUSES]:
         first = members[0]
-        lines += ["", f"{len(members)} failed: {_short(_cause(first), 66)}"]
+        lines += ["", f"{len(members)} failed: {_short(failures.cause(first), 66)}"]
         lines += [f"  for example {first.name}"]
         lines += [f"    | {_short(line, 72)}" for line in (_tail(first.log, TAIL) if first.log else [])]
-        lines += [f"  → {advice(first)}"]
+        lines += [f"  → {failures.advice(first)}"]
     if len(groups) > MOST_CAUSES:
         lines += [
             "",
             f"{sum(map(len, groups[MOST_CAUSES:]))} more for {len(groups) - MOST_CAUSES} other causes: --json",
         ]
     return lines
-
-
-def _cause(run: RunState) -> str:
-    """One line; the type of a `UserError` is left out, because it says nothing."""
-    reason = run.reason.partition("\n")[0]
-    return reason if run.kind == "UserError" or reason.startswith(run.kind) else f"{run.kind}: {reason}"
-
-
-def _alike(run: RunState) -> str:
-    """The reason without names, paths and numbers, which differ between runs that fail for the same reason."""
-    text = run.reason.partition("\n")[0]
-    for name in (run.name, run.dataset, run.label):
-        text = text.replace(name, "…")
-    return re.sub(r"\S*/\S*|\d[\d.e+-]*", "…", text)[:200]
-
-
-def advice(run: RunState) -> str:
-    """What to do about a failure."""
-    text = f"{run.kind} {run.reason}"
-    return next((what for pattern, what in ADVICE if re.search(pattern, text)), OTHERWISE)
 
 
 def _short(text: str, width: int) -> str:

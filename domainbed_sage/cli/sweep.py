@@ -18,7 +18,7 @@ from domainbed_sage.cli.numbers import whole
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.results.planned import PlannedRun
-from domainbed_sage.sweeps import planning
+from domainbed_sage.sweeps import planning, presets
 
 if TYPE_CHECKING:
     from domainbed_sage.config import RunConfig
@@ -44,10 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("logs", "what a run has written", status.add_log_arguments),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("file", type=Path, help="sweep file, e.g. sweeps/demo.yaml")
+        action.add_argument("file", type=Path, help="sweep file, or the name of a preset, e.g. demo")
         action.add_argument("--output_dir", type=Path, help="results folder; by default results/<name of the sweep>")
         if name not in ("run", "launch", "retry"):
             machine.add_plugin_argument(action)
+            machine.add_data_argument(action)
         if declare is not None:
             declare(action)
 
@@ -68,6 +69,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the file has mistakes, or the action fails.
     """
+    args.given, args.file = args.file, presets.locate(args.file)
     if args.action in LOOKING:
         return _look(args)
     name, every, folder = _read(args)
@@ -111,7 +113,7 @@ def _read(args: argparse.Namespace) -> "tuple[str, list[Planned], Path]":
     machine.load_plugins(args)
     from domainbed_sage.sweeps.sweep import read_sweep
 
-    sweep = read_sweep(args.file)
+    sweep = read_sweep(args.file, machine.data_dir(args))
     return sweep.name, sweep.planned(), args.output_dir or Path("results") / sweep.name
 
 

@@ -20,7 +20,7 @@ from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.core.seeding import step_seed
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.training import provenance
+from domainbed_sage.training import origin, provenance
 from domainbed_sage.training.callbacks import Callbacks
 from domainbed_sage.training.evaluate import Accuracies
 from domainbed_sage.training.experiment import Experiment, build
@@ -59,6 +59,7 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
             listeners = Callbacks(machine.callbacks)
             experiment = build(config, machine)
             state = folder.restore()
+            origin.check_data(folder.last, experiment.metadata, config, folder.path)
             loop = Loop(config, machine, folder, experiment, stop or threading.Event(), listeners)
             listeners.start(config, folder.path, state["step"] if state else 0)
             try:

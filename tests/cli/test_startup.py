@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SLOW = ("torch", "torchvision", "timm", "open_clip", "pandas", "numpy", "matplotlib", "scipy")
+SLOW = ("torch", "torchvision", "timm", "open_clip", "pandas", "numpy", "matplotlib", "scipy", "jinja2")
 SWEEP_FILE = """
 name: s
 datasets: [EmojiStyles]
@@ -65,7 +65,10 @@ def results(tmp_path_factory):
     return folder
 
 
-COMMANDS = ("demo", "train", "evaluate", "sweep", "table", "data", "weights", "list", "verify", "completion")
+COMMANDS = (
+    *("demo", "train", "evaluate", "sweep", "table", "compare", "report", "pack"),
+    *("data", "weights", "list", "verify", "completion"),
+)
 SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "logs")
 
 
@@ -101,6 +104,8 @@ def test_help_imports_nothing_slow(words):
         ["train", "--steps", "many"],
         ["table"],
         ["table", "folder", "--selection", "best"],
+        ["compare", "folder"],
+        ["compare", "folder", "--compare", "SAGE", "--json", "--csv"],
         ["sweep", "launch", "file.yaml", "--gpus", "one"],
     ],
     ids=" ".join,
@@ -154,12 +159,21 @@ def test_a_terminal_that_cannot_show_a_sign_shows_another(results):
 
 def test_completion_knows_every_option():
     said = ask("completion", "bash")[1]
-    assert all(word in said for word in ("--holdout_fraction", "--timeout-min", "--pass_time", "--weights_dir"))
+    assert all(
+        word in said for word in ("--holdout_fraction", "--timeout-min", "--pass_time", "--weights_dir", "--sentence")
+    )
 
 
 def test_table_does_without_torch(results):
     status, said, imported = ask("table", results / "out", "--paper", "--selection", "all", "--include-unfinished")
     assert status == 0, said
+    assert "torch" not in imported
+    assert "pandas" in imported
+
+
+def test_compare_does_without_torch(results):
+    status, said, imported = ask("compare", results / "out", "--compare", "SAGE")
+    assert (status, "no result of SAGE to compare. Known: ERM." in said) == (2, True)
     assert "torch" not in imported
     assert "pandas" in imported
 

@@ -14,6 +14,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.plugins import loaded_plugins
+from domainbed_sage.data import own
 from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.site import Site
@@ -124,6 +125,7 @@ def _template(machine: Machine, site: Site, device_given: bool) -> Task:
         min_free_gb=site.min_free_gb,
         grace_s=GRACE_SHARE * site.signal_delay_s,
         plugins=loaded_plugins(),
+        folders=own.loaded(),
     )
 
 

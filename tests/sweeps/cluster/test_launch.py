@@ -4,9 +4,12 @@ import os
 import threading
 import time
 
+import generated_trees as trees
 import pytest
 from launches import EIGHT, arrays, counts, results, runs_of, tasks
 
+from domainbed_sage.data import own
+from domainbed_sage.data.specs import datasets
 from domainbed_sage.sweeps.cluster import ledger, slurm, submit
 
 # What is submitted
@@ -37,6 +40,18 @@ def test_what_a_job_knows(sweep, fake_slurm, launch, monkeypatch):
     assert task.machine.output_dir == results(sweep).resolve()
     assert (task.machine.data_dir, task.machine.save_every_s) == (sweep.parent.resolve() / "data", 7)
     assert job._timeout_countdown == submit.MAX_RESTARTS
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_job_knows_the_folders_of_images(sweep, fake_slurm, launch, tmp_path):
+    trees.plant(tmp_path / "Cams", {"hall": {"cat": 6, "dog": 6}, "street": {"cat": 6, "dog": 6}}, same=False)
+    sweep.write_text(sweep.read_text().replace("[EmojiStyles]", "{Cams: {folder: Cams}}"))
+    assert launch("--runs-per-job", 4).startswith("Submitted 4 runs in 1 job")
+    del datasets._things["Cams"]
+    own._specs.clear()
+    (job,) = tasks(sweep).values()
+    job.function.wants_gpu = False
+    assert job.function() == "4 runs done, 0 were done before"
 
 
 @pytest.mark.parametrize("runs_per_job", [1, 8])
