@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from domainbed_sage.algorithms.base import check_metrics
+from domainbed_sage.algorithms import guard
+from domainbed_sage.algorithms.metrics import check_metrics
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core import limits
 from domainbed_sage.core.errors import Stopped, UserError
@@ -128,7 +129,7 @@ class Loop:
 
     def _step(self, step: int, batch: Any) -> None:
         torch.manual_seed(step_seed(self.config.seed, "update", step))
-        self.algorithm.step = step
+        self.algorithm.step, self.algorithm.batch = step, batch
         metrics = self.algorithm.update(batch)
         check_metrics(metrics, self.config.algorithm)
         for key, value in metrics.items():
@@ -159,6 +160,7 @@ class Loop:
             "step_time": float(np.mean(self.step_times)),
             "mem_gb": torch.cuda.max_memory_allocated() / 1024**3 if self.machine.device.type == "cuda" else 0.0,
             **{key: float(torch.stack(values).double().mean()) for key, values in self.pending.items()},
+            **guard.measured(self.algorithm),
             **measured,
         }
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())))
