@@ -82,6 +82,7 @@ def load_results(folder: Folders, *, include_unfinished: bool = False) -> pd.Dat
     missing = [key for key in dict.fromkeys(expected) if key not in there]
     frame.attrs["missing"] = strict_json.dumps(missing)  # a string: pandas copies it with every part of the frame
     frame.attrs["left_out"] = strict_json.dumps([*loaded.remarks, *loaded.left_out()])
+    frame.attrs["folders"] = strict_json.dumps([str(path.absolute()) for path in _paths(folder)])
     return frame
 
 
@@ -175,12 +176,22 @@ def compare(
         >>> float(comparison.frame.loc["SAGE", "difference"].round(3))
         2.825
     """
-    return comparisons.compare(table(results, selection), reference, methods)
+    return comparisons.compare(table(results, selection), reference, methods, _folders(results))
+
+
+def _folders(results: pd.DataFrame | Folders) -> list[Path]:
+    """The results folders that hold the runs; none if a frame no longer knows them."""
+    if isinstance(results, pd.DataFrame):
+        return _paths(strict_json.loads(results.attrs.get("folders", "[]")))
+    return _paths(results)
+
+
+def _paths(folders: Folders) -> list[Path]:
+    return [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
 
 
 def _load(folders: Folders, include_unfinished: bool) -> Loaded:
-    several = [folders] if isinstance(folders, str | Path) else folders
-    loaded = load_folders([Path(folder) for folder in several], include_unfinished=include_unfinished)
+    loaded = load_folders(_paths(folders), include_unfinished=include_unfinished)
     for fault in loaded.faults:
         _log.warning("%s", fault)
     return loaded
