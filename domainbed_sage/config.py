@@ -89,6 +89,11 @@ class RunConfig(BaseModel):
         """Indices of the environments to train on."""
         return tuple(i for i in range(len(datasets[self.dataset].environments)) if i not in self.test_envs)
 
+    @property
+    def held_out(self) -> str:
+        """Labels of the held-out environments, e.g. ``A+S``."""
+        return "+".join(datasets[self.dataset].environments[i] for i in self.test_envs)
+
     def of(self, *configurables: Any) -> dict[str, Any]:
         """The hyperparameters that these components declare."""
         return {name: self.hparams[name] for name in declared(*configurables)}

@@ -97,7 +97,7 @@ class Loaded:
         verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
         foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(Path(name).name)]
         unreadable = [name for name, _ in self.unreadable]
-        stated = [("Left out, unreadable", unreadable), (verb, unfinished)]
+        stated: list[tuple[str, Sequence[str]]] = [("Left out, unreadable", unreadable), (verb, unfinished)]
         stated += [("Without any evaluation", self.empty), ("Not runs", foreign)]
         return [f"{what}: {_shortened(names)}." for what, names in stated if names] + [_NO_PLAN] * bool(self.plan_fault)
 

@@ -20,7 +20,7 @@ from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.core.seeding import step_seed
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.training import origin, provenance
+from domainbed_sage.training import console, origin, provenance
 from domainbed_sage.training.callbacks import Callbacks
 from domainbed_sage.training.correct import CorrectImages
 from domainbed_sage.training.evaluate import Accuracies
@@ -55,8 +55,9 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
             return
         folder.forget_failure()
         with folder.logs(), limits.explained(*limits.STEP):
-            log.info("Environment: %s", provenance.versions() | {"device": str(machine.device)})
-            log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"))
+            environment = provenance.versions() | {"device": str(machine.device)}
+            log.info("Environment: %s", environment, extra=console.IN_FILES)
+            log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"), extra=console.IN_FILES)
             listeners = Callbacks(machine.callbacks)
             experiment = build(config, machine)
             state = folder.restore()
@@ -104,6 +105,7 @@ class Loop:
         self.correct = CorrectImages(experiment.evaluator) if machine.keep_correctness else None
         self.first = 0  # step that this process began with
         self.finished = False
+        self.told = False  # whether the head of the table of evaluations is printed
 
     def run(self, state: Mapping[str, Any] | None) -> None:
         """Train from the checkpointed `state`, or from the start, to the last step."""
@@ -114,8 +116,8 @@ class Loop:
         bar = tqdm(
             initial=start,
             total=self.config.steps,
-            desc=f"{self.config.algorithm} {self.config.dataset} env{self.config.test_envs}",
-            disable=not self.machine.progress,
+            desc=f"{self.config.algorithm} {self.config.dataset} {self.config.held_out}",
+            disable=None if self.machine.progress else True,  # None: only on a terminal
             unit="step",
         )
         began = time.monotonic()
@@ -163,7 +165,12 @@ class Loop:
             **guard.measured(self.algorithm),
             **measured,
         }
-        log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())))
+        log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())), extra=console.IN_FILES)
+        if not self.told:
+            log.info("%s", console.HEAD)
+            self.told = True
+        source = self.experiment.evaluator.source_accuracy(measured)
+        log.info("%s", console.row(record, self.config, source, self.best))
         self.folder.append(record | ({"evaluated": ending} if ending else {}) | self.experiment.metadata)
         self.listeners.record(record)
         self.pending, self.step_times = {}, []
