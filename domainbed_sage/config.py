@@ -17,7 +17,7 @@ from domainbed_sage.core.hparams import HParam, Search, declared, resolve, unkno
 from domainbed_sage.data import own
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
-from domainbed_sage.geometry.perturb import Precision
+from domainbed_sage.geometry.products import Precision
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 
@@ -27,7 +27,7 @@ LARGEST_SEED = 2**63 - 1  # what a table of 64-bit integers holds
 LONGEST_NAME = 255  # bytes of a file's name
 SHORTENED = 120
 DESCRIPTION = "the description of the run"
-TRAINING_PRECISIONS = ("fp32", "tf32", "bf16")  # fp64 is for the replay of recorded trajectories
+TRAINING_PRECISIONS = ("fp32", "tf32", "bf16", "bf16x3", "bf16x6")  # fp64 is for the replay of recorded trajectories
 NO_FP16 = "Small gradients become zero in fp16 unless the loss is scaled, which it is not here: use bf16 or fp32."
 
 
@@ -107,6 +107,7 @@ class Machine:
         look_every_s: seconds between progress notes, and between checks that the run still owns its folder.
         keep_checkpoint: keep the last checkpoints of a finished run.
         skip_model_save: write no `model.pkl` at the end.
+        keep_correctness: write at the end which held-out images are classified correctly, see `results.correctness`.
         progress: show a progress bar.
         callbacks: names of listeners, see `callbacks`.
     """
@@ -119,6 +120,7 @@ class Machine:
     look_every_s: float = 1.0
     keep_checkpoint: bool = False
     skip_model_save: bool = False
+    keep_correctness: bool = False
     progress: bool = False
     callbacks: tuple[str, ...] = ()
 

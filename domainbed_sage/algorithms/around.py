@@ -71,10 +71,10 @@ class Around(Algorithm):
 
     def update_inner(self, batch: DomainBatch) -> Metrics:
         """One step of the other algorithm."""
-        self.inner.step, self.inner.draws = self.step, self.draws
-        self.inner.perturbation_cosine = self.perturbation_cosine
+        self.inner.step, self.inner.draws, self.inner.batch = self.step, self.draws, self.batch
+        self.inner.survival = self.survival
         metrics = self.inner.update(batch)
-        self.perturbation_cosine = self.inner.perturbation_cosine
+        self.survival = self.inner.survival
         return metrics
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Around(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Algorithm.load_state_dict`."""
         self.inner.load_state_dict(state)
-        self.perturbation_cosine = self.inner.perturbation_cosine
+        self.survival = self.inner.survival
         for name, part in self.kept.items():
             part.load_state_dict(state["around"][name])
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint_freq", type=int, help="steps between evaluations; by default the dataset's")
     parser.add_argument("--test_envs", nargs="+", default=["0"], help="held-out environments, by index or name")
     parser.add_argument("--holdout_fraction", type=float, default=0.2, help="share of the out splits")
-    parser.add_argument("--precision", default="fp32", help="fp32, tf32 or bf16 (default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", help="fp32, tf32, bf16, bf16x3 or bf16x6 (default: %(default)s)")
     parser.add_argument(
         "--eval",
         choices=("lazy", "full"),

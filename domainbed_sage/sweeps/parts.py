@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from domainbed_sage.config import TRAINING_PRECISIONS
 from domainbed_sage.core.ranges import read_ranges
 from domainbed_sage.data import own
-from domainbed_sage.geometry.perturb import Precision
+from domainbed_sage.geometry.products import Precision
 
 
 def _label(text: str) -> str:

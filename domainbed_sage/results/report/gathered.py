@@ -110,7 +110,7 @@ def gather(folders: Sequence[Path], wanted: Wanted) -> Gathered:
         environment_names(loaded.records, loaded.planned or (), None),
         built,
         _compared(table, reference, rows),
-        compare.compare(table, reference, wanted.compared) if wanted.compared else None,
+        compare.compare(table, reference, wanted.compared, folders) if wanted.compared else None,
         _compared(table, best, rows),
         tuple(failed(folders)),
         _measured(loaded),
