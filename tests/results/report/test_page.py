@@ -114,7 +114,7 @@ def test_one_dataset_answers_the_first_question_only(tmp_path):
     row = numbers["differences"]["rows"][0]
     assert row["these_low"] < row["difference"] < row["these_high"]
     assert row["like_low"] is None
-    assert "it takes three datasets, and there are 1" in shown.sections["differences"]
+    assert "it takes three datasets, and there is 1" in shown.sections["differences"]
 
 
 def test_one_method_has_nothing_to_compare(tmp_path):

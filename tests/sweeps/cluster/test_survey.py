@@ -12,7 +12,7 @@ from helpers import hold_lock, wait_for
 from rich.console import Console
 
 from domainbed_sage.cli import status
-from domainbed_sage.cli.status import advice, time_left
+from domainbed_sage.cli.status import time_left
 from domainbed_sage.core import limits
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.sweeps.cluster import ledger, slurm
