@@ -8,9 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from bibtex import parse
 from ruamel.yaml import YAML
 
 import domainbed_sage
+from domainbed_sage.results import references
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,7 +67,16 @@ def test_citation():
     assert str(citation["version"]) == domainbed_sage.__version__
     assert citation["cff-version"] == "1.2.0"
     assert citation["authors"] == PROJECT["authors"]
+    suite, sage, protocol = (references.entries()[key] for key in references.mapping()["always"])
+    assert f"version = {{{citation['version']}}}" in suite
+    assert citation["title"] in suite.replace("\\", "")
+    for entry, reference in ((sage, citation["references"][0]), (protocol, citation["references"][1])):
+        (fields,) = parse(entry).values()
+        assert (fields["title"], fields["year"]) == (reference["title"], str(reference["year"]))
+        names = [f"{author['family-names']}, {author['given-names']}" for author in reference["authors"]]
+        assert fields["author"] == " and ".join(names)
     paper = citation["references"][0]
+    assert f"arXiv:{parse(sage).popitem()[1]['eprint']}" == paper["identifiers"][0]["value"]
     printed = (ROOT / "results/paper/README.md").read_text()
     assert paper["title"] in " ".join(printed.split())
     assert paper["identifiers"][0]["value"] in printed

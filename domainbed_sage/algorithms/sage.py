@@ -44,7 +44,7 @@ class SAGE(Algorithm):
         4. The noise enters before the base optimiser, as line 29 says, so Adam preconditions it.
     """
 
-    paper = "Spectral-Aware Gradient-Aligned Exploration, 2026"
+    paper = "Ballas and Diou, arXiv 2026"
     passes_per_step = 2
 
     def __init__(

@@ -28,6 +28,7 @@ COMMANDS = (  # name, module in this package with `add_arguments` and `main`, he
     ("table", "table", "turn results into tables"),
     ("compare", "compare", "how certain is the difference between two methods: intervals, and a sentence for a paper"),
     ("report", "report", "one HTML page about results, with intervals, curves and all runs"),
+    ("cite", "cite", "BibTeX of the suite, and of the algorithms and datasets of results"),
     ("pack", "pack", "put the records of a results folder into one file"),
     ("data", "data", "list, download, check and prepare datasets"),
     ("weights", "weights", "fetch and check pretrained weights"),

@@ -66,7 +66,7 @@ def results(tmp_path_factory):
 
 
 COMMANDS = (
-    *("demo", "train", "evaluate", "sweep", "table", "compare", "report", "pack"),
+    *("demo", "train", "evaluate", "sweep", "table", "compare", "report", "cite", "pack"),
     *("data", "weights", "list", "verify", "completion"),
 )
 SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "logs")
@@ -83,6 +83,8 @@ SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "
         *(["weights", action, "--help"] for action in ("list", "download", "check")),
         ["data", "list"],
         ["data", "list", "--json"],
+        ["cite"],
+        ["cite", "--algorithm", "SAGE", "--dataset", "VLCS"],
         ["completion", "bash"],
     ],
     ids=" ".join,
@@ -176,6 +178,12 @@ def test_compare_does_without_torch(results):
     assert (status, "no result of SAGE to compare. Known: ERM." in said) == (2, True)
     assert "torch" not in imported
     assert "pandas" in imported
+
+
+def test_cite_does_without_torch(results):
+    status, said, imported = ask("cite", results / "out")
+    assert status == 0, said
+    assert not {"torch", "matplotlib", "jinja2"} & set(imported)
 
 
 def test_names_that_are_known_before_the_import_are_right():

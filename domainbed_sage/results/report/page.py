@@ -10,11 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.files import write_atomically
-from domainbed_sage.results import looks, render
+from domainbed_sage.results import looks, references, render
 from domainbed_sage.results.compare import QUESTIONS
 from domainbed_sage.results.escape import printable
 from domainbed_sage.results.report import details, overview, svg, verdicts
@@ -104,6 +104,7 @@ def rendered(g: Gathered, data: Mapping[str, Data]) -> str:
         mixed=[fact["fact"] for fact in data["state"]["provenance"] if not fact["uniform"]],
         many_datasets=len(data["state"]["datasets"]) > 1,
         sections=TITLES,
+        bibtex=escape(references.bibtex(*references.used(g.records))),  # its line breaks are wanted
         style=Markup(style),
         style_hash=_hash(style),
         script=Markup(script),
