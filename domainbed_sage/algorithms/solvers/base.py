@@ -149,8 +149,13 @@ class GramSolver(Solver):
         """Weights w [K] of the finite inner products ⟨g_i, g_j⟩ [K, K], both in float64."""
 
     def weights(self, G: Tensor) -> Tensor:
-        """Weights w [K] of the inner products ⟨g_i, g_j⟩ [K, K], in their precision; NaN if one is not finite."""
+        """Weights w [K] of the inner products ⟨g_i, g_j⟩ [K, K], in their precision; NaN if one is not finite.
+
+        Equal gradients share their weight equally.
+        """
         w = self.solve(torch.where(G.isfinite(), G, 0).double())
+        equal = (G[:, None] == G).all(-1).to(w)
+        w = equal @ w / equal.sum(1)
         return torch.where(G.isfinite().all(), w, math.nan).to(G.dtype)
 
     def combine(self, losses: Tensor, gradients: Sequence[Vector]) -> Combined:

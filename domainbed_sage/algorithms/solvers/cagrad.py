@@ -20,10 +20,11 @@ def cagrad_weights(G: Tensor, c: float) -> Tensor:
     C, e, _ = unit_rows(G)
     mean = 1 / (K * e)
     length = quadratic(C, mean).clamp_min(0).sqrt()
-    w = lowest(C, e, C @ mean, c * length)
+    s = c * length
+    w = lowest(C, e, C @ mean, torch.where(s > 0, s, 1))
     u = w / e
     square = quadratic(C, u)
-    pull = c * length / square.clamp_min(1e-300).sqrt()
+    pull = s / square.clamp_min(1e-300).sqrt()
     return 1 / K + torch.where(square > ROUNDING * (u @ u), pull, 0) * w
 
 

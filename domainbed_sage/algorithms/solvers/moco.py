@@ -39,7 +39,7 @@ class MoCo(Solver):
     """Σ_k λ_k y_k: y_k follows L_k g_k / |g_k|, and λ the weights of the shortest combination of the y.
 
     In step t = 1, 2, …: y_k ← y_k - β t^-σ (y_k - L_k g_k / |g_k|), then λ ← softmax(λ - γ t^-ς (Y Yᵀ + ρ I) λ).
-    A zero gradient counts as 0; opposite ones need no care. With one task λ = 1 and d = y.
+    A zero gradient counts as 0. With one task λ = 1 and d = y.
 
     Source: Fernando et al., ICLR 2023, Algorithm 1; LibMTL `weighting/MoCo.py`.
 
@@ -83,5 +83,6 @@ class MoCo(Solver):
             add_(scale_(1 - beta, y), scale_(beta * loss / (norm(g) + EPS), g))
         push = gram(tracked.y) @ tracked.weights + self.rho * tracked.weights
         tracked.weights = (tracked.weights - gamma * push).softmax(0)
-        copies = [tuple(g.copy_(t) for g, t in zip(g_k, y, strict=True)) for g_k, y in zip(gradients, tracked.y, strict=True)]
-        return Combined(weighted_sum_(copies, tracked.weights), tracked.weights)
+        for g, y in zip(gradients, tracked.y, strict=True):
+            torch._foreach_copy_(list(g), list(y))
+        return Combined(weighted_sum_(gradients, tracked.weights), tracked.weights)

@@ -27,7 +27,7 @@ def projected_weights(G: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
 
 @register("PCGrad")
 class PCGrad(GramSolver):
-    """The sum of the gradients after each gave up its components against the others, one after the other in random order.
+    """The sum of the gradients after each gave up its components against the others, in random order one by one.
 
     Without conflicts it is the sum of the gradients. Zero gradients change nothing; two opposite ones give 0. With one
     task d = g.

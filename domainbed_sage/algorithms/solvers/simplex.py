@@ -42,7 +42,7 @@ def shortest(G: Tensor) -> Tensor:
 
 
 def lowest(C: Tensor, e: Tensor, b: Tensor, s: Tensor) -> Tensor:
-    """The w [K] = e u in the simplex with the smallest bᵀu + s √(uᵀCu); b = C a for some a.
+    """The w [K] = e u in the simplex with the smallest bᵀu + s √(uᵀCu); s > 0, and b = C a for some a.
 
     Up to `ENUMERATED` rows it is the best of the minima in the planes of all faces of the simplex. On a face let h be
     the shortest vector, and v the projection of Σ_k a_k g_k / |g_k| on the plane's directions: the minimum is h - τ v
@@ -53,7 +53,7 @@ def lowest(C: Tensor, e: Tensor, b: Tensor, s: Tensor) -> Tensor:
         return interior(C, e, b, s)
     h, v = stationary(C, e, b)
     tau = quadratic(C, h).clamp_min(0).sqrt() / (s**2 - v @ b).sqrt()
-    u = h - torch.where(s > 0, tau, 0)[:, None] * v  # for s = 0 one of the vertices, where v = 0, is the minimum
+    u = h - tau[:, None] * v
     values = torch.where((u >= 0).all(-1), u @ b + s * quadratic(C, u).clamp_min(0).sqrt(), torch.inf)
     chosen = (values == values.min())[:, None]
     return on_simplex(e, torch.where(chosen, u, 0).sum(0))
