@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from domainbed_sage.algorithms.draws import Draws
-from domainbed_sage.algorithms.solvers import Tasks, make_solver
+from domainbed_sage.algorithms.solvers import GramSolver, Tasks, make_solver
 
 FOLDER = Path(__file__).parent / "data" / "mtl"
 RECORDED = np.load(FOLDER / "aggregation.npz")
@@ -59,7 +59,9 @@ def solver(name, J, **hparams):
 
 def solved(name, G, **hparams):
     """The weights of a solver of Gram matrices."""
-    return make_solver(name, Tasks(len(G), (G,)), hparams).weights(G)
+    made = make_solver(name, Tasks(len(G), (G,)), hparams)
+    assert isinstance(made, GramSolver)
+    return made.weights(G)
 
 
 def combined(made, J, losses=None):

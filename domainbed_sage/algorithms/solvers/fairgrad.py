@@ -22,9 +22,6 @@ def fair_weights(G: Tensor, alpha: float) -> Tensor:
     the third derivative guarantees a descent, in w_k = u_k / |g_k|: C u = t u^(-1/α) with the cosines C.
     """
     power = 1 / alpha
-    trace = G.diagonal().sum()
-    trace = torch.where(trace > 0, trace, 1)
-    G = G / trace
     C, _, nonzero = unit_rows(G)
     length = torch.where(nonzero, G.diagonal().clamp_min(0), 1).sqrt()
     C = C + torch.diag((~nonzero).to(C))  # a zero gradient is alone
@@ -35,8 +32,7 @@ def fair_weights(G: Tensor, alpha: float) -> Tensor:
         du = torch.linalg.solve_ex(C + torch.diag(power * pull / u), pull - C @ u).result
         u = u * _ratio(du / u, alpha)
     residual = (C @ u / (log_t - power * u.log()).exp() - 1).abs().max()
-    w = u / length * trace ** (-1 / (1 + power))
-    return torch.where(nonzero, torch.where(residual < SOLVED, w, torch.nan), 0)
+    return torch.where(nonzero, torch.where(residual < SOLVED, u / length, torch.nan), 0)
 
 
 def _ratio(relative: Tensor, alpha: float) -> Tensor:

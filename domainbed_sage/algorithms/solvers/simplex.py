@@ -106,6 +106,7 @@ def interior(C: Tensor, e: Tensor, b: Tensor, s: Tensor) -> Tensor:
         now, change = torch.cat([u, t[None], z]), torch.cat([step, dz])
         now = now + _share(now, change) * change
         u, t, z = now[:K], now[K], now[K + 1 :]
+    t = (quadratic(C, u).clamp_min(0) + smooth).sqrt()
     slope = b + s / t * (C @ u)
     gap = u @ slope - (slope / e).min()
     found = gap <= SOLVED * (s * t + (b @ u).abs()) + NOTHING * s * u.norm()
