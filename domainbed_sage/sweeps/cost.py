@@ -123,7 +123,7 @@ def step_work(run: RunConfig, precision: Precision) -> tuple[Work, Work]:
     kinds = _kinds(cls, run.steps, Alike(run.of(cls)))
     counts = [count(_case(run, cls, step)._replace(precision=precision), batch_size) for step, _ in kinds]
     plain = count(_case(run, ERM, 0)._replace(num_domains=1, precision=precision), batch_size)[:WORK] / batch_size
-    step = sum(passes * c[:WORK] for (_, passes), c in zip(kinds, counts, strict=True)) / run.steps
+    step = np.sum([passes * c[:WORK] for (_, passes), c in zip(kinds, counts, strict=True)], axis=0) / run.steps
     return _work(step), _work(plain)
 
 
