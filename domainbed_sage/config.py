@@ -89,6 +89,11 @@ class RunConfig(BaseModel):
         """Indices of the environments to train on."""
         return tuple(i for i in range(len(datasets[self.dataset].environments)) if i not in self.test_envs)
 
+    @property
+    def held_out(self) -> str:
+        """Labels of the held-out environments, e.g. ``A+S``."""
+        return "+".join(datasets[self.dataset].environments[i] for i in self.test_envs)
+
     def of(self, *configurables: Any) -> dict[str, Any]:
         """The hyperparameters that these components declare."""
         return {name: self.hparams[name] for name in declared(*configurables)}
@@ -107,6 +112,7 @@ class Machine:
         look_every_s: seconds between progress notes, and between checks that the run still owns its folder.
         keep_checkpoint: keep the last checkpoints of a finished run.
         skip_model_save: write no `model.pkl` at the end.
+        keep_correctness: write at the end which held-out images are classified correctly, see `results.correctness`.
         progress: show a progress bar.
         callbacks: names of listeners, see `callbacks`.
     """
@@ -119,6 +125,7 @@ class Machine:
     look_every_s: float = 1.0
     keep_checkpoint: bool = False
     skip_model_save: bool = False
+    keep_correctness: bool = False
     progress: bool = False
     callbacks: tuple[str, ...] = ()
 

@@ -149,7 +149,7 @@ class Algorithm(ABC):
         return steps * cls.passes_per_step
 
     @classmethod
-    def kind(cls, step: int, hparams: Mapping[str, Any]) -> int:
+    def kind_of_step(cls, step: int, hparams: Mapping[str, Any]) -> int:
         """The kind of a step, for planning: steps of one kind and with equally many passes have the same cost."""
         del step, hparams
         return 0

@@ -15,6 +15,7 @@ from types import ModuleType
 
 import domainbed_sage
 from domainbed_sage.cli.parser import Parser
+from domainbed_sage.cli.terminal import Terminal
 from domainbed_sage.core import files
 from domainbed_sage.core.errors import UserError
 
@@ -60,7 +61,7 @@ def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show θ or █ shows ? instead
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[Terminal()])
     args = parser.parse_args(argv)
     try:
         status = int(args.main(args))

@@ -2,28 +2,28 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from domainbed_sage.cli.table import SELECTIONS
-from domainbed_sage.core.errors import UserError, bullets
-
-if TYPE_CHECKING:
-    from domainbed_sage.results.folder import Loaded
+from domainbed_sage.core.errors import bullets
 
 _FORMS = ("latex", "csv", "json", "sentence")
 _DESCRIPTION = """Compare methods with a reference, paired by dataset, held-out environment and trial. Two questions are
 answered apart: would other seeds and splits of these datasets give the same sign; and would other datasets like these?
+Where all runs were trained with --keep_correctness, a third interval is for other test images.
 Name all methods that you set out to compare, and no others: p-values are adjusted for their number. The exit status is
-1 if a run, or the plan of the folder, is unreadable."""
+1 if a run, or the plan of a folder, is unreadable."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = _DESCRIPTION
     parser.add_argument(
-        "results", type=Path, nargs="+", metavar="RESULTS_DIR", help="the folder that holds the run directories"
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULTS_DIR",
+        help="the folder that holds the run directories, or several",
     )
     parser.add_argument("--reference", default="ERM", metavar="METHOD", help="row to compare with (default: ERM)")
     parser.add_argument("--compare", nargs="+", required=True, metavar="METHOD", help="rows to compare with it")
@@ -44,20 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the comparison, and write it if that is asked for; return 1 if something in the folder is unreadable.
+    """Print the comparison, and write it if that is asked for; return 1 if something in a folder is unreadable.
 
     Raises:
-        UserError: a method has no results, or the folder holds no runs, or contradictory ones.
+        UserError: a method has no results, a folder holds no runs, or there are contradictory ones.
     """
     from domainbed_sage.results import claims, compare, tables
+    from domainbed_sage.results.joined import load_folders
 
-    loaded = _load(args.results)
+    loaded = load_folders(args.results)
     table = tables.build(loaded.records, args.selection, expected=loaded.planned, notes=loaded.notes())
-    comparison = compare.compare(table, args.reference, args.compare)
+    comparison = compare.compare(table, args.reference, args.compare, args.results)
     form = next((form for form in _FORMS if getattr(args, form)), "text")
     print(getattr(claims, form)(comparison).rstrip("\n"))
     unprinted = comparison.notes if form in ("csv", "sentence") else ()
-    for note in (*unprinted, *loaded.left_out()):
+    for note in (*unprinted, *loaded.remarks, *loaded.left_out()):
         print(f"Note: {note}", file=sys.stderr)
     if loaded.faults:
         print(f"Unreadable in {', '.join(map(str, args.results))}:\n{bullets(loaded.faults)}", file=sys.stderr)
@@ -65,11 +66,3 @@ def main(args: argparse.Namespace) -> int:
         written = claims.write_all(comparison, args.out)
         print("Wrote " + ", ".join(map(str, written)), file=sys.stderr)
     return int(bool(loaded.faults))
-
-
-def _load(folders: Sequence[Path]) -> "Loaded":
-    from domainbed_sage.results.folder import load_records
-
-    if len(folders) > 1:
-        raise UserError(f"Give one results folder. Found {len(folders)}: {', '.join(map(str, folders))}.")
-    return load_records(folders[0])

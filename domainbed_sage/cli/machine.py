@@ -21,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_place_arguments(parser)
     parser.add_argument("--skip_model_save", action="store_true", help="write no model.pkl")
     parser.add_argument(
+        "--keep_correctness",
+        action="store_true",
+        help="keep in correct.npz which held-out images are classified correctly, for `domainbed-sage compare`",
+    )
+    parser.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard event files in every run's folder"
     )
     parser.add_argument("--callback", action="append", default=[], help="listener of a plugin; repeatable")
@@ -82,6 +87,7 @@ def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool
     return replace(
         place_from_arguments(args, output_dir),
         skip_model_save=args.skip_model_save,
+        keep_correctness=args.keep_correctness,
         keep_checkpoint=args.keep_checkpoint,
         progress=progress,
         callbacks=tuple(dict.fromkeys([*args.callback, *(["tensorboard"] if args.tensorboard else [])])),

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("plan")
     group.add_argument("--pass_time", type=positive, help="seconds of one forward-backward pass, measured on your GPU")
     group.add_argument("--pass_rows", type=whole(1), default=36, help="images in that pass (default: %(default)s)")
+    group.add_argument("--check", action="store_true", help="also check that data and weights are on this machine")
     group.add_argument("--measure", action="store_true", help="measure a pass of the first run's model on this machine")
     group.add_argument("--device", metavar="GPU", help="hours in every precision from a data sheet: a100, h100-3g, …")
     group.add_argument(
@@ -30,12 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def show(runs: "Sequence[RunConfig]", args: argparse.Namespace) -> None:
-    """Print runs, passes, images, FLOPs, memory and, where a pass time is known, hours of one device."""
+def show(runs: "Sequence[RunConfig]", args: argparse.Namespace, keep: Callable[[], None]) -> None:
+    """Keep the plan; print runs, passes, images, FLOPs, memory and, with a known pass time, hours of one device."""
     from domainbed_sage.sweeps import devices
     from domainbed_sage.sweeps.estimate import StepTime, plan, without_counts
 
     gpu = devices.device(args.device) if args.device else None
+    keep()
     taken = measure(runs[0], args.pass_rows) if args.measure else None
     if args.pass_time:
         taken = StepTime(args.pass_time, args.pass_rows)

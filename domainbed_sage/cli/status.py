@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from domainbed_sage.cli.numbers import whole
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.results import failures
 from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps.cluster.survey import STATES, RunState, Survey, survey
@@ -39,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"look again every S s ({LOOK_AGAIN_S})",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument(
+        "--exit-code",
+        action="store_true",
+        help="exit status: 0 all runs are done, 1 some failed, 3 others run, wait or are missing; --watch then ends "
+        "when none runs or waits",
+    )
+
+
+def add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `list`."""
+    parser.add_argument("--state", choices=STATES, action="append", help="only runs in this state; repeatable")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def add_log_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +61,8 @@ def add_log_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
-    """Print the status of the sweep, once or repeatedly."""
+def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> int:
+    """Print the status of the sweep, once or repeatedly; return the exit status."""
     console = Console(highlight=False, soft_wrap=args.json)
     while True:
         found = survey(runs, folder, patient=True)
@@ -60,9 +72,32 @@ def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Nam
             print(as_json(found), flush=True)
         else:
             console.print(render(name, folder, found, runs))
-        if not args.watch:
-            return
+        counts = found.counts()
+        if not args.watch or (args.exit_code and not counts["running"] + counts["queued"]):
+            return exit_code(counts) if args.exit_code else 0
         time.sleep(args.watch)
+
+
+def exit_code(counts: Mapping[str, int]) -> int:
+    """Exit status of ``status --exit-code``: 0 all are done, 1 some failed, 3 there is something left to run."""
+    if counts.get("failed"):
+        return 1
+    return 3 if any(counts.get(state) for state in ("running", "queued", "missing")) else 0
+
+
+def list_runs(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
+    """Print every run and its state, or those in the wanted states; why a run failed is in the JSON."""
+    states = survey(runs, folder, patient=True).runs
+    pairs = [(run, state) for run, state in zip(runs, states, strict=True) if state.state in (args.state or STATES)]
+    if args.json:
+        print(strict_json.dumps([asdict(run) | {"state": state.state, "reason": state.reason} for run, state in pairs]))
+        return
+    width = max((len(run.folder_name) for run, _ in pairs), default=0)
+    for run, state in pairs:
+        print(f"{run.folder_name:<{width}}  {state.state}")
+    counts = Counter(state.state for _, state in pairs)
+    summed = ", ".join(f"{n} {state}" for state, n in counts.items())
+    print(counted(len(pairs), "run") + (f": {summed}" if pairs else ""))
 
 
 def as_json(found: Survey) -> str:
@@ -89,7 +124,7 @@ def render(name: str, folder: Path, found: Survey, runs: Sequence[PlannedRun]) -
         _add_row(table, dataset if dataset != shown else "", label, members)
         shown = dataset
     _add_row(table, "all", "", found.runs)
-    title = Text(f"{name}: {len(found.runs)} runs in {folder}")
+    title = Text(f"{name}: {counted(len(found.runs), 'run')} in {folder}")
     legend = Text("  ").join(Text.assemble((SIGNS[state], STYLES[state]), f" {state}") for state in STATES)
     rest = [*_remarks(found, runs), *_failures(found.runs)]
     return Group(title, table, legend, *map(Text, rest))

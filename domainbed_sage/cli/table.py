@@ -150,8 +150,15 @@ def _one_method(loaded: "Loaded", method: str, wanted: Wanted, drawn: "Mapping[s
     from domainbed_sage.results import paper, render, tables, zero_shot
 
     suffix = (f"-{method}" if len(wanted.methods) > 1 else "") + "-interval" * wanted.interval
-    notes = loaded.notes()
-    table = tables.build(loaded.records, method, expected=loaded.planned, notes=notes, interval=wanted.interval)
+    notes = loaded.notes(begun_told=True)
+    table = tables.build(
+        loaded.records,
+        method,
+        expected=loaded.planned,
+        notes=notes,
+        begun=loaded.begun,
+        interval=wanted.interval,
+    )
     if wanted.only_averages:
         table = replace(table, grids=())
     print((render.latex if wanted.as_latex else render.text)(table))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -81,6 +82,7 @@ def load_results(folder: Folders, *, include_unfinished: bool = False) -> pd.Dat
     missing = [key for key in dict.fromkeys(expected) if key not in there]
     frame.attrs["missing"] = strict_json.dumps(missing)  # a string: pandas copies it with every part of the frame
     frame.attrs["left_out"] = strict_json.dumps([*loaded.remarks, *loaded.left_out()])
+    frame.attrs["folders"] = strict_json.dumps([str(path.absolute()) for path in _paths(folder)])
     return frame
 
 
@@ -121,8 +123,8 @@ def table(
     """
     if not isinstance(results, pd.DataFrame):
         loaded = _load(results, include_unfinished)
-        notes = loaded.notes()
-        return tables.build(loaded.records, selection, expected=loaded.planned, notes=notes, interval=interval)
+        given: dict[str, Any] = {"notes": loaded.notes(begun_told=True), "begun": loaded.begun}
+        return tables.build(loaded.records, selection, expected=loaded.planned, interval=interval, **given)
     runs = to_records(results)
     check_agreement(runs)
     notes = [*populations(runs), *strict_json.loads(results.attrs.get("left_out", "[]"))]
@@ -174,12 +176,22 @@ def compare(
         >>> float(comparison.frame.loc["SAGE", "difference"].round(3))
         2.825
     """
-    return comparisons.compare(table(results, selection), reference, methods)
+    return comparisons.compare(table(results, selection), reference, methods, _folders(results))
+
+
+def _folders(results: pd.DataFrame | Folders) -> list[Path]:
+    """The results folders that hold the runs; none if a frame no longer knows them."""
+    if isinstance(results, pd.DataFrame):
+        return _paths(strict_json.loads(results.attrs.get("folders", "[]")))
+    return _paths(results)
+
+
+def _paths(folders: Folders) -> list[Path]:
+    return [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
 
 
 def _load(folders: Folders, include_unfinished: bool) -> Loaded:
-    several = [folders] if isinstance(folders, str | Path) else folders
-    loaded = load_folders([Path(folder) for folder in several], include_unfinished=include_unfinished)
+    loaded = load_folders(_paths(folders), include_unfinished=include_unfinished)
     for fault in loaded.faults:
         _log.warning("%s", fault)
     return loaded

@@ -10,12 +10,14 @@ import pandas as pd
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.results import escape, render
+from domainbed_sage.results.image_sampling import RESAMPLES, Resampled
 from domainbed_sage.results.intervals import CONFIDENCE
 
 if TYPE_CHECKING:
     from domainbed_sage.results.compare import Comparison
 
 TITLES = {"these": "these datasets", "like": "datasets like these"}
+IMAGES = "other test images"
 _OF_A_QUESTION = ("se", "df", "t", "p", "p_holm", "low", "high")
 _Row = Mapping[Any, Any]
 
@@ -23,10 +25,13 @@ _Row = Mapping[Any, Any]
 def caption(comparison: "Comparison") -> str:
     """Explanation of the numbers."""
     n = len(comparison.frame)
+    images = ""
+    if comparison.frame["images_low"].notna().any():
+        images = f" Other test images: paired bootstrap over the images of each environment, {RESAMPLES:,} resamples."
     return (
         f"Difference to {comparison.reference} in points of held-out accuracy; model selection: "
         f"{comparison.selection}. {CONFIDENCE:.0%} confidence intervals of each method alone; p adjusted for {n} "
-        f"method{'s' * (n > 1)} (Holm). W/T/L: wins, ties, losses over held-out environments."
+        f"method{'s' * (n > 1)} (Holm). W/T/L: wins, ties, losses over held-out environments.{images}"
     )
 
 
@@ -35,6 +40,8 @@ def strings(comparison: "Comparison") -> pd.DataFrame:
     rows = {}
     for method, row in comparison.frame.to_dict("index").items():
         answers = {title.capitalize(): _answer(row, question) for question, title in TITLES.items()}
+        if comparison.frame["images_low"].notna().any():
+            answers[IMAGES.capitalize()] = _interval(row, "images", "+")
         counts = {"Pairs": str(row["pairs"]), "W/T/L": _record(row)}
         rows[str(method)] = {"Difference": _points(row), **answers, **counts}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("Method")
@@ -48,6 +55,8 @@ def text(comparison: "Comparison") -> str:
         for question, title in TITLES.items():
             line = f"  {title:<21}{_interval(row, question, '+'):<18}{_p(row, question):<11}{_t(row, question)}"
             lines.append(line.rstrip())
+        if not math.isnan(row["images_low"]):
+            lines.append(f"  {IMAGES:<21}{_interval(row, 'images', '+')}")
         blocks.append("\n".join(lines))
     return "\n\n".join([*blocks, *render.paragraph([caption(comparison), *_below(comparison)])]) + "\n"
 
@@ -55,7 +64,7 @@ def text(comparison: "Comparison") -> str:
 def markdown(comparison: "Comparison") -> str:
     """A pipe table, its caption and the notes."""
     parts = [render.markdown_grid(strings(comparison)), escape.markdown(caption(comparison))]
-    return "\n\n".join([*parts, *render.markdown_list(_below(comparison))]) + "\n"
+    return "\n\n".join([*parts, *render.markdown_list(list(_below(comparison)))]) + "\n"
 
 
 def latex(comparison: "Comparison") -> str:
@@ -80,6 +89,7 @@ def json(comparison: "Comparison") -> str:
         for question in TITLES:
             answer = {name: flat.pop(f"{question}_{name}") for name in _OF_A_QUESTION}
             questions[question] = answer | {"unanswered": comparison.unanswered.get((str(method), question))}
+        questions["images"] = {name: flat.pop(f"images_{name}") for name in Resampled._fields}
         rows.append(flat | questions)
     everything = {
         "reference": comparison.reference,
@@ -121,6 +131,9 @@ def _sentences(comparison: "Comparison", method: str, row: _Row) -> Iterator[str
             continue
         answer = f"{_interval(row, question)}, {_p(row, question)} (t, df {row[f'{question}_df']:.0f})"
         yield f"{start}: {CONFIDENCE:.0%} interval {answer}."
+    if not math.isnan(row["images_low"]):
+        answer = f"{CONFIDENCE:.0%} interval {_interval(row, 'images')} (paired bootstrap)"
+        yield f"For other test images of these environments alone: {answer}."
 
 
 def write_all(comparison: "Comparison", folder: Path, *, stem: str = "compare") -> list[Path]:

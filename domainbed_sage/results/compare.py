@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from domainbed_sage.core.errors import UserError, known
 from domainbed_sage.results import claims, fairness, footer, html
+from domainbed_sage.results.image_sampling import Chosen, Images, Triple
 from domainbed_sage.results.intervals import TTest, error_of_like_these, error_of_these, t_test
 from domainbed_sage.results.tables import AVERAGE, Table
 
@@ -29,12 +31,15 @@ class Comparison:
     *Datasets like these*: would other datasets give the same sign? It treats these as a random sample of them: a
     one-sample t-test of the n dataset means of D. It needs three datasets.
 
-    Neither accounts for the random choice of test images.
+    Neither accounts for the random choice of test images. *Other test images* does, and for nothing else: where all
+    compared runs have kept which images they classify correctly, the images of every environment are drawn anew, see
+    `image_sampling`. It is an answer of its own, and not added to the two.
 
     Attributes:
         frame: a row for each method: difference, pairs (used), pairs_total (of either method), datasets, trials; for
             each question, ``these_`` and ``like_``, se, df, t, p, low, high (95 % interval) and p_holm (adjusted for
-            all methods); wins, ties, losses over (dataset, environment), a description and not a test.
+            all methods); wins, ties, losses over (dataset, environment), a description and not a test; ``images_``
+            se, low, high of other test images.
         reference: label of the row that is compared with.
         selection: title of the model selection method.
         notes: what is missing and why, and in what the rows differ beside the method.
@@ -90,23 +95,33 @@ class Comparison:
         return html.cells(self.strings()) + html.sentences([self.caption, *self.notes])
 
 
-def compare(table: Table, reference: str, methods: Sequence[str]) -> Comparison:
+def compare(table: Table, reference: str, methods: Sequence[str], folders: Sequence[Path] = ()) -> Comparison:
     """Compare rows of a table with one of them; see `Comparison`.
+
+    Args:
+        table: the benchmark's table.
+        reference: label of the row to compare with.
+        methods: labels of the rows to compare.
+        folders: results folders to look in for the correct images of the runs.
 
     Raises:
         UserError: a method or the reference is not in the table, or they are the same.
     """
     methods = _checked(table, reference, [methods] if isinstance(methods, str) else methods)
     cells = table.results.set_index(["algorithm", "dataset", "env", "trial_seed"])["test_acc"] * 100
+    images = Images(folders)
     runs = {name: [run for run in table.records if run.label == name] for name in (reference, *methods)}
     rows: list[dict[str, float | str]] = []
     notes: list[str] = []
     unanswered: dict[tuple[str, str], str] = {}
     for method in methods:
         row, remarks, whys = _compared(cells.loc[method], cells.loc[reference])
-        rows.append({"method": method, "reference": reference} | row)
+        drawn, no_images = images.interval(_chosen(table, method), _chosen(table, reference))
+        over_images = {f"images_{name}": value for name, value in drawn._asdict().items()}
+        rows.append({"method": method, "reference": reference} | row | over_images)
         unanswered |= {(method, question): why for question, why in whys.items() if why}
         remarks += [f"no answer for {claims.TITLES[question]}: {why}." for question, why in whys.items() if why]
+        remarks += [f"no interval for other test images: {no_images}."] if no_images else []
         notes += [
             f"{method}: {remark}" for remark in remarks + fairness.uneven(runs[method], runs[reference], reference)
         ]
@@ -126,6 +141,12 @@ def _checked(table: Table, reference: str, methods: Sequence[str]) -> list[str]:
     if not methods or reference in methods:
         raise UserError(f"Nothing is compared with {reference}: methods is {list(methods)}. {known(there)}.")
     return list(dict.fromkeys(methods))
+
+
+def _chosen(table: Table, method: str) -> dict[Triple, Chosen]:
+    rows = table.results[table.results["algorithm"] == method]
+    triples = zip(rows["dataset"], rows["env"], rows["trial_seed"], strict=True)
+    return dict(zip(triples, map(Chosen, rows["run"], rows["step"], rows["test_acc"]), strict=True))
 
 
 def _compared(
@@ -185,7 +206,10 @@ def of_these(differences: pd.DataFrame) -> tuple[TTest, str]:
 def of_like_these(differences: "pd.Series[float]") -> tuple[TTest, str]:
     """Test whether the mean over datasets like these, [datasets], is 0; or say why that is impossible."""
     if len(differences) < 3:
-        return TTest(), f"it takes three datasets, and there are {len(differences)}"
+        return (
+            TTest(),
+            f"it takes three datasets, and there {'is' if len(differences) == 1 else 'are'} {len(differences)}",
+        )
     if np.ptp(differences) < NO_SPREAD:
         return TTest(), "the differences are the same on every dataset"
     return t_test(float(differences.mean()), error_of_like_these(differences)), ""

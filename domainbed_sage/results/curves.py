@@ -75,7 +75,7 @@ def highlighted(means: pd.DataFrame, labels: Sequence[str]) -> list[str]:
         return list(labels)
     ends = means.groupby(["label", "dataset", "env"])["selected_so_far"].last().unstack(["dataset", "env"])
     averages = ends.dropna().T.groupby("dataset").mean().mean()
-    best = averages.reindex(labels).sort_values(ascending=False, kind="stable").dropna().index[:BEST]
+    best = averages.reindex(list(labels)).sort_values(ascending=False, kind="stable").dropna().index[:BEST]
     return [label for label in labels if label == labels[0] or label in best]
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -80,9 +80,8 @@ def _column(panel: "Axes", column: _Column, looks: Sequence[Look]) -> None:
     cells = column.cells
     highest = max((round(cell.mean, 1) for cell in cells if cell.complete), default=None)
     means, errs = [cell.mean for cell in cells], np.nan_to_num([cell.err for cell in cells])
-    panel.errorbar(
-        means, range(len(cells)), xerr=errs, fmt="none", ecolor=[look.colour for look in looks], elinewidth=0.9
-    )
+    colours: Any = [look.colour for look in looks]  # which Matplotlib takes, and does not declare
+    panel.errorbar(means, range(len(cells)), xerr=errs, fmt="none", ecolor=colours, elinewidth=0.9)
     for at, (cell, look) in enumerate(zip(cells, looks, strict=True)):
         face = look.colour if cell.complete else "white"
         panel.plot(cell.mean, at, look.marker, color=look.colour, mfc=face, ms=2.7, mew=0.7)

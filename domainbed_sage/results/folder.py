@@ -12,6 +12,7 @@ from domainbed_sage.core.errors import UserError, bullets
 from domainbed_sage.core.files import regular
 from domainbed_sage.results import packed, planned, record_cache
 from domainbed_sage.results.agreement import check_agreement
+from domainbed_sage.results.begun import Begun, waiting
 from domainbed_sage.results.expected import Key, check_plan, environment_names, every_combination, planned_keys
 from domainbed_sage.results.record_cache import Cached, Stamp
 from domainbed_sage.results.records import RESULTS, RunRecord, interned, parse_run, run_record, warn_of_torn_line
@@ -44,6 +45,7 @@ class Loaded:
         plan_fault: why its `plan.json` is not readable; empty if it is, or there is none.
         folders: the results folder of each run, by name of the run.
         remarks: further sentences for the footer: on what several folders agree, and which part is shown.
+        waiting: planned runs among the unfinished, where no other run gives their result.
     """
 
     records: tuple[RunRecord, ...]
@@ -56,6 +58,7 @@ class Loaded:
     plan_fault: str = ""
     folders: Mapping[str, Path] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    waiting: tuple[Begun, ...] = ()
 
     def path(self, run: str) -> Path:
         """The directory of a run."""
@@ -72,19 +75,29 @@ class Loaded:
         """What is damaged in the folder, one sentence each: runs, which are left out, and the plan."""
         return [*(reason for _, reason in self.unreadable), *([self.plan_fault] if self.plan_fault else [])]
 
-    def notes(self) -> list[str]:
-        """Sentences for the footer of a table: the populations, remarks, which entries were left out, and why."""
-        return [*populations(self.records), *self.remarks, *self.left_out()]
+    @property
+    def begun(self) -> dict[Key, str]:
+        """How far the runs are that results wait for, in words."""
+        return {run.key: run.stands for run in self.waiting}
 
-    def left_out(self) -> list[str]:
+    def notes(self, *, begun_told: bool = False) -> list[str]:
+        """Sentences for the footer of a table: the populations, remarks, which entries were left out, and why."""
+        return [*populations(self.records), *self.remarks, *self.left_out(begun_told=begun_told)]
+
+    def left_out(self, *, begun_told: bool = False) -> list[str]:
         """Which entries are not in `records`, or are although they are not finished, one sentence each kind.
 
-        Tables written earlier, and the sweep's plan, are not mentioned.
+        Tables written earlier, and the sweep's plan, are not mentioned, nor what is told elsewhere.
+
+        Args:
+            begun_told: whether the table is given `begun`, and so names these runs.
         """
+        told = {run.name for run in self.waiting if begun_told}
+        unfinished = [name for name in self.unfinished if name not in told]
         verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
         foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(Path(name).name)]
         unreadable = [name for name, _ in self.unreadable]
-        stated = [("Left out, unreadable", unreadable), (verb, self.unfinished)]
+        stated: list[tuple[str, Sequence[str]]] = [("Left out, unreadable", unreadable), (verb, unfinished)]
         stated += [("Without any evaluation", self.empty), ("Not runs", foreign)]
         return [f"{what}: {_shortened(names)}." for what, names in stated if names] + [_NO_PLAN] * bool(self.plan_fault)
 
@@ -127,14 +140,16 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
 def _with_plan(loaded: Loaded, folder: Path) -> Loaded:
     """Add what the sweeps of this folder plan, and put the runs into the table rows of that plan."""
     try:
-        labels, keys = planned.labels(folder), planned_keys(folder)
+        labels, keys, plans = planned.labels(folder), planned_keys(folder), planned.read(folder)
         check_plan(loaded.records, keys or ())
     except UserError as error:
         return replace(loaded, plan_fault=str(error))
-    records = (replace(run, label=labels.get(run.name, run.label)) for run in loaded.records)
+    records = tuple(replace(run, label=labels.get(run.name, run.label)) for run in loaded.records)
+    runs = [run for plan in plans.values() for run in plan.runs if run.folder_name in loaded.unfinished]
     return replace(
         loaded,
-        records=tuple(records) if labels else loaded.records,
+        records=records if labels else loaded.records,
+        waiting=() if loaded.unfinished_included else waiting(runs, records, folder),
         planned=None if keys is None else tuple(keys),
     )
 

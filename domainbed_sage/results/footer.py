@@ -16,21 +16,26 @@ if TYPE_CHECKING:
 
 
 def missing(
-    keys: Iterable[Key], records: Iterable[RunRecord], method: Method, names: Mapping[str, Sequence[str]]
+    keys: Iterable[Key],
+    records: Iterable[RunRecord],
+    method: Method,
+    names: Mapping[str, Sequence[str]],
+    begun: Mapping[Key, str],
 ) -> list[str]:
-    """Say in words what is missing, one sentence per algorithm and dataset, and whether runs are there."""
+    """Say in words what is missing, one sentence per algorithm, dataset and reason; `begun`: how far a run has come."""
     there = {(run.dataset, run.label, run.test_envs[0], run.trial_seed) for run in records if run.single}
-    gaps: defaultdict[tuple[str, str, bool], defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    needs = f"runs are there, but this selection needs {method.needs}"
+    gaps: defaultdict[tuple[str, str, str], defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for key in keys:
         dataset, algorithm, env, trial = key
-        gaps[dataset, algorithm, key in there][names[dataset][env]].append(str(trial))
+        reason = needs if key in there else begun.get(key, "no run")
+        gaps[dataset, algorithm, reason][names[dataset][env]].append(str(trial))
     sentences = []
-    for (dataset, algorithm, has_run), gap in gaps.items():
+    for (dataset, algorithm, reason), gap in gaps.items():
         by_trials: defaultdict[str, list[str]] = defaultdict(list)
         for held_out, trials in gap.items():
             by_trials[f"(trial{'s' * (len(trials) > 1)} {', '.join(trials)})"].append(held_out)
         where = "; ".join(f"{', '.join(names_out)} {when}" for when, names_out in by_trials.items())
-        reason = f"runs are there, but this selection needs {method.needs}" if has_run else "no run"
         sentences.append(f"Missing: {algorithm} on {dataset}, held out {where}: {reason}.")
     return sentences
 

@@ -61,16 +61,18 @@ def _join(parts: Mapping[Path, Loaded]) -> Loaded:
             again += other is not run
     plans = [loaded.planned for loaded in parts.values() if loaded.planned is not None]
     keys = tuple(dict.fromkeys(key for plan in plans for key in plan))
-    names = {kind: tuple(_named(parts, kind)) for kind in ("unfinished", "foreign", "empty")}
     return replace(
         next(iter(parts.values())),
         records=tuple(records.values()),
-        **names,
+        unfinished=tuple(_named(parts, "unfinished")),
+        foreign=tuple(_named(parts, "foreign")),
+        empty=tuple(_named(parts, "empty")),
         unreadable=tuple((str(p / name), why) for p, loaded in parts.items() for name, why in loaded.unreadable),
         planned=keys if plans else None,
         plan_fault=" ".join(loaded.plan_fault for loaded in parts.values() if loaded.plan_fault),
         folders=folders,
-        remarks=(*_overlap(again), *provenance(parts), *_unplanned(parts, bool(plans))),
+        waiting=(),
+        remarks=(*_overlap(again), *provenance(parts), *_unplanned(parts, bool(plans)), *_own(parts)),
     )
 
 
@@ -102,6 +104,10 @@ def _unplanned(parts: Mapping[Path, Loaded], planned_elsewhere: bool) -> list[st
     if not planned_elsewhere or not without:
         return []
     return [f"There is no {planned.FILE} in {', '.join(without)}: which of their runs are missing is not known."]
+
+
+def _own(parts: Mapping[Path, Loaded]) -> Iterator[str]:
+    return (f"In {place}: {remark}" for place, loaded in parts.items() for remark in loaded.remarks)
 
 
 def provenance(parts: Mapping[Path, Loaded]) -> list[str]:

@@ -77,6 +77,7 @@ def pages(blocks: Sequence[Block], title: str, below: str = "", legend: Sequence
     A page is `WIDTH` wide and at most `HEIGHT` high, unless a single block is higher.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = _legend_columns([handle.get_label() for handle in legend])
     head = 0.5 + 0.15 * -(-len(legend) // columns) + 0.12 * below.count("\n")
@@ -85,8 +86,8 @@ def pages(blocks: Sequence[Block], title: str, below: str = "", legend: Sequence
     with style():
         for sheet in packed([block.height for block in blocks], HEIGHT - head):
             heights = [blocks[at].height for at in sheet]
-            figure = Figure(figsize=(WIDTH, head + sum(heights)), layout="constrained")
-            figure.get_layout_engine().set(h_pad=0.03, w_pad=0.03)  # type: ignore[union-attr]
+            layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.03)
+            figure = Figure(figsize=(WIDTH, head + sum(heights)), layout=layout)
             parts = figure.subfigures(len(sheet), 1, squeeze=False, height_ratios=heights)[:, 0]
             for at, part in zip(sheet, parts, strict=True):
                 blocks[at].draw(part)

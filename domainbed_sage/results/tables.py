@@ -148,6 +148,7 @@ def build(
     expected: Iterable[Key] | None = None,
     labels: Mapping[str, Sequence[str]] | None = None,
     notes: Iterable[str] = (),
+    begun: Mapping[Key, str] | None = None,
     interval: bool = False,
 ) -> Table:
     """Select, average and lay out.
@@ -164,6 +165,7 @@ def build(
             every environment with every trial seed seen for the dataset.
         labels: environment names of each dataset whose records do not name them; by default the known datasets'.
         notes: further sentences for the footer, e.g. `Loaded.notes()`.
+        begun: of missing results whose runs are not finished, how far these are, e.g. `Loaded.begun`.
         interval: give each number, averages included, the half-width of its 95% confidence interval over trials in
             place of DomainBed's standard error; see `intervals.error_of_these`.
 
@@ -184,7 +186,7 @@ def build(
     missing = tuple(key for key in plan if key not in found)
     footer = (
         *([spread.explanation] if spread.explanation else []),
-        *footers.missing(missing, records, METHODS[method], names),
+        *footers.missing(missing, records, METHODS[method], names, begun or {}),
         *footers.remarks(results, grids, spread),
         *footers.endings(records),
         *notes,

@@ -247,7 +247,7 @@ class Overview:
         active = [(run, note) for run, note in notes if {"step", "steps"} <= note.keys()][: len(self.rows)]
         for row, (run, note) in zip(self.rows, active, strict=False):
             row.total, row.n = note["steps"], note["step"]
-            row.set_description_str(f"{run.algorithm:<8} {run.dataset} env{run.test_envs} {note['step']:>6.0f}", False)
+            row.set_description_str(f"{run.algorithm:<8} {run.dataset} {run.held_out} {note['step']:>6.0f}", False)
             row.set_postfix({k: f"{note[k]:.3f}" for k in ("loss", "agreement") if k in note}, refresh=False)
             row.refresh()
         self.total.refresh()

@@ -28,9 +28,9 @@ class RunFolder:
     """What one run writes, safe against being killed at any moment.
 
     Files: `run.json` (the science), `results.jsonl` (DomainBed's records), `out.txt` and `err.txt` (logs), `model.pkl`
-    (final weights), `done` (last of all), `lock`; while it runs, `checkpoint.pt`, the one before it, and
-    `progress.json`; `failed.json` after an error. Whole files are written elsewhere and then renamed; records are
-    appended line by line, and a torn last line is cut at the next start.
+    (final weights), `correct.npz` (on request), `done` (last of all), `lock`; while it runs, `checkpoint.pt`, the one
+    before it, and `progress.json`; `failed.json` after an error. Whole files are written elsewhere and then renamed;
+    records are appended line by line, and a torn last line is cut at the next start.
     """
 
     def __init__(self, path: Path) -> None:

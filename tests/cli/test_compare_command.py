@@ -74,6 +74,16 @@ def test_writes_where_it_is_told_to_and_nowhere_else(run, folder, tmp_path):
     assert dg.compare(folder).sentence() in (tmp_path / "new" / "compare.txt").read_text()
 
 
+def test_several_folders_are_one(run, folder, tmp_path):
+    for at, path in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
+        (tmp_path / str(at % 2)).mkdir(exist_ok=True)
+        (tmp_path / str(at % 2) / path.name).symlink_to(path)
+    assert main(["compare", str(tmp_path / "0"), str(tmp_path / "1"), "--compare", "SAGE", "--csv"]) == 0
+    assert dg.compare([tmp_path / "0", tmp_path / "1"]).to_csv() == dg.compare(folder).to_csv()
+    again = dg.compare(dg.load_results([tmp_path / "0", tmp_path / "1"]))
+    assert again.to_csv() == dg.compare(folder).to_csv()
+
+
 def test_files_written_into_the_folder_are_no_foreign_entries(tmp_path, capsys):
     for method in ("ERM", "SAGE"):
         sweep_folder.write_flat(tmp_path, [0.5, 0.6], algorithm=method)
@@ -96,6 +106,31 @@ def test_refused(run, words, message):
     assert message in err
 
 
+SWEEP = """
+name: s
+datasets: [EmojiStyles]
+model: small_cnn
+algorithms: [ERM, SAGE]
+test_envs: [[0], [1]]
+trials: 2
+steps: 3
+checkpoint_freq: 1
+hparams: {width: 8, batch_size: 2}
+"""
+
+
+def test_a_sweep_that_keeps_its_correct_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    assert main(["sweep", "run", "s.yaml", "--keep_correctness", "--device", "cpu", "--skip_model_save"]) == 0
+    assert len(list(tmp_path.glob("results/s/*/correct.npz"))) == 8
+    capsys.readouterr()
+    for selection in ("training-domain", "oracle"):
+        assert main(["compare", "results/s", "--compare", "SAGE", "--selection", selection, "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+        assert found["images"]["low"] <= found["difference"] <= found["images"]["high"]
+
+
 def test_what_is_left_out_is_named(tmp_path, capsys):
     for method in ("ERM", "SAGE"):
         sweep_folder.write_flat(tmp_path, [0.5, 0.6], algorithm=method)
@@ -107,3 +142,12 @@ def test_what_is_left_out_is_named(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "Left out, not finished: 1 (PACS-ERM-0-t0h0)." in err
     assert "line 2, is not a JSON object" in err
+
+
+def test_several_folders(folder, tmp_path, capsys):
+    """Of rows of both; in what the folders differ is said."""
+    sweep_folder.write_flat(tmp_path, [0.5, 0.6], dataset="PACS", algorithm="GGA", trial=0)
+    assert main(["compare", str(folder), str(tmp_path), "--compare", "GGA", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["comparisons"][0]["method"] == "GGA"
+    assert f"Note: The folders differ in trials on PACS: 0, 1, 2 in {folder}; 0 in {tmp_path}." in said.err

@@ -178,11 +178,13 @@ def test_compare_does_without_torch(results):
     assert "pandas" in imported
 
 
-def test_names_of_the_selections_are_those_of_the_methods():
-    from domainbed_sage.cli.table import SELECTIONS
-    from domainbed_sage.results.selection import METHODS
+def test_names_that_are_known_before_the_import_are_right():
+    from domainbed_sage.cli import table
+    from domainbed_sage.results import picture, selection
 
-    assert tuple(METHODS) == SELECTIONS
+    assert tuple(selection.METHODS) == table.SELECTIONS
+    assert selection.DOMAINBED == table.DOMAINBED
+    assert picture.FORMATS == table.FORMATS
 
 
 def test_the_check_sees_what_is_imported():

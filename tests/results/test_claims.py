@@ -102,7 +102,7 @@ def test_csv_and_json_keep_every_number(folder):
     for own, (method, row) in zip(found["comparisons"], comparison.frame.iterrows(), strict=True):
         assert own["method"] == method
         flat = {name: value for name, value in own.items() if not isinstance(value, dict)}
-        flat |= {f"{q}_{name}": value for q in ("these", "like") for name, value in own[q].items()}
+        flat |= {f"{q}_{name}": value for q in ("these", "like", "images") for name, value in own[q].items()}
         for name, value in row.items():
             read = rows.loc[method, name]
             if isinstance(value, float) and math.isnan(value):
@@ -127,9 +127,9 @@ def test_latex_and_markdown(folder):
         r"\label{tab:compare:ERM}",
     ):
         assert text.count(command) == 1
-    shown = comparison.strings().loc["SAGE", "Datasets like these"]
-    assert rf"SAGE & +0.79 & {comparison.strings().loc['SAGE', 'These datasets']}".replace("<", r"\textless{}") in text
-    assert f"| {shown} |" in re.sub(" +", " ", comparison.to_markdown().replace("\\", ""))
+    these, like = map(str, comparison.strings().loc["SAGE", ["These datasets", "Datasets like these"]])
+    assert "SAGE & +0.79 & " + these.replace("<", r"\textless{}") in text
+    assert f"| {like} |" in re.sub(" +", " ", comparison.to_markdown().replace("\\", ""))
     assert "SAM: no answer for datasets like these" in text
 
 

@@ -189,6 +189,10 @@ def test_one_trial_and_two_datasets_answer_nothing(tmp_path):
     assert list(comparison.strings().loc["SAGE"])[:3] == [f"{row['difference']:+.2f}", "-", "-"]
 
 
+def test_one_dataset_is_one():
+    assert of_like_these(pd.Series([0.5]))[1] == "it takes three datasets, and there is 1"
+
+
 def test_one_dataset_with_one_trial_spoils_the_first_question(tmp_path):
     write(tmp_path, lambda m, d, e, t: d != 2 or t == 0)
     comparison = dg.compare(tmp_path)

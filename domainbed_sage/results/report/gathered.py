@@ -1,12 +1,13 @@
 """Everything that the sections of a report are made of."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from domainbed_sage.core.errors import UserError, known
-from domainbed_sage.results import compare, planned, tables
+from domainbed_sage.results import compare, packed, planned, tables
 from domainbed_sage.results.compare import Comparison
 from domainbed_sage.results.expected import environment_names
 from domainbed_sage.results.failures import FAILED, Failure, read_note
@@ -109,10 +110,10 @@ def gather(folders: Sequence[Path], wanted: Wanted) -> Gathered:
         environment_names(loaded.records, loaded.planned or (), None),
         built,
         _compared(table, reference, rows),
-        compare.compare(table, reference, wanted.compared) if wanted.compared else None,
+        compare.compare(table, reference, wanted.compared, folders) if wanted.compared else None,
         _compared(table, best, rows),
         tuple(failed(folders)),
-        tuple(measures.read(loaded.path(run.name), run) for run in loaded.records),
+        _measured(loaded),
         _newest(loaded),
     )
 
@@ -166,6 +167,20 @@ def _plans(folder: Path) -> Sequence[planned.Plan]:
         return []
 
 
+def _measured(loaded: Loaded) -> tuple[Measured, ...]:
+    with ExitStack() as stack:
+        places = {}
+        for name, folder in loaded.folders.items():
+            if folder not in places:
+                is_there = (folder / name).is_dir()
+                places[folder] = folder if is_there else stack.enter_context(packed.unpacked(folder))
+        return tuple(measures.read(places[loaded.folders[run.name]] / run.name, run) for run in loaded.records)
+
+
 def _newest(loaded: Loaded) -> datetime:
-    written = max((loaded.path(run.name) / RESULTS).stat().st_mtime for run in loaded.records)
-    return datetime.fromtimestamp(written, UTC)
+    """When the last record was written; of packed ones, when they were packed."""
+    written = set()
+    for run in loaded.records:
+        file = loaded.path(run.name) / RESULTS
+        written.add((file if file.exists() else loaded.folders[run.name] / packed.FILE).stat().st_mtime)
+    return datetime.fromtimestamp(max(written), UTC)

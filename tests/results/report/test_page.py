@@ -11,9 +11,9 @@ from report_cases import embedded, grow, made
 
 import domainbed_sage
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results import planned
+from domainbed_sage.results import packed, planned
 from domainbed_sage.results.planned import Plan, PlannedRun
-from domainbed_sage.results.report import page, svg
+from domainbed_sage.results.report import page
 from domainbed_sage.results.report.overview import condensed
 
 EVIL = "</script><script>alert(1)</script>"
@@ -114,7 +114,7 @@ def test_one_dataset_answers_the_first_question_only(tmp_path):
     row = numbers["differences"]["rows"][0]
     assert row["these_low"] < row["difference"] < row["these_high"]
     assert row["like_low"] is None
-    assert "it takes three datasets, and there are 1" in shown.sections["differences"]
+    assert "it takes three datasets, and there is 1" in shown.sections["differences"]
 
 
 def test_one_method_has_nothing_to_compare(tmp_path):
@@ -212,6 +212,17 @@ def test_unreadable_runs_are_named(tmp_path):
     assert "1 unreadable" in shown.sections["head"]
 
 
+def test_packed_records_give_the_same_report(tmp_path):
+    grow(tmp_path / "a" / "runs", sizes=SMALL, agreement=0.5)
+    (tmp_path / "b" / "runs").mkdir(parents=True)
+    (tmp_path / "b" / "runs" / packed.FILE).write_bytes(packed.pack(tmp_path / "a" / "runs")[0])
+    numbers = [made(tmp_path / name / "runs", tmp_path / name)[2] for name in ("a", "b")]
+    for own in numbers:
+        assert own["state"].pop("newest") > "2000"
+    assert numbers[0] == numbers[1]
+    assert numbers[0]["cost"]["hours"] > 0
+
+
 def test_what_differs_between_runs_is_shown_with_counts(tmp_path):
     grow(tmp_path / "runs", sizes=SMALL, trials=1, device="cpu")
     grow(tmp_path / "runs", sizes={"VLCS": 2}, trials=1, methods=("ERM",), device="H200")
@@ -237,27 +248,3 @@ def test_notes_on_all_rows_are_said_once():
     assert condensed(notes, ["A", "B", "C"]) == ["A: B: x.", "B: x.", "All rows: y.", "of all."]
     assert condensed(["A: y.", "B: y."], ["A", "B"]) == ["A, B: y."]
     assert condensed(["A: B: x."], ["A", "A: B"]) == ["A: B: x."]
-
-
-@pytest.mark.parametrize(
-    ("ends", "expected"),
-    [
-        ((-2.9, 2.9), (-2, -1, 0, 1, 2)),
-        ((0.0, 1.0), (0, 0.2, 0.4, 0.6, 0.8, 1)),
-        ((3.1, 3.4), (3.1, 3.15, 3.2, 3.25, 3.3, 3.35, 3.4)),
-        ((-700, 100), (-600, -400, -200, 0)),
-    ],
-)
-def test_ticks(ends, expected):
-    assert svg.ticks(*ends) == pytest.approx(expected)
-
-
-def test_an_axis_shows_all_of_its_values():
-    axis = svg.axis([1.0, float("nan"), 3.0], 0.0)
-    assert axis.low < 0 < 3 < axis.high
-    assert axis.at(axis.low) == "0.00%"
-    assert axis.at(axis.high) == "100.00%"
-    assert svg.axis([]).low < 0 < svg.axis([]).high
-    drawn = svg.interval(axis, 1.0, (float("nan"),) * 2, (0.5, 2.0))
-    assert drawn.count('class="thin"') == drawn.count('class="dot"') == 1
-    assert 'class="thick"' not in drawn

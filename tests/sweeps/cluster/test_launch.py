@@ -75,7 +75,7 @@ def test_limits_of_arrays_and_of_the_queue(sweep, fake_slurm, launch):
     assert [len(array.tasks) for array in arrays(sweep)] == [2, 2, 1]
     assert launch("--max-jobs", 5).startswith("Nothing to submit: 5 queued, 3 missing.\n3 runs more are over")
     fake_slurm.end(arrays(sweep)[0].ids[0])
-    assert launch("--max-jobs", 5).startswith("Submitted 1 runs in 1 job (1 array); before: 4 queued.")
+    assert launch("--max-jobs", 5).startswith("Submitted 1 run in 1 job (1 array); before: 4 queued.")
 
 
 @pytest.mark.parametrize(("config", "largest"), [("MaxArraySize = 4", 3), ("MaxArraySize = 1", 1), ("Other = 1", 8)])
