@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 STAMP := .venv/installed-$(shell cksum pyproject.toml Makefile $(CONSTRAINTS) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test suite test-slurm lint types format clean
+.PHONY: demo test suite test-slurm test-page lint types format clean
 
 demo: $(STAMP)  ## a leave-one-domain-out sweep of six algorithms on real images, about 4 minutes on 2 cores
 	$(BIN)/domainbed-sage demo
@@ -23,6 +23,11 @@ test-slurm: $(STAMP)  ## sweeps on a real Slurm: requeue, preemption, time limit
 	scripts/slurm_testbed.sh up
 	eval "$$(scripts/slurm_testbed.sh env)" && DOMAINBED_SAGE_SLURM_REQUIRED=1 $(BIN)/python -m pytest tests/sweeps/cluster/test_slurm.py; \
 		status=$$?; scripts/slurm_testbed.sh down; exit $$status
+
+# In Chromium, which is installed where there is none (a Debian package, root), with axe-core (npm) for accessibility.
+test-page: $(STAMP)  ## the HTML report in a real browser: scripts, requests, accessibility, narrow windows
+	scripts/page_testbed.sh
+	DOMAINBED_SAGE_BROWSER_REQUIRED=1 $(BIN)/python -m pytest tests/results/report/test_browser.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

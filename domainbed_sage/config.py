@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.core.errors import Mistake, UserError, raise_all, shown
 from domainbed_sage.core.hparams import HParam, Search, declared, resolve, unknown, validate
+from domainbed_sage.data import own
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
-from domainbed_sage.geometry.perturb import Precision
+from domainbed_sage.geometry.products import Precision
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 
@@ -26,7 +27,7 @@ LARGEST_SEED = 2**63 - 1  # what a table of 64-bit integers holds
 LONGEST_NAME = 255  # bytes of a file's name
 SHORTENED = 120
 DESCRIPTION = "the description of the run"
-TRAINING_PRECISIONS = ("fp32", "tf32", "bf16")  # fp64 is for the replay of recorded trajectories
+TRAINING_PRECISIONS = ("fp32", "tf32", "bf16", "bf16x3", "bf16x6")  # fp64 is for the replay of recorded trajectories
 NO_FP16 = "Small gradients become zero in fp16 unless the loss is scaled, which it is not here: use bf16 or fp32."
 
 
@@ -88,6 +89,11 @@ class RunConfig(BaseModel):
         """Indices of the environments to train on."""
         return tuple(i for i in range(len(datasets[self.dataset].environments)) if i not in self.test_envs)
 
+    @property
+    def held_out(self) -> str:
+        """Labels of the held-out environments, e.g. ``A+S``."""
+        return "+".join(datasets[self.dataset].environments[i] for i in self.test_envs)
+
     def of(self, *configurables: Any) -> dict[str, Any]:
         """The hyperparameters that these components declare."""
         return {name: self.hparams[name] for name in declared(*configurables)}
@@ -106,6 +112,7 @@ class Machine:
         look_every_s: seconds between progress notes, and between checks that the run still owns its folder.
         keep_checkpoint: keep the last checkpoints of a finished run.
         skip_model_save: write no `model.pkl` at the end.
+        keep_correctness: write at the end which held-out images are classified correctly, see `results.correctness`.
         progress: show a progress bar.
         callbacks: names of listeners, see `callbacks`.
     """
@@ -118,6 +125,7 @@ class Machine:
     look_every_s: float = 1.0
     keep_checkpoint: bool = False
     skip_model_save: bool = False
+    keep_correctness: bool = False
     progress: bool = False
     callbacks: tuple[str, ...] = ()
 
@@ -146,12 +154,13 @@ def make_config(
 ) -> RunConfig:
     """Fill in the defaults of dataset, model and algorithm, and check everything.
 
-    A hyperparameter in both `hparams` and `search` has the given value in the default setting, hparams_seed 0, and is
-    drawn in all others.
+    The dataset may be a folder of images, ``folder:PATH``, see `data.own`. A hyperparameter in both `hparams` and
+    `search` has the given value in the default setting, hparams_seed 0, and is drawn in all others.
 
     Raises:
         UserError: unknown names, environments that leave no source, impossible values; all at once.
     """
+    dataset = own.known(dataset)
     model = model or (datasets[dataset].model if dataset in datasets else "small_cnn")
     names = ((datasets, dataset), (algorithms, algorithm), (models, model), (optimizers, optimizer))
     mistakes: list[str] = [

@@ -34,8 +34,10 @@ from domainbed_sage.models import models
 
 WAYS: dict[str, dict[str, Any]] = {
     "quintic, 5": {},
+    "quintic, 5, bf16x3": {"dtype": "bf16x3"},
     "quintic, 5, bf16": {"dtype": "bf16"},
     "polar_express, 5": {"method": "polar_express"},
+    "polar_express, 5, bf16x3": {"method": "polar_express", "dtype": "bf16x3"},
     "polar_express, 5, bf16": {"method": "polar_express", "dtype": "bf16"},
     "polar_express, 8": {"method": "polar_express", "steps": 8},
     "cubic, 5": {"method": "cubic"},

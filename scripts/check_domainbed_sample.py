@@ -14,7 +14,7 @@ from pathlib import Path
 
 from domainbed_sage.results import render, tables
 from domainbed_sage.results.folder import load_records
-from domainbed_sage.results.selection import METHODS
+from domainbed_sage.results.selection import DOMAINBED
 
 Rows = list[list[str]]
 
@@ -37,7 +37,7 @@ def main() -> int:
     args = parser.parse_args()
     published = parse(args.results.read_text())
     records = load_records(args.sample, include_unfinished=True).records
-    ours = parse("\n\n".join(render.text(tables.build(records, method)) for method in METHODS))
+    ours = parse("\n\n".join(render.text(tables.build(records, method)) for method in DOMAINBED))
     different = [heading for heading in published | ours if published.get(heading) != ours.get(heading)]
     for heading in different:
         print(f"{heading}\n  published: {published.get(heading)}\n  ours:      {ours.get(heading)}")

@@ -5,17 +5,17 @@ import sys
 from pathlib import Path
 
 from domainbed_sage.cli import guarded, table
-from domainbed_sage.results.selection import METHODS
+from domainbed_sage.cli.parser import Parser
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the tables and write them to the results folder; return 1 if a run in it is unreadable."""
-    _, faults = table.show(args.input_dir, list(METHODS), as_latex=args.latex)
+    _, faults = table.show([args.input_dir], table.Wanted(table.DOMAINBED, as_latex=args.latex))
     return int(bool(faults))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--input_dir", type=Path, required=True)
     parser.add_argument("--latex", action="store_true")
     parser.set_defaults(main=main)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from domainbed_sage.cli import guarded
 from domainbed_sage.cli.data import summary
+from domainbed_sage.cli.parser import Parser
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.acquire.obtain import obtain
 from domainbed_sage.data.specs import find
@@ -32,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="default: all five")
     parser.set_defaults(main=main)

@@ -11,6 +11,7 @@ from pathlib import Path
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import guarded, machine
 from domainbed_sage.cli.numbers import whole
+from domainbed_sage.cli.parser import Parser
 from domainbed_sage.cli.sweep import remove_incomplete, summary
 from domainbed_sage.core.hparams import parse_json
 from domainbed_sage.core.settings import checked
@@ -50,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("launch", "delete_incomplete"))
     parser.add_argument("--datasets", nargs="+", required=True)
     parser.add_argument("--algorithms", nargs="+", help="default: all")

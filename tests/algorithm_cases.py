@@ -161,7 +161,7 @@ def run(algorithm, batches, start=0):
     trajectory = []
     for t, batch in enumerate(batches, start):
         torch.manual_seed(100 + t)
-        algorithm.step = t
+        algorithm.step, algorithm.batch = t, batch
         algorithm.update(batch)
         trajectory.append(weights(algorithm.model))
     return torch.stack(trajectory)

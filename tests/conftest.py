@@ -10,6 +10,7 @@ from fake_slurm import FakeSlurm
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.core import plugins
+from domainbed_sage.data import own
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import models
 from domainbed_sage.training.callbacks import callbacks
@@ -28,7 +29,7 @@ def no_process_is_left():
 @pytest.fixture
 def forget_plugins():
     """What a test loads is unknown again afterwards, but for libraries: those cannot be imported twice."""
-    kept = [algorithms._things, datasets._things, models._things, callbacks._things, plugins._loaded]
+    kept = [algorithms._things, datasets._things, models._things, callbacks._things, plugins._loaded, own._specs]
     before, path, modules = [dict(things) for things in kept], list(sys.path), set(sys.modules)
     yield
     sys.path[:] = path

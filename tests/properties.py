@@ -8,6 +8,7 @@ from reference.all_literals import LITERALS
 from torch.optim import Adam
 
 from domainbed_sage.data.batch import DomainBatch
+from domainbed_sage.geometry.perturb import Survival
 
 
 def assert_close(ours, theirs, tolerance=1e-9):
@@ -80,7 +81,7 @@ def assert_reads_no_value(algorithm, batch):
     There `item`, a branch on a tensor, a boolean mask, or a copy to NumPy raises. The check of the first perturbation,
     once per run, is taken as done. (`torch.autocast` knows no meta device: replace it first.)
     """
-    algorithm.perturbation_cosine = 1.0
+    algorithm.survival = Survival(1.0, 1.0)
     for step in range(2):
         algorithm.step = step
         metrics = algorithm.update(batch.to("meta"))

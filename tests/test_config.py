@@ -253,13 +253,17 @@ def test_impossible_holdout(value):
 @pytest.mark.parametrize("value", ["fp64", "int8"])
 def test_impossible_precision(value):
     """fp64 would be recorded, and fp32 computed."""
-    assert mistakes(precision=value) == [f"precision should be one of fp32, tf32, bf16. Found {value!r}."]
+    assert mistakes(precision=value) == [
+        f"precision should be one of fp32, tf32, bf16, bf16x3, bf16x6. Found {value!r}."
+    ]
 
 
 def test_fp16_would_lose_gradients():
     """On a confident head: p - y of a class is near 1e-9, and float16 begins at 6e-8."""
     (message,) = mistakes(precision="fp16")
-    assert message.startswith("precision should be one of fp32, tf32, bf16. Found 'fp16'. Small gradients become zero")
+    assert message.startswith(
+        "precision should be one of fp32, tf32, bf16, bf16x3, bf16x6. Found 'fp16'. Small gradients become zero"
+    )
     assert message.endswith("use bf16 or fp32.")
 
 

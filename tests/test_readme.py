@@ -9,7 +9,6 @@ from generated_trees import plant
 
 from domainbed_sage.cli import main
 from domainbed_sage.config import make_config
-from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import models
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -40,15 +39,17 @@ def test_own_algorithm(example, capsys):
     assert {path.suffix for path in Path("results/term").glob("table.*")} == {".md", ".tex", ".csv"}
 
 
-def test_own_dataset(tmp_path, monkeypatch, restore_signals, capsys):
+@pytest.mark.usefixtures("forget_plugins", "restore_signals")
+@pytest.mark.parametrize("after", ["## Your own dataset", "`cams.py`"])
+def test_own_dataset(tmp_path, monkeypatch, capsys, after):
+    """Without code, and in one line of a plugin."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets, "_things", dict(datasets._things))
     Path("cams.py").write_text(block("python", "## Your own dataset"))
     plant(Path("data/Cams"), {e: {"0": 5, "1": 5} for e in ("hall", "street", "yard")}, same=False)
     Path("data/Cams/CLASSES.json").write_text(block("json", "## Your own dataset"))
-    for line in block("console", "## Your own dataset").splitlines():
+    for line in block("console", after).splitlines():
         assert main(line.split()[1:]) == 0, line
-    assert "Cams in data/Cams: 30 images in 2 classes; hall 10, street 10, yard 10" in capsys.readouterr().out
+    assert "data/Cams: 30 images in 2 classes; hall 10, street 10, yard 10" in capsys.readouterr().out
     record = json.loads(Path("train_output/results.jsonl").read_text().splitlines()[-1])
     assert record["args"]["test_envs"] == [1]
     assert "0 = delivery van, 1 = bicycle" in str(record["data"])

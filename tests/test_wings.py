@@ -17,6 +17,7 @@ WINGS = (  # each may import from itself and from those before it
     "algorithms.solvers",  # a part of the next one: both import from each other
     "algorithms",
     "results",
+    "results.report",
     "config",
     "training",
     "sweeps",

@@ -58,10 +58,10 @@ class Around(Algorithm):
         return {**hparams, "around_hparams": inner_hparams(cls.name, inner, hparams["around_hparams"])}
 
     @classmethod
-    def kind(cls, step: int, hparams: Mapping[str, Any]) -> int:
-        """See `Algorithm.kind`: the other algorithm's."""
+    def kind_of_step(cls, step: int, hparams: Mapping[str, Any]) -> int:
+        """See `Algorithm.kind_of_step`: the other algorithm's."""
         inner = inner_class(cls.name, hparams["around"])
-        return inner.kind(step, inner_hparams(cls.name, inner, hparams["around_hparams"]))
+        return inner.kind_of_step(step, inner_hparams(cls.name, inner, hparams["around_hparams"]))
 
     @classmethod
     def repeating(cls, hparams: Mapping[str, Any], times: int) -> dict[str, Any]:
@@ -71,10 +71,10 @@ class Around(Algorithm):
 
     def update_inner(self, batch: DomainBatch) -> Metrics:
         """One step of the other algorithm."""
-        self.inner.step, self.inner.draws = self.step, self.draws
-        self.inner.perturbation_cosine = self.perturbation_cosine
+        self.inner.step, self.inner.draws, self.inner.batch = self.step, self.draws, self.batch
+        self.inner.survival = self.survival
         metrics = self.inner.update(batch)
-        self.perturbation_cosine = self.inner.perturbation_cosine
+        self.survival = self.inner.survival
         return metrics
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Around(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Algorithm.load_state_dict`."""
         self.inner.load_state_dict(state)
-        self.perturbation_cosine = self.inner.perturbation_cosine
+        self.survival = self.inner.survival
         for name, part in self.kept.items():
             part.load_state_dict(state["around"][name])
 

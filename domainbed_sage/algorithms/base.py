@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from domainbed_sage.algorithms.draws import Draws
+from domainbed_sage.algorithms.guard import Guard
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.batch import DomainBatch
-from domainbed_sage.geometry.perturb import Precision, check_perturbation_cosine, perturbed
+from domainbed_sage.geometry.perturb import Survival, perturbed
+from domainbed_sage.geometry.products import Precision
 from domainbed_sage.geometry.vectors import Vector, gram, in_own_memory, weighted_mean_
+from domainbed_sage.models.arithmetic import products_in
 from domainbed_sage.models.base import Model
 
 log = logging.getLogger(__name__)
@@ -76,6 +79,9 @@ class Algorithm(ABC):
     Attributes:
         params: the trainable parameters θ.
         step: number of updates already done; the training loop sets it.
+        batch: the minibatch of this update, for the guard; the training loop sets it.
+        precision: arithmetic of the forward and backward passes, the problem's.
+        survival: what the guard measured at the first perturbation; None before it.
         draws: the source of all random numbers of an update.
         networks: further networks of the method, by name, e.g. a discriminator; saved and restored with the run.
         kept: whatever else a restart needs, by name: optimizers, averages; anything with a `state_dict`.
@@ -108,7 +114,9 @@ class Algorithm(ABC):
         self.networks = nn.ModuleDict()
         self.kept: dict[str, Any] = {}
         self.step = 0
-        self.perturbation_cosine: float | None = None
+        self.batch: DomainBatch | None = None
+        self.precision: Precision = problem.precision
+        self.survival: Survival | None = None
 
     @classmethod
     def _check(cls, problem: Problem) -> None:
@@ -141,7 +149,7 @@ class Algorithm(ABC):
         return steps * cls.passes_per_step
 
     @classmethod
-    def kind(cls, step: int, hparams: Mapping[str, Any]) -> int:
+    def kind_of_step(cls, step: int, hparams: Mapping[str, Any]) -> int:
         """The kind of a step, for planning: steps of one kind and with equally many passes have the same cost."""
         del step, hparams
         return 0
@@ -178,7 +186,8 @@ class Algorithm(ABC):
 
     def in_precision(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """What a network makes of x, computed in the precision of the problem and returned in that of x."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.problem.precision == "bf16"):
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with autocast, products_in(self.precision, x.device):
             return network(x).to(x.dtype)
 
     def domain_losses(self, batch: DomainBatch) -> Tensor:
@@ -226,13 +235,12 @@ class Algorithm(ABC):
         """Weights θ + ε inside the block, exactly θ after it; BatchNorm statistics are not updated inside.
 
         They are made in the memory of ε, whose value is lost, and given to the block.
-        The first perturbation of a run is measured: `check_perturbation_cosine` stops a run whose precision loses it.
+        The first perturbation of a run is measured: a `Guard` stops a run whose precision loses it.
         """
-        if self.perturbation_cosine is None:
-            self.perturbation_cosine = check_perturbation_cosine(
-                self.params, epsilon, self.problem.precision, self.name
-            )
+        guard = None if self.survival else Guard(self, epsilon)
         with perturbed(self.params, epsilon) as weights, self.model.frozen_statistics():
+            if guard:
+                self.survival = guard.survival()
             yield weights
 
     def descend(self, gradient: Vector) -> None:
@@ -264,7 +272,8 @@ class Algorithm(ABC):
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         state |= {"networks": self.networks.state_dict()} if self.networks else {}
         state |= {"kept": {name: part.state_dict() for name, part in self.kept.items()}} if self.kept else {}
-        return {**state, "perturbation_cosine": self.perturbation_cosine}
+        cosine, size = self.survival or (None, None)
+        return {**state, "perturbation_cosine": cosine, "perturbation_size": size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned."""
@@ -274,23 +283,11 @@ class Algorithm(ABC):
             self.networks.load_state_dict(state["networks"])
         for name, part in self.kept.items():
             part.load_state_dict(state["kept"][name])
-        self.perturbation_cosine = state.get(
-            "perturbation_cosine"
-        )  # checkpoints of earlier versions lack it; then it is measured again
-
-
-def check_metrics(metrics: Any, name: str) -> None:
-    """Make sure that an update, perhaps a plugin's, returned what can be logged.
-
-    Raises:
-        UserError: it did not.
-    """
-    if not isinstance(metrics, Mapping):
-        raise UserError(f"{name}.update should return a dict of scalar tensors to log. Found {metrics!r}.")
-    for key, value in metrics.items():
-        if not (isinstance(key, str) and isinstance(value, Tensor) and value.numel() == 1):
-            found = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            raise UserError(f"{name}.update should return scalar tensors to log. Found {key!r}: {found}.")
+        cosine, size = state.get("perturbation_cosine"), state.get("perturbation_size")
+        if cosine is None or size is None:  # earlier versions measured the weights, and no size
+            self.survival = None
+        else:
+            self.survival = Survival(cosine, size)
 
 
 @cache

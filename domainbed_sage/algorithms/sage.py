@@ -30,7 +30,8 @@ class SAGE(Algorithm):
             or ``svd_rank``.
         ns_steps: Newton-Schulz iterations T.
         ns_dtype: arithmetic of the iterations: ``full`` is that of the weights, as in the authors' prototype for domain
-            generalization; ``bf16`` and ``fp16`` are faster and farther off, see `polar_factor`.
+            generalization; ``bf16x3`` is nearly as exact and faster on tensor cores; ``bf16`` and ``fp16`` are faster
+            still and farther off, see `polar_factor`.
         orthogonalize: ablation of Fig. 3: False leaves the gradient's own spectrum, G / ‖G‖_F.
         scale_by_weight: ablation of Fig. 3: False drops the factor ‖W‖_F.
         noise: ablation of Fig. 3: False adds no noise, as γ = 0 does.

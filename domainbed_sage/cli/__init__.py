@@ -14,6 +14,8 @@ from io import TextIOWrapper
 from types import ModuleType
 
 import domainbed_sage
+from domainbed_sage.cli.parser import Parser
+from domainbed_sage.cli.terminal import Terminal
 from domainbed_sage.core import files
 from domainbed_sage.core.errors import UserError
 
@@ -24,6 +26,8 @@ COMMANDS = (  # name, module in this package with `add_arguments` and `main`, he
     ("evaluate", "evaluate", "the model of a finished run: accuracies, confusions, predictions"),
     ("sweep", "sweep", "run, launch and watch the runs of a sweep file"),
     ("table", "table", "turn results into tables"),
+    ("compare", "compare", "how certain is the difference between two methods: intervals, and a sentence for a paper"),
+    ("report", "report", "one HTML page about results, with intervals, curves and all runs"),
     ("pack", "pack", "put the records of a results folder into one file"),
     ("data", "data", "list, download, check and prepare datasets"),
     ("weights", "weights", "fetch and check pretrained weights"),
@@ -42,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
     """Build the command's parser; it knows all subcommands, and the options of the chosen ones."""
-    parser = argparse.ArgumentParser(
-        "domainbed-sage", description="A benchmark suite for domain generalization around SAGE."
-    )
+    parser = Parser("domainbed-sage", description="A benchmark suite for domain generalization around SAGE.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {domainbed_sage.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module, help_text in COMMANDS:
@@ -59,7 +61,7 @@ def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show θ or █ shows ? instead
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[Terminal()])
     args = parser.parse_args(argv)
     try:
         status = int(args.main(args))
@@ -87,7 +89,7 @@ def guarded(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) 
 
 def script(module: ModuleType, description: str) -> None:
     """Entry point of a thin script in `scripts/` around one subcommand."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     _declare(module, parser)
     sys.exit(guarded(parser))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from domainbed_sage.cli import as_json, machine
 from domainbed_sage.cli.numbers import whole
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.data import own
 from domainbed_sage.data.sources import Own, Source
 from domainbed_sage.data.specs import DatasetSpec, datasets, find
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listed = actions.add_parser("list", help="the datasets, their environments, licences and sources")
+    listed.add_argument("names", nargs="*", metavar="NAME", help="only these; a folder of yours is folder:PATH")
     machine.add_plugin_argument(listed)
     as_json.add_argument(listed)
     named = {
@@ -38,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     }
     for parser in named.values():
-        parser.add_argument("name", help=PREPARED if parser is named["prepare"] else "see `domainbed-sage data list`")
+        of_any = "see `domainbed-sage data list`; a folder of yours is folder:PATH"
+        parser.add_argument("name", help=PREPARED if parser is named["prepare"] else of_any)
         parser.add_argument("--data_dir", type=Path, default=DATA_DIR, help="folder of the datasets (%(default)s)")
         machine.add_plugin_argument(parser)
     for parser in (named["download"], named["prepare"]):
@@ -76,19 +79,22 @@ def main(args: argparse.Namespace) -> int:
     """
     machine.load_plugins(args)
     if args.action == "list":
+        specs = [find(own.known(name)) for name in args.names] or datasets.values()
         if args.json:
-            as_json.show(map(as_object, datasets.values()))
+            as_json.show(map(as_object, specs))
         else:
-            print("\n".join(map(describe, datasets.values())))
+            print("\n".join(map(describe, specs)))
         return 0
     if args.action == "prepare" and args.name.lower() == "emojistyles":
         from domainbed_sage.data import emoji
 
         print(emoji.prepare(args.data_dir, args.size, packages=args.packages))
         return 0
-    spec = find(args.name)
+    spec = find(own.known(args.name))
     if not spec.folder:
         raise UserError(f"{spec.name} is inside the package: there is nothing to {args.action}.")
+    if spec in own.loaded() and args.action in ("download", "prepare"):
+        raise UserError(f"{args.name} is there already: there is nothing to {args.action}.")
     actions = (_download, _check, _manifest, _prepare, _cache)
     print({action.__name__: action for action in actions}[f"_{args.action}"](spec, args))
     return 0
@@ -101,7 +107,8 @@ def describe(spec: DatasetSpec) -> str:
         lines.append(f"in {spec.folder}/: {', '.join(spec.expected.environments or ())}")
     lines += [
         f"{sum(counts)} images{f' (variant {variant})' if variant else ''}: {' + '.join(map(str, counts))}"
-        for variant, counts in spec.expected.populations.items()
+        for variant, counts in (spec.expected.populations or {"": spec.counts}).items()
+        if counts
     ]
     lines += [f"{what}: {text}" for what, text in (("licence", spec.licence), ("cite", spec.citation)) if text]
     lines += [f"source {source.key}: {source.title}" for source in spec.sources]

@@ -15,12 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the demo sweep and print its table.
+    """Run the demo sweep, print its table, and write its report.
 
     Raises:
         UserError: see `sweep`.
     """
-    from domainbed_sage.cli import table
+    from domainbed_sage.cli import report, table
     from domainbed_sage.sweeps.sweep import read_sweep
 
     began = time.monotonic()
@@ -30,11 +30,14 @@ def main(args: argparse.Namespace) -> int:
     print(f"{len(demo.runs())} runs: {', '.join(demo.algorithms)} on EmojiStyles, each style held out in turn.")
     failed = sweep.main(args)
     if not failed:
-        _, faults = table.show(folder, pictures=True)
+        _, faults = table.show([folder], table.Wanted(formats=table.FORMATS[:1]))
+        page, _ = report.write([folder], folder / report.PAGE)
         print(f"\nThe demo took {(time.monotonic() - began) / 60:.1f} minutes. In {folder} there are:")
         print("  table.md, table.tex, table.csv   the table")
         print("  table.png                        its picture")
         print("  curves.png                       training curves")
         print("  <run>/results.jsonl              the records, in DomainBed's format")
+        print("  report.html, report.json         all of it on one page, and its numbers\n")
+        print(f"The report, to open in a browser: {page}")
         return int(bool(faults))
     return failed

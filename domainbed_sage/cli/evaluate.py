@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=("in", "out", "all"), default="all", help="which split; all: each of the two (default)"
     )
     parser.add_argument(
+        "--dataset", metavar="folder:PATH", help="where the run's own folder of images is now, if it has moved"
+    )
+    parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="write every prediction to FILE, .csv or .parquet"
     )
     parser.add_argument("--logits", action="store_true", help="with --predictions: also the logits of all classes")
@@ -52,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     elif args.logits:
         raise UserError("--logits says what --predictions FILE holds: give that, too.")
     splits = HALVES if args.split == "all" else (args.split,)
-    found = assess(args.run, where, args.envs, splits, keep_logits=args.logits)
+    found = assess(args.run, where, args.envs, splits, keep_logits=args.logits, images=_images(args.dataset))
     if args.predictions:
         prediction_file.write(args.predictions, found.results, found.classes)
     if args.json:
@@ -62,6 +65,14 @@ def main(args: argparse.Namespace) -> int:
         if args.predictions:
             print(f"Wrote {args.predictions}")
     return 0
+
+
+def _images(given: str | None) -> Path | None:
+    from domainbed_sage.data.own import SCHEME
+
+    if given is not None and not given.startswith(SCHEME):
+        raise UserError(f"--dataset should be {SCHEME}PATH, for a run on a folder of images. Found {given!r}.")
+    return Path(given.removeprefix(SCHEME)) if given else None
 
 
 def remarks(found: "Assessment") -> list[str]:

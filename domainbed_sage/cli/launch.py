@@ -1,7 +1,7 @@
 """`domainbed-sage sweep launch`, `retry` and `cancel`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,14 +35,23 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     site.add_arguments(parser)
 
 
-def launch(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace) -> "Outcome | None":
+def launch(
+    name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace, keep: Callable[[], None]
+) -> "Outcome | None":
     """Start the missing runs; return the outcome, unless they were only submitted.
+
+    Args:
+        name: of the sweep.
+        runs: all of its runs.
+        folder: its results folder.
+        args: the command line.
+        keep: keeps the plan in that folder, once the options are known to be right.
 
     Raises:
         UserError: see `submit.launch`.
     """
     if args.cluster == "slurm":
-        _submit(name, runs, folder, args, failed_too=False)
+        _submit(name, runs, folder, args, keep, failed_too=False)
         return None
     from domainbed_sage.sweeps.local import Outcome, run_missing
     from domainbed_sage.training import train
@@ -50,6 +59,7 @@ def launch(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.
     settings = site.from_arguments(args)
     where = replace(machine.from_arguments(args, folder), save_every_s=settings.save_every_s)
     settings.require_space(folder, "Launching")
+    keep()
     if args.cluster == "debug":
         before = sum(regular(folder / run.folder_name / "done") for run in runs)
         for run in runs:
@@ -59,13 +69,15 @@ def launch(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.
     return run_missing(runs, where, per_gpu=settings.runs_per_gpu)
 
 
-def retry(name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace) -> None:
-    """Submit missing and failed runs.
+def retry(
+    name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace, keep: Callable[[], None]
+) -> None:
+    """Submit missing and failed runs; arguments as in `launch`.
 
     Raises:
         UserError: see `submit.launch`.
     """
-    _submit(name, runs, folder, args, failed_too=True)
+    _submit(name, runs, folder, args, keep, failed_too=True)
 
 
 def cancel(folder: Path) -> None:
@@ -82,7 +94,13 @@ def cancel(folder: Path) -> None:
 
 
 def _submit(
-    name: str, runs: "Sequence[RunConfig]", folder: Path, args: argparse.Namespace, *, failed_too: bool
+    name: str,
+    runs: "Sequence[RunConfig]",
+    folder: Path,
+    args: argparse.Namespace,
+    keep: Callable[[], None],
+    *,
+    failed_too: bool,
 ) -> None:
     from domainbed_sage.sweeps.cluster import submit
 
@@ -93,5 +111,7 @@ def _submit(
     if where.data_dir is not None:
         where = replace(where, data_dir=where.data_dir.resolve())
     given = args.device is not None
+    submit.check_device(settings, device_given=given)
+    keep()
     print(submit.launch(name, runs, where, settings, device_given=given, failed_too=failed_too))
-    print(f"See `domainbed-sage sweep status {args.file}`.")
+    print(f"See `domainbed-sage sweep status {args.given}`.")

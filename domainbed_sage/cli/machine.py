@@ -21,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_place_arguments(parser)
     parser.add_argument("--skip_model_save", action="store_true", help="write no model.pkl")
     parser.add_argument(
+        "--keep_correctness",
+        action="store_true",
+        help="keep in correct.npz which held-out images are classified correctly, for `domainbed-sage compare`",
+    )
+    parser.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard event files in every run's folder"
     )
     parser.add_argument("--callback", action="append", default=[], help="listener of a plugin; repeatable")
@@ -29,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options for data folder and device, of commands that run a model."""
-    parser.add_argument("--data_dir", type=Path, help="folder of the datasets; the embedded ones need none")
+    add_data_argument(parser)
     parser.add_argument("--device", default=None, help="torch device; by default the GPU if there is one")
     parser.add_argument(
         "--num_workers",
@@ -38,6 +43,17 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
         help="loader processes per run (default: %(default)s)",
     )
     add_plugin_argument(parser)
+
+
+def add_data_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--data_dir``."""
+    parser.add_argument("--data_dir", type=Path, help="folder of the datasets; the embedded ones need none")
+
+
+def data_dir(args: argparse.Namespace) -> Path | None:
+    """The folder of the datasets: as given, or as the environment says."""
+    named = os.environ.get("DOMAINBED_DATA_DIR")
+    return args.data_dir or (Path(named) if named else None)
 
 
 def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +87,7 @@ def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool
     return replace(
         place_from_arguments(args, output_dir),
         skip_model_save=args.skip_model_save,
+        keep_correctness=args.keep_correctness,
         keep_checkpoint=args.keep_checkpoint,
         progress=progress,
         callbacks=tuple(dict.fromkeys([*args.callback, *(["tensorboard"] if args.tensorboard else [])])),
@@ -86,8 +103,7 @@ def place_from_arguments(args: argparse.Namespace, output_dir: Path) -> "Machine
     from domainbed_sage.config import Machine
 
     load_plugins(args)
-    data_dir = args.data_dir or (Path(os.environ["DOMAINBED_DATA_DIR"]) if "DOMAINBED_DATA_DIR" in os.environ else None)
-    machine = Machine(output_dir=output_dir, data_dir=data_dir, num_workers=args.num_workers)
+    machine = Machine(output_dir=output_dir, data_dir=data_dir(args), num_workers=args.num_workers)
     return machine if args.device is None else _on(machine, args.device)
 
 

@@ -34,3 +34,14 @@ def positive(text: str) -> float:
     if not (number > 0 and math.isfinite(number)):
         raise argparse.ArgumentTypeError(f"should be a number > 0. Found {text[:40]!r}.")
     return number
+
+
+def share(text: str) -> float:
+    """A type of argparse: a number above 0 and up to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"should be a number > 0 and ≤ 1. Found {text[:40]!r}.")
+    return number

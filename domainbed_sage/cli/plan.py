@@ -2,11 +2,11 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from domainbed_sage.cli.numbers import positive, whole
+from domainbed_sage.cli.numbers import positive, share, whole
 
 if TYPE_CHECKING:
     from domainbed_sage.config import RunConfig
@@ -20,13 +20,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("plan")
     group.add_argument("--pass_time", type=positive, help="seconds of one forward-backward pass, measured on your GPU")
     group.add_argument("--pass_rows", type=whole(1), default=36, help="images in that pass (default: %(default)s)")
+    group.add_argument("--check", action="store_true", help="also check that data and weights are on this machine")
     group.add_argument("--measure", action="store_true", help="measure a pass of the first run's model on this machine")
+    group.add_argument("--device", metavar="GPU", help="hours in every precision from a data sheet: a100, h100-3g, …")
+    group.add_argument(
+        "--efficiency",
+        type=share,
+        default=0.4,
+        help="of the data sheet's rates that a step reaches (default: %(default)s)",
+    )
 
 
-def show(runs: "Sequence[RunConfig]", args: argparse.Namespace) -> None:
-    """Print runs, passes, images, FLOPs, memory and, where a pass time is known, hours of one device."""
+def show(runs: "Sequence[RunConfig]", args: argparse.Namespace, keep: Callable[[], None]) -> None:
+    """Keep the plan; print runs, passes, images, FLOPs, memory and, with a known pass time, hours of one device."""
+    from domainbed_sage.sweeps import devices
     from domainbed_sage.sweeps.estimate import StepTime, plan, without_counts
 
+    gpu = devices.device(args.device) if args.device else None
+    keep()
     taken = measure(runs[0], args.pass_rows) if args.measure else None
     if args.pass_time:
         taken = StepTime(args.pass_time, args.pass_rows)
@@ -58,8 +69,13 @@ def show(runs: "Sequence[RunConfig]", args: argparse.Namespace) -> None:
             "an evaluated image counts for a third of a pass, and SAGE's Newton-Schulz iterations as their FLOPs. Data "
             "loading and checkpoints are not in them."
         )
-    else:
-        print("For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), or --measure.")
+    elif not gpu:
+        print(
+            "For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), --measure, or the "
+            "name of a GPU: --device."
+        )
+    if gpu:
+        print(f"\n{devices.described(runs, gpu, args.efficiency)}")
 
 
 def measure(run: "RunConfig", rows: int) -> "StepTime":

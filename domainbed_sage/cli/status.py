@@ -1,10 +1,9 @@
 """`domainbed-sage sweep status` and `logs`: where a sweep stands, as wide as the terminal."""
 
 import argparse
-import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +14,8 @@ from rich.text import Text
 
 from domainbed_sage.cli.numbers import whole
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, counted
+from domainbed_sage.results import failures
 from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps.cluster.survey import STATES, RunState, Survey, survey
 
@@ -26,17 +26,6 @@ SIGNS = {"done": "█", "running": "▓", "queued": "▒", "failed": "x", "missi
 STYLES = {"done": "green", "running": "cyan", "queued": "yellow", "failed": "red", "missing": "bright_black"}
 TAIL = 3
 MOST_CAUSES = 6
-ADVICE = (  # in order: the first whose pattern is found
-    (r"GPU's memory|CUDA out of memory|OutOfMemoryError", "a larger slice, fewer runs on it, or a smaller batch_size"),
-    (r"OUT_OF_ME|out of memory|machine's memory", "ask for more memory (--mem-gb), or start fewer processes at a time"),
-    (r"/dev/shm|TMPDIR|ulimit", "do what the message says, then `sweep retry --failed`"),
-    (r"No space|NoSpace|needs .* GB free", "free space in the results folder, then `sweep retry --failed`"),
-    (r"not finite", "the run diverged: a lower lr or a smaller radius; that is another run"),
-    (r"TIMEOUT", "no checkpoint was saved in time: raise --signal-delay-s, then launch again"),
-    (r"CANCELLED|NODE_FAIL|PREEMPTED|lost", "launch again: it continues from its checkpoint"),
-    (r"weights (download|check)|--data_dir", "get what the message names, then `sweep retry --failed`"),
-)
-OTHERWISE = "read its log (`sweep logs`), fix the cause, then `sweep retry --failed`"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"look again every S s ({LOOK_AGAIN_S})",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument(
+        "--exit-code",
+        action="store_true",
+        help="exit status: 0 all runs are done, 1 some failed, 3 others run, wait or are missing; --watch then ends "
+        "when none runs or waits",
+    )
+
+
+def add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `list`."""
+    parser.add_argument("--state", choices=STATES, action="append", help="only runs in this state; repeatable")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def add_log_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +61,8 @@ def add_log_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
-    """Print the status of the sweep, once or repeatedly."""
+def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> int:
+    """Print the status of the sweep, once or repeatedly; return the exit status."""
     console = Console(highlight=False, soft_wrap=args.json)
     while True:
         found = survey(runs, folder, patient=True)
@@ -71,9 +72,32 @@ def show(name: str, runs: Sequence[PlannedRun], folder: Path, args: argparse.Nam
             print(as_json(found), flush=True)
         else:
             console.print(render(name, folder, found, runs))
-        if not args.watch:
-            return
+        counts = found.counts()
+        if not args.watch or (args.exit_code and not counts["running"] + counts["queued"]):
+            return exit_code(counts) if args.exit_code else 0
         time.sleep(args.watch)
+
+
+def exit_code(counts: Mapping[str, int]) -> int:
+    """Exit status of ``status --exit-code``: 0 all are done, 1 some failed, 3 there is something left to run."""
+    if counts.get("failed"):
+        return 1
+    return 3 if any(counts.get(state) for state in ("running", "queued", "missing")) else 0
+
+
+def list_runs(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
+    """Print every run and its state, or those in the wanted states; why a run failed is in the JSON."""
+    states = survey(runs, folder, patient=True).runs
+    pairs = [(run, state) for run, state in zip(runs, states, strict=True) if state.state in (args.state or STATES)]
+    if args.json:
+        print(strict_json.dumps([asdict(run) | {"state": state.state, "reason": state.reason} for run, state in pairs]))
+        return
+    width = max((len(run.folder_name) for run, _ in pairs), default=0)
+    for run, state in pairs:
+        print(f"{run.folder_name:<{width}}  {state.state}")
+    counts = Counter(state.state for _, state in pairs)
+    summed = ", ".join(f"{n} {state}" for state, n in counts.items())
+    print(counted(len(pairs), "run") + (f": {summed}" if pairs else ""))
 
 
 def as_json(found: Survey) -> str:
@@ -100,7 +124,7 @@ def render(name: str, folder: Path, found: Survey, runs: Sequence[PlannedRun]) -
         _add_row(table, dataset if dataset != shown else "", label, members)
         shown = dataset
     _add_row(table, "all", "", found.runs)
-    title = Text(f"{name}: {len(found.runs)} runs in {folder}")
+    title = Text(f"{name}: {counted(len(found.runs), 'run')} in {folder}")
     legend = Text("  ").join(Text.assemble((SIGNS[state], STYLES[state]), f" {state}") for state in STATES)
     rest = [*_remarks(found, runs), *_failures(found.runs)]
     return Group(title, table, legend, *map(Text, rest))
@@ -164,44 +188,20 @@ def time_left(found: Survey, runs: Sequence[PlannedRun]) -> float | None:
 
 def _failures(runs: Iterable[RunState]) -> list[str]:
     """Failures grouped by cause: how many, one of them with the end of its log, and what to do."""
-    causes: defaultdict[tuple[str, str], list[RunState]] = defaultdict(list)
-    for run in runs:
-        if run.failed:
-            causes[run.kind, _alike(run)].append(run)
-    lines = []
-    groups = sorted(causes.values(), key=len, reverse=True)
+    lines: list[str] = []
+    groups = failures.by_cause(run for run in runs if run.failed)
     for members in groups[:MOST_CAUSES]:
         first = members[0]
-        lines += ["", f"{len(members)} failed: {_short(_cause(first), 66)}"]
+        lines += ["", f"{len(members)} failed: {_short(failures.cause(first), 66)}"]
         lines += [f"  for example {first.name}"]
         lines += [f"    | {_short(line, 72)}" for line in (_tail(first.log, TAIL) if first.log else [])]
-        lines += [f"  → {advice(first)}"]
+        lines += [f"  → {failures.advice(first)}"]
     if len(groups) > MOST_CAUSES:
         lines += [
             "",
             f"{sum(map(len, groups[MOST_CAUSES:]))} more for {len(groups) - MOST_CAUSES} other causes: --json",
         ]
     return lines
-
-
-def _cause(run: RunState) -> str:
-    """One line; the type of a `UserError` is left out, because it says nothing."""
-    reason = run.reason.partition("\n")[0]
-    return reason if run.kind == "UserError" or reason.startswith(run.kind) else f"{run.kind}: {reason}"
-
-
-def _alike(run: RunState) -> str:
-    """The reason without names, paths and numbers, which differ between runs that fail for the same reason."""
-    text = run.reason.partition("\n")[0]
-    for name in (run.name, run.dataset, run.label):
-        text = text.replace(name, "…")
-    return re.sub(r"\S*/\S*|\d[\d.e+-]*", "…", text)[:200]
-
-
-def advice(run: RunState) -> str:
-    """What to do about a failure."""
-    text = f"{run.kind} {run.reason}"
-    return next((what for pattern, what in ADVICE if re.search(pattern, text)), OTHERWISE)
 
 
 def _short(text: str, width: int) -> str:

@@ -7,18 +7,16 @@ then need no PyTorch; see `sweeps.planning`.
 import argparse
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainbed_sage.cli import as_json, launch, machine, plan, status
+from domainbed_sage.cli import launch, machine, plan, status
 from domainbed_sage.cli.numbers import whole
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.core.files import regular
-from domainbed_sage.results.planned import PlannedRun
-from domainbed_sage.sweeps import planning
+from domainbed_sage.sweeps import planning, presets
 
 if TYPE_CHECKING:
     from domainbed_sage.config import RunConfig
@@ -34,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions of `sweep` and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text, declare in (
-        ("list", "every run, and whether it is done", as_json.add_argument),
+        ("list", "every run, and whether it is done", status.add_list_arguments),
         ("plan", "runs, images, passes, hours", plan.add_arguments),
         ("run", "execute the missing runs on this machine", add_run_arguments),
         ("launch", "submit the missing runs to a cluster", launch.add_arguments),
@@ -44,10 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("logs", "what a run has written", status.add_log_arguments),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("file", type=Path, help="sweep file, e.g. sweeps/demo.yaml")
+        action.add_argument("file", type=Path, help="sweep file, or the name of a preset, e.g. demo")
         action.add_argument("--output_dir", type=Path, help="results folder; by default results/<name of the sweep>")
         if name not in ("run", "launch", "retry"):
             machine.add_plugin_argument(action)
+            machine.add_data_argument(action)
         if declare is not None:
             declare(action)
 
@@ -68,19 +67,23 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the file has mistakes, or the action fails.
     """
+    args.given, args.file = args.file, presets.locate(args.file)
     if args.action in LOOKING:
         return _look(args)
     name, every, folder = _read(args)
     runs = [config for _, config in every]
+    keep = partial(keep_plan, args, name, every, folder)
     actions: dict[str, Any] = {
-        "plan": lambda: plan.show(runs, args),
-        "run": lambda: _run(runs, folder, args),
-        "launch": lambda: _launch(name, runs, folder, args),
-        "retry": lambda: launch.retry(name, runs, folder, args),
+        "plan": lambda: plan.show(runs, args, keep),
+        "run": lambda: _run(runs, folder, args, keep),
+        "launch": lambda: _launch(name, runs, folder, args, keep),
+        "retry": lambda: launch.retry(name, runs, folder, args, keep),
     }
-    if args.action != "plan":
-        require_weights(runs)
-    keep_plan(args, name, every, folder)
+    if args.action != "plan" or args.check:
+        from domainbed_sage.sweeps import preflight
+
+        left = [run for run in runs if not regular(folder / run.folder_name / "done")]
+        preflight.check(left, machine.data_dir(args))
     return actions[args.action]() or 0
 
 
@@ -98,7 +101,7 @@ def _look(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         print(f"There is no results folder {folder} yet.", file=sys.stderr)
     actions: dict[str, Any] = {
-        "list": lambda: _list(runs, folder, args),
+        "list": lambda: status.list_runs(runs, folder, args),
         "status": lambda: status.show(name, runs, folder, args),
         "logs": lambda: status.logs(runs, folder, args),
         "cancel": lambda: launch.cancel(folder),
@@ -111,7 +114,7 @@ def _read(args: argparse.Namespace) -> "tuple[str, list[Planned], Path]":
     machine.load_plugins(args)
     from domainbed_sage.sweeps.sweep import read_sweep
 
-    sweep = read_sweep(args.file)
+    sweep = read_sweep(args.file, machine.data_dir(args))
     return sweep.name, sweep.planned(), args.output_dir or Path("results") / sweep.name
 
 
@@ -125,25 +128,10 @@ def keep_plan(args: argparse.Namespace, name: str, runs: "list[Planned]", folder
             raise
 
 
-def require_weights(runs: "Runs") -> None:
-    """Make sure, before anything starts, that the weight files of all runs are on this machine.
-
-    Raises:
-        UserError: one is missing; names the command that fetches it.
-    """
-    from domainbed_sage.models import models
-
-    checked: list[tuple[str, dict[str, Any]]] = []
-    for run in runs:
-        model = (run.model, run.of(models[run.model].build))
-        if model not in checked:
-            models[run.model].require(model[1])
-            checked.append(model)
-
-
 def summary(outcome: "Outcome", total: int, folder: Path) -> str:
     """What became of the runs, and what to do next."""
-    lines = [f"{outcome.done + outcome.before} of {total} runs are done ({outcome.done} now) in {folder}."]
+    of_all, verb = counted(total, "run"), "is" if total == 1 else "are"
+    lines = [f"{outcome.done + outcome.before} of {of_all} {verb} done ({outcome.done} now) in {folder}."]
     if outcome.failed:
         lines += [f"{len(outcome.failed)} failed:"]
         lines += [f"  {name}\n    {reason}".rstrip() for name, reason in outcome.failed.items()]
@@ -161,29 +149,19 @@ def remove_incomplete(runs: "Runs", folder: Path) -> int:
     return len(begun)
 
 
-def _run(runs: "Runs", folder: Path, args: argparse.Namespace) -> int:
+def _run(runs: "Runs", folder: Path, args: argparse.Namespace, keep: Callable[[], None]) -> int:
     from domainbed_sage.sweeps.local import run_missing
 
     where = machine.from_arguments(args, folder)
+    keep()
     return _reported(run_missing(runs, where, args.jobs), runs, folder)
 
 
-def _launch(name: str, runs: "Runs", folder: Path, args: argparse.Namespace) -> int:
-    outcome = launch.launch(name, runs, folder, args)
+def _launch(name: str, runs: "Runs", folder: Path, args: argparse.Namespace, keep: Callable[[], None]) -> int:
+    outcome = launch.launch(name, runs, folder, args, keep)
     return 0 if outcome is None else _reported(outcome, runs, folder)
 
 
 def _reported(outcome: "Outcome", runs: "Runs", folder: Path) -> int:
     print(summary(outcome, len(runs), folder), file=sys.stderr)
     return 130 if outcome.interrupted else int(bool(outcome.failed))
-
-
-def _list(runs: Sequence[PlannedRun], folder: Path, args: argparse.Namespace) -> None:
-    states = ["done" if regular(folder / run.folder_name / "done") else "missing" for run in runs]
-    if args.json:
-        as_json.show(asdict(run) | {"state": state} for run, state in zip(runs, states, strict=True))
-        return
-    width = max(len(run.folder_name) for run in runs)
-    for run, state in zip(runs, states, strict=True):
-        print(f"{run.folder_name:<{width}}  {state}")
-    print(f"{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in Counter(states).items()))

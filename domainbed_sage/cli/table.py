@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,115 +12,180 @@ from domainbed_sage.core.errors import NoSpace, UserError, bullets
 from domainbed_sage.core.files import write_atomically
 
 if TYPE_CHECKING:
-    from domainbed_sage.results.records import RunRecord
+    from domainbed_sage.results.folder import Loaded
+    from domainbed_sage.results.looks import Look
     from domainbed_sage.results.tables import Table
 
-SELECTIONS = ("training-domain", "leave-one-domain-out", "oracle")  # names in `results.selection.METHODS`
-_DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, and write them as Markdown, LaTeX and
-CSV. Runs that are not finished, missing runs and foreign entries are named below the tables. The exit status is 1 if a
-run, or the plan of the folder, is unreadable: it is left out and named below, too."""
+DOMAINBED = ("training-domain", "leave-one-domain-out", "oracle")  # `results.selection.DOMAINBED`
+SELECTIONS = (*DOMAINBED, "last")  # names in `results.selection.METHODS`
+FORMATS = ("png", "pdf", "svg")  # `results.picture.FORMATS`
+_DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, or of several folders as one, and write
+them as Markdown, LaTeX and CSV. Runs that are not finished, missing runs and foreign entries are named below the
+tables. The exit status is 1 if a run, or the plan of a folder, is unreadable: it is left out and named below, too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = _DESCRIPTION
-    parser.add_argument("results", type=Path, metavar="RESULTS_DIR", help="the folder that holds the run directories")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULTS_DIR",
+        help="the folder that holds the run directories, or several",
+    )
     parser.add_argument(
         "--selection",
         choices=(*SELECTIONS, "all"),
         default="training-domain",
-        help="how checkpoints and hyperparameters are chosen (default: %(default)s)",
+        help="how checkpoints and hyperparameters are chosen; all: by DomainBed's three (default: %(default)s)",
     )
+    parser.add_argument("--algorithms", nargs="+", metavar="ROW", help="only these rows, by their labels")
+    parser.add_argument("--datasets", nargs="+", metavar="DATASET", help="only these datasets")
+    parser.add_argument("--only", choices=("averages",), help="only the table of averages over datasets")
     parser.add_argument(
         "--paper",
         action="store_true",
         help="also compare with Table 1 of the SAGE paper, and zero-shot runs with published accuracies of CLIP",
     )
     parser.add_argument("--include-unfinished", action="store_true", help="also use runs that are not finished")
-    parser.add_argument("--pictures", action="store_true", help="also draw the table and the training curves, as PNG")
+    parser.add_argument("--pictures", action="store_true", help="also draw the table and the training curves")
+    parser.add_argument(
+        "--format", nargs="+", choices=FORMATS, help="draw the pictures in these formats (with --pictures: png)"
+    )
+    parser.add_argument(
+        "--interval",
+        action="store_true",
+        help="± is the half-width of a 95%% confidence interval over trials, in place of DomainBed's standard error",
+    )
     parser.add_argument("--latex", action="store_true", help="print LaTeX instead of plain text")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the files here (default: RESULTS_DIR)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write the files here (default: RESULTS_DIR, if it is only one)"
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to print and write of results.
+
+    Attributes:
+        methods: names in `SELECTIONS`.
+        rows: labels of the rows to show; None for all.
+        datasets: the datasets to show; None for all.
+        only_averages: leave out the tables of single datasets.
+        with_paper: also compare with the printed Table 1, and zero-shot runs with published accuracies.
+        include_unfinished: also use runs that are not finished.
+        as_latex: print LaTeX instead of plain text.
+        formats: in which to draw each table and the training curves; none: no pictures.
+        interval: print half-widths of 95% confidence intervals, and write files of other names, ``…-interval``.
+        out: where to write; by default the results folder, if it is only one.
+    """
+
+    methods: Sequence[str] = ("training-domain",)
+    rows: Sequence[str] | None = None
+    datasets: Sequence[str] | None = None
+    only_averages: bool = False
+    with_paper: bool = False
+    include_unfinished: bool = False
+    as_latex: bool = False
+    formats: Sequence[str] = ()
+    interval: bool = False
+    out: Path | None = None
+
+
+Writer = Callable[[Path], list[Path]]  # into a folder
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print and write the tables; return 1 if something in the folder is unreadable.
+    """Print and write the tables; return 1 if something in a folder is unreadable.
 
     Raises:
-        UserError: the folder holds no runs, or contradictory ones.
+        UserError: a folder holds no runs, or there are contradictory ones.
     """
-    methods = list(SELECTIONS) if args.selection == "all" else [args.selection]
-    written, faults = show(
-        args.results,
-        methods,
-        out=args.out,
+    wanted = Wanted(
+        methods=DOMAINBED if args.selection == "all" else [args.selection],
+        rows=args.algorithms,
+        datasets=args.datasets,
+        only_averages=args.only == "averages",
         with_paper=args.paper,
         include_unfinished=args.include_unfinished,
         as_latex=args.latex,
-        pictures=args.pictures,
+        formats=args.format or FORMATS[:1] * args.pictures,
+        interval=args.interval,
+        out=args.out,
     )
+    written, faults = show(args.results, wanted)
     if written:
         print("Wrote " + ", ".join(map(str, written)))
     return int(bool(faults))
 
 
-def show(
-    results: Path,
-    methods: Sequence[str] = ("training-domain",),
-    *,
-    out: Path | None = None,
-    with_paper: bool = False,
-    include_unfinished: bool = False,
-    as_latex: bool = False,
-    pictures: bool = False,
-) -> tuple[list[Path], list[str]]:
-    """Print the tables of a results folder, write them, and return what was written and what is unreadable.
+def show(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]]:
+    """Print the tables of results folders, write them, and return what was written and what is unreadable.
 
-    Unreadable runs, which are left out, and an unreadable plan are named on stderr below the tables. A results folder
-    that cannot be written to is only printed, and a note on stderr says so.
-
-    Args:
-        results: the folder of the run directories.
-        methods: names in `SELECTIONS`.
-        out: where to write; by default `results`.
-        with_paper: also compare with the printed Table 1, and zero-shot runs with published accuracies.
-        include_unfinished: also use runs that are not finished.
-        as_latex: print LaTeX instead of plain text.
-        pictures: also draw each table, and the training curves.
+    Unreadable runs, which are left out, and an unreadable plan are named on stderr below the tables. Tables of a folder
+    that cannot be written to, and of several folders without `out`, are only printed, and a note on stderr says so.
 
     Raises:
-        UserError: the folder holds no runs, or contradictory ones.
+        UserError: a folder holds no runs, there are contradictory ones, or a row or dataset is not there.
     """
-    from domainbed_sage.results import paper, render, tables, zero_shot
-    from domainbed_sage.results.folder import load_records
+    from domainbed_sage.results import looks
+    from domainbed_sage.results.joined import load_folders
+    from domainbed_sage.results.part import only
 
-    loaded = load_records(results, include_unfinished=include_unfinished)
-    folder = out or results
-    writers: list[Callable[[], list[Path]]] = []
-    for method in methods:
-        suffix = f"-{method}" if len(methods) > 1 else ""
-        table = tables.build(loaded.records, method, expected=loaded.planned, notes=loaded.notes())
-        print((render.latex if as_latex else render.text)(table))
-        writers.append(partial(render.write_all, table, folder, stem=f"table{suffix}"))
-        if pictures:
-            writers.append(partial(_draw, table, folder / f"table{suffix}.png"))
-        if with_paper and any(run.algorithm != zero_shot.ALGORITHM for run in loaded.records):
-            comparison = paper.compare(table, loaded.records)
-            print((paper.latex if as_latex else paper.text)(comparison))
-            writers.append(partial(paper.write_all, comparison, folder, stem=f"paper{suffix}"))
-    if with_paper and any(run.algorithm == zero_shot.ALGORITHM for run in loaded.records):
+    whole = load_folders(results, include_unfinished=wanted.include_unfinished)
+    part = only(whole, wanted.rows, wanted.datasets)
+    drawn = looks.of_folder(whole) if wanted.formats else {}
+    writers = [writer for method in wanted.methods for writer in _one_method(part, method, wanted, drawn)]
+    writers += _zero_shot(part) if wanted.with_paper else []
+    if wanted.formats and any(run.single for run in part.records):
+        writers.append(partial(_draw_curves, part, drawn, wanted.formats))
+    if whole.faults:
+        print(f"Unreadable in {', '.join(map(str, results))}:\n{bullets(whole.faults)}", file=sys.stderr)
+    return _written(writers, results, wanted.out), whole.faults
+
+
+def _one_method(loaded: "Loaded", method: str, wanted: Wanted, drawn: "Mapping[str, Look]") -> Iterator[Writer]:
+    """Print the table of one selection method, and what it takes to write it."""
+    from domainbed_sage.results import paper, render, tables, zero_shot
+
+    suffix = (f"-{method}" if len(wanted.methods) > 1 else "") + "-interval" * wanted.interval
+    notes = loaded.notes(begun_told=True)
+    table = tables.build(
+        loaded.records,
+        method,
+        expected=loaded.planned,
+        notes=notes,
+        begun=loaded.begun,
+        interval=wanted.interval,
+    )
+    if wanted.only_averages:
+        table = replace(table, grids=())
+    print((render.latex if wanted.as_latex else render.text)(table))
+    yield partial(render.write_all, table, stem=f"table{suffix}")
+    if wanted.formats:
+        yield partial(_draw, table, drawn, f"table{suffix}", wanted.formats)
+    if wanted.with_paper and any(run.algorithm != zero_shot.ALGORITHM for run in loaded.records):
+        comparison = paper.compare(table, loaded.records)
+        print((paper.latex if wanted.as_latex else paper.text)(comparison))
+        yield partial(paper.write_all, comparison, stem=f"paper{suffix}")
+
+
+def _zero_shot(loaded: "Loaded") -> Iterator[Writer]:
+    from domainbed_sage.results import zero_shot
+
+    if any(run.algorithm == zero_shot.ALGORITHM for run in loaded.records):
         verdicts = zero_shot.text(zero_shot.check(loaded.records))
         print(verdicts)
-        writers.append(lambda: [write_atomically(folder / "zero_shot.txt", verdicts + "\n")])
-    if pictures and any(run.single for run in loaded.records):
-        writers.append(partial(_draw_curves, loaded.records, folder / "curves.png"))
-    if loaded.faults:
-        print(f"Unreadable in {results}:\n{bullets(loaded.faults)}", file=sys.stderr)
-    return _written(writers, out), loaded.faults
+        yield lambda folder: [write_atomically(folder / "zero_shot.txt", verdicts + "\n")]
 
 
-def _written(writers: Sequence[Callable[[], list[Path]]], out: Path | None) -> list[Path]:
+def _written(writers: Sequence[Writer], results: Sequence[Path], out: Path | None) -> list[Path]:
+    if out is None and len(results) > 1:
+        print("Not written: these are several results folders. Say where to write with --out DIR.", file=sys.stderr)
+        return []
     try:
-        return [path for write in writers for path in write()]
+        return [path for write in writers for path in write(out or results[0])]
     except UserError as error:
         if out is not None or isinstance(error, NoSpace):
             raise
@@ -127,17 +193,19 @@ def _written(writers: Sequence[Callable[[], list[Path]]], out: Path | None) -> l
         return []
 
 
-def _draw(table: "Table", path: Path) -> list[Path]:
-    from domainbed_sage.results import picture
+def _draw(table: "Table", drawn: "Mapping[str, Look]", stem: str, formats: Sequence[str], folder: Path) -> list[Path]:
+    from domainbed_sage.results import dots, picture
 
-    return [write_atomically(path, picture.dots(table, _chance()))]
+    return picture.write_all(dots.draw(table, drawn, _chance()), folder, stem, formats)
 
 
-def _draw_curves(records: "Sequence[RunRecord]", path: Path) -> list[Path]:
-    from domainbed_sage.results import picture
+def _draw_curves(loaded: "Loaded", drawn: "Mapping[str, Look]", formats: Sequence[str], folder: Path) -> list[Path]:
+    from domainbed_sage.results import curves, picture, progress
     from domainbed_sage.results.expected import environment_names
 
-    return [write_atomically(path, picture.curves(records, environment_names(records, (), None)))]
+    names = environment_names(loaded.records, loaded.planned or (), None)
+    means = progress.means(progress.of_runs(loaded.records, names))
+    return picture.write_all(curves.draw(means, names, drawn), folder, "curves", formats)
 
 
 def _chance() -> dict[str, float]:

@@ -11,7 +11,9 @@ from domainbed_sage.cli import machine
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare DomainBed's flags, and ours."""
-    parser.add_argument("--dataset", default="EmojiStyles", help="see `domainbed-sage data list`")
+    parser.add_argument(
+        "--dataset", default="EmojiStyles", help="see `domainbed-sage data list`; folder:PATH: your images"
+    )
     parser.add_argument("--algorithm", default="ERM", help="see `domainbed-sage list algorithms`")
     parser.add_argument("--model", help="see `domainbed-sage list models`; by default the dataset's")
     parser.add_argument("--optimizer", default="adam")
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint_freq", type=int, help="steps between evaluations; by default the dataset's")
     parser.add_argument("--test_envs", nargs="+", default=["0"], help="held-out environments, by index or name")
     parser.add_argument("--holdout_fraction", type=float, default=0.2, help="share of the out splits")
-    parser.add_argument("--precision", default="fp32", help="fp32, tf32 or bf16 (default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", help="fp32, tf32, bf16, bf16x3 or bf16x6 (default: %(default)s)")
     parser.add_argument(
         "--eval",
         choices=("lazy", "full"),
@@ -43,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
     """
     from domainbed_sage.config import make_config
     from domainbed_sage.core.hparams import parse_json
+    from domainbed_sage.data import own
     from domainbed_sage.training import train
 
     where = machine.from_arguments(args, args.output_dir, progress=True)
@@ -50,6 +53,8 @@ def main(args: argparse.Namespace) -> int:
         *("dataset", "algorithm", "model", "optimizer", "hparams_seed", "trial_seed", "seed", "steps"),
         *("checkpoint_freq", "test_envs", "holdout_fraction", "precision", "evaluation"),
     )
+    if args.dataset.startswith(own.SCHEME) and args.model is None:
+        print(own.no_model(args.dataset, "--model NAME"), file=sys.stderr)
     config = make_config(hparams=parse_json(args.hparams), **{name: getattr(args, name) for name in names})
     stop = threading.Event()
     handlers = {signum: signal.signal(signum, lambda *_: stop.set()) for signum in (signal.SIGINT, signal.SIGTERM)}

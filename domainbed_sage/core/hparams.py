@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Search(Protocol):
-    """A random-search range."""
+    """A random-search range; ``str`` of it is how people write it."""
 
     def draw(self, r: "np.random.RandomState") -> Any:
         """Draw one value."""
@@ -49,6 +49,9 @@ class Power:
         value = self.base ** r.uniform(self.low, self.high)
         return int(value) if self.integer else float(value)
 
+    def __str__(self) -> str:
+        return f"{_written(self.base)}^{Uniform(self.low, self.high, self.integer)}"
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -63,6 +66,9 @@ class Uniform:
         value = r.uniform(self.low, self.high)
         return int(value) if self.integer else float(value)
 
+    def __str__(self) -> str:
+        return f"U({_written(self.low)}, {_written(self.high)}){', whole' if self.integer else ''}"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -76,6 +82,17 @@ class Choice:
     def draw(self, r: "np.random.RandomState") -> Any:
         """See `Search.draw`."""
         return self.values[r.randint(len(self.values))]
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(_written, self.values))}"
+
+
+def _written(value: Any) -> str:
+    """A value as YAML writes it: numbers as short as they can be, texts in quotes."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    short = f"{value:g}" if isinstance(value, int | float) else ""
+    return short if short and float(short) == value else repr(value)
 
 
 def check_ranges(search: Mapping[str, Any], of: str) -> None:

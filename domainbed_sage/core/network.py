@@ -4,18 +4,20 @@ The HTTP libraries read them for themselves, and report a wrong value by an erro
 """
 
 import os
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
-from domainbed_sage.core.errors import raise_all
+from domainbed_sage.core.errors import UserError, raise_all
 
 ENDPOINT = "HF_ENDPOINT"
 CERTIFICATE_FILES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 CERTIFICATE_FOLDERS = "SSL_CERT_DIR"
 PROXIES = tuple(f"{scheme}_proxy" for scheme in ("http", "https", "all"))
+WAIT_S = 10.0
 UNVERIFIED = "Where a proxy opens the traffic, name a file with its certificate (PEM) in SSL_CERT_FILE."
 
 
@@ -33,6 +35,27 @@ def hub() -> str:
     return os.environ.get(ENDPOINT, "").rstrip("/") or "https://huggingface.co"
 
 
+def check_reachable(url: str) -> None:
+    """Make sure that the first host on the way to an address takes connections: libraries retry for a minute.
+
+    A host that does not answer in time may be busy, and what is no address is explained by who asks for it.
+
+    Raises:
+        UserError: its name is not known, it refuses, or there is no network; names the host.
+    """
+    if not url.startswith(("http://", "https://")):
+        return
+    try:
+        proxy = os.environ.get(_proxy(url), "")
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}" if proxy else url)
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 1080)
+        socket.create_connection((parts.hostname or "", port), WAIT_S).close()
+    except (TimeoutError, ValueError):
+        return
+    except OSError as error:
+        raise UserError(f"{parts.hostname} cannot be reached ({error.strerror or error}).{advice(url)}") from None
+
+
 def unverified(error: Exception) -> bool:
     """Whether a connection failed because the certificate of the other side is not trusted."""
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
@@ -43,13 +66,19 @@ def advice(url: str) -> str:
     parts, told = urlsplit(url), ""
     if os.environ.get(ENDPOINT) and url.startswith(hub()):
         told += f" {ENDPOINT} names this address."
-    schemes = () if proxy_bypass(parts.hostname or "") else (parts.scheme, "all")
-    if name := next(filter(None, (_spelling(f"{scheme}_proxy") for scheme in schemes)), ""):
+    if name := _proxy(url):
         told += (
             f" It goes through the proxy {_masked(os.environ[name])} of {name}: correct the variable, unset it, or add "
             f"{parts.hostname} to NO_PROXY."
         )
     return told
+
+
+def _proxy(url: str) -> str:
+    """Name of the variable whose proxy is in between; empty if none is."""
+    parts = urlsplit(url)
+    schemes = () if proxy_bypass(parts.hostname or "") else (parts.scheme, "all")
+    return next(filter(None, (_spelling(f"{scheme}_proxy") for scheme in schemes)), "")
 
 
 def _spelling(name: str) -> str:

@@ -69,6 +69,10 @@ class DatasetSpec:
         load = self.load.load if isinstance(self.load, _Checked) else self.load  # of a copy with other fields
         object.__setattr__(self, "load", _Checked(self, load))
 
+    def place(self, data_dir: Path | None) -> Path | None:
+        """The folder that holds the dataset's folder: `data_dir`, unless its specification gives an absolute path."""
+        return Path(self.folder).parent if Path(self.folder).is_absolute() else data_dir
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class _Checked:

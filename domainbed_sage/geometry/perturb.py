@@ -1,22 +1,21 @@
 """Ascent directions, and the one place where weights are perturbed and restored."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.geometry.polar import PolarDtype, PolarMethod, polar_factors
-from domainbed_sage.geometry.vectors import Vector, add_, dot, in_own_memory, norm, scale_
-
-Precision: TypeAlias = Literal["fp64", "fp32", "tf32", "bf16"]
+from domainbed_sage.geometry.vectors import Vector, add_, in_own_memory, norm, scale_
 
 SMALLEST_NORM = 1e-12
-REQUIRED_SURVIVAL = 0.9
-_DISCARDED_TF32_BITS = 13
+SMALLEST_PRODUCT = 1e-300
+REQUIRED_OF_WEIGHTS = 0.9
 
 
 def l2_ascent_(g: Vector, rho: float) -> Vector:
@@ -99,50 +98,35 @@ def perturbed(params: Vector, epsilon: Vector) -> Iterator[Vector]:
             p.data = there
 
 
-def rounded(t: Tensor, precision: Precision) -> Tensor:
-    """Return `t` as a matrix product in this precision sees it, in the dtype of `t`.
+class Survival(NamedTuple):
+    """How much of a change is left in some arithmetic: its cosine to the intended change, and its relative size."""
 
-    TF32 keeps 10 bits of the mantissa (round half up); fp32 and fp64 change nothing.
-    """
-    if precision == "bf16":
-        return t.to(torch.bfloat16).to(t.dtype)
-    if precision == "tf32":
-        half = 1 << (_DISCARDED_TF32_BITS - 1)
-        kept = (t.float().view(torch.int32) + half) & -(1 << _DISCARDED_TF32_BITS)
-        return kept.view(torch.float32).to(t.dtype)
-    return t
+    cosine: float
+    size: float
+
+    @classmethod
+    def of(cls, actual: Vector, intended: Vector) -> "Survival":
+        """Compare two changes over all tensors together, in double precision; both 1 where both changes are 0."""
+        pairs = ((a.double().flatten(), b.double().flatten()) for a, b in zip(actual, intended, strict=True))
+        products = torch.stack([torch.stack([a @ a, a @ b, b @ b]) for a, b in pairs]).sum(0)
+        aa, ab, bb = products.tolist()
+        if aa == bb == 0:
+            return cls(1.0, 1.0)
+        return cls(ab / math.sqrt(max(aa * bb, SMALLEST_PRODUCT)), math.sqrt(aa / max(bb, SMALLEST_PRODUCT)))
 
 
 @torch.no_grad()
-def perturbation_cosine(params: Vector, epsilon: Vector, precision: Precision) -> Tensor:
-    """Cosine of the change that the forward pass sees to the intended change ε, over all parameters []; 1 when ε = 0.
-
-    Matrices are rounded to the working precision before and after the perturbation; vectors (biases, normalisation
-    gains) are only added in the parameters' own dtype.
-    """
-
-    def seen(p: Tensor) -> Tensor:
-        return rounded(p, precision) if p.ndim >= 2 else p
-
-    intended = tuple(e.double() for e in epsilon)
-    actual = tuple((seen(p + e) - seen(p)).double() for p, e in zip(params, epsilon, strict=True))
-    lengths = norm(intended) * norm(actual)
-    nothing_intended = norm(intended) == 0
-    return torch.where(nothing_intended, 1.0, dot(intended, actual) / lengths.clamp_min(1e-300))
-
-
-def check_perturbation_cosine(params: Vector, epsilon: Vector, precision: Precision, algorithm: str) -> float:
-    """Measure `perturbation_cosine` and refuse to go on when less than 0.9 of the perturbation is left.
+def check_held(params: Vector, epsilon: Vector, algorithm: str) -> Survival:
+    """How much of ε the weights hold, in their own dtype: (θ + ε) - θ against ε.
 
     Raises:
-        UserError: the perturbation is lost in rounding, so the method would silently become another one.
+        UserError: the cosine is below 0.9, so the method would silently become another one.
     """
-    cosine = float(perturbation_cosine(params, epsilon, precision))
-    if cosine < REQUIRED_SURVIVAL:
+    found = Survival.of(tuple((p + e) - p for p, e in zip(params, epsilon, strict=True)), epsilon)
+    if found.cosine < REQUIRED_OF_WEIGHTS:
         raise UserError(
-            f"{algorithm}'s perturbation does not survive {precision} arithmetic: the cosine between the intended and "
-            f"the actual change of the weights is {cosine:.3f}, and at least {REQUIRED_SURVIVAL} is required. "
-            f"Below that the perturbed pass sees rounding noise and the method silently turns into another one. "
-            f"Use --precision fp32 (with TF32 off), or a larger radius."
+            f"{algorithm}'s perturbation is too small for weights in {params[0].dtype}: the cosine between the "
+            f"intended and the actual change of the weights is {found.cosine:.3f}, and at least {REQUIRED_OF_WEIGHTS} "
+            f"is required. Use a larger radius."
         )
-    return cosine
+    return found

@@ -1,21 +1,24 @@
 """The orthogonal polar factor U Vᵀ of matrices G = U Σ Vᵀ, exactly or by Newton-Schulz iteration."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from domainbed_sage.geometry.polynomials import Coefficients, Iteration, polynomials
+from domainbed_sage.geometry.products import multiply
 
 PolarMethod: TypeAlias = Literal[Iteration, "svd", "svd_rank"]
-PolarDtype: TypeAlias = Literal["full", "bf16", "fp16"]
+PolarDtype: TypeAlias = Literal["full", "bf16x3", "bf16", "fp16"]
+
+Multiply: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # AB, in the third's memory if there is one
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NORM_EPS = 1e-7
 GRAM_ASPECT = 2  # from this ratio of the sides on, the Gram matrix is cheaper
-GROWTH_FULL, GROWTH_LOW = 1e5, 150.0  # of rounding on the Gram matrix, in full and low precision, before a restart
+GROWTH = {"full": 1e5, "bf16x3": 1e4, "bf16": 150.0, "fp16": 150.0}  # of rounding on a Gram matrix, before a restart
 BLOCKS, BLOCKED_FROM = 4, 512  # a symmetric product of this size on is multiplied by block rows
 BATCH_ON_CPU, BATCH_ON_DEVICE = 2**19, 2**25  # elements of matrices that are stacked: more than these gain nothing
 
@@ -63,10 +66,13 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dty
         method: see above.
         steps: iterations T.
         dtype: of the iterations. ``full`` is that of `G`: within 1e-3 of the norm of the exact iteration in float32
-            (3e-3 with ``polar_express``; `tests/geometry/test_polar.py`), usually 1e-4. ``bf16`` and ``fp16`` round X₀
-            and all products, as Muon's code does; what is rounded away in a large singular direction is lifted in the
-            small ones like a singular value, so the distance grows with the spread of the spectrum:
-            `results/bench/README.md` lists it. With TF32 allowed, ``full`` is TF32 on a GPU, and so are its distances.
+            (3e-3 with ``polar_express``; `tests/geometry/test_polar.py`), usually 1e-4. ``bf16x3``
+            takes all products of float32 matrices from bf16 parts, see `products`: within 4e-3 after five steps of
+            ``quintic`` or ``polar_express`` (usually 2e-4; thirty of ``cubic`` on a matrix of low rank: 0.2), for three
+            times the products, each on tensor cores; other dtypes are not cut. ``bf16`` and ``fp16`` round X₀ and all
+            products, as Muon's code does; what is rounded away in a large singular direction is lifted in the small
+            ones like a singular value, so the distance grows with the spread of the spectrum: `results/bench/README.md`
+            lists it. With TF32 allowed, ``full`` is TF32 on a GPU, and so are its distances.
 
     Source: SAGE, Section 3.1, Eq. 7 and Algorithm 1; Jordan et al., Muon, 2024; Zhang et al., Gram Newton-Schulz, 2026
     (the restart; their package needs a Hopper GPU and computes in float16 alone).
@@ -77,22 +83,32 @@ def polar_factor(G: Tensor, method: PolarMethod = "quintic", steps: int = 5, dty
         return U @ Vh if method == "svd" else (U * (sigma > rounding)[..., None, :]) @ Vh
     X = (G / (torch.linalg.matrix_norm(G, keepdim=True) + NORM_EPS)).to(DTYPES.get(dtype, G.dtype))
     schedule = polynomials(method, steps)  # type: ignore[arg-type]
+    product = _of_parts if dtype == "bf16x3" and X.dtype == torch.float32 else _matmul
     if max(G.shape[-2:]) >= GRAM_ASPECT * min(G.shape[-2:]):
-        return _through_gram(X, schedule, _restarts(schedule, dtype)).to(G.dtype)
-    return _literally(X, schedule).to(G.dtype)
+        return _through_gram(X, schedule, _restarts(schedule, dtype), product).to(G.dtype)
+    return _literally(X, schedule, product).to(G.dtype)
 
 
-def _literally(X: Tensor, schedule: Sequence[Coefficients]) -> Tensor:
+def _matmul(A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.matmul(A, B, out=out)
+
+
+def _of_parts(A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:
+    product = multiply(A, B, "bf16x3")
+    return product if out is None else out.copy_(product)
+
+
+def _literally(X: Tensor, schedule: Sequence[Coefficients], product: Multiply) -> Tensor:
     """X ← aX + b(XXᵀ)X + c(XXᵀ)²X for each (a, b, c), on matrices [..., m, n]; on their shorter side, XᵀX if m > n."""
     A = Z = Y = None
     for coefficients in schedule:
-        A = _gram(X, A)
-        Z = _polynomial(A, coefficients, Z)
-        X, Y = _times(Z, X, Y).add_(coefficients[0] * X), X
+        A = _gram(X, product, A)
+        Z = _polynomial(A, coefficients, product, Z)
+        X, Y = _times(Z, X, product, Y).add_(coefficients[0] * X), X
     return X
 
 
-def _through_gram(X: Tensor, schedule: Sequence[Coefficients], restarts: Sequence[int]) -> Tensor:
+def _through_gram(X: Tensor, schedule: Sequence[Coefficients], restarts: Sequence[int], product: Multiply) -> Tensor:
     """The same iteration on matrices [..., m, n], carried out on A = XXᵀ [..., m, m] (XᵀX if m > n).
 
     With P = aI + Z, Z = bA + cA², a polynomial of A and so symmetric and commuting with it, a step X ← PX sends A to
@@ -103,60 +119,60 @@ def _through_gram(X: Tensor, schedule: Sequence[Coefficients], restarts: Sequenc
     Q = A = Z = spare = None
     for step, (a, b, c) in enumerate(schedule):
         if step in restarts and Q is not None:
-            X, Q, A = _times(Q, X), None, None
-        A = _gram(X) if A is None else A
-        Z = _polynomial(A, (a, b, c), Z)
+            X, Q, A = _times(Q, X, product), None, None
+        A = _gram(X, product) if A is None else A
+        Z = _polynomial(A, (a, b, c), product, Z)
         if Q is None:
             Q = Z.clone()
             Q.diagonal(dim1=-2, dim2=-1).add_(a)
         else:
-            Q, spare = _symmetric_product(Z, Q, spare).add_(a * Q), Q
+            Q, spare = _symmetric_product(Z, Q, product, spare).add_(a * Q), Q
         if step + 1 < len(schedule) and step + 1 not in restarts:
-            spare = _symmetric_product(Z, A, spare).add_(a * A)
-            A = _symmetric_product(Z, spare, A).add_(a * spare)
-    return X if Q is None else _times(Q, X)
+            spare = _symmetric_product(Z, A, product, spare).add_(a * A)
+            A = _symmetric_product(Z, spare, product, A).add_(a * spare)
+    return X if Q is None else _times(Q, X, product)
 
 
 def _restarts(schedule: Sequence[Coefficients], dtype: PolarDtype) -> list[int]:
     """Steps before which a Gram iteration begins again: A's smallest eigenvalues, and errors, grow a² times a step."""
-    limit = GROWTH_FULL if dtype == "full" else GROWTH_LOW
     found, growth = [], 1.0
     for step, (a, _, _) in enumerate(schedule):
-        if growth > limit:
+        if growth > GROWTH[dtype]:
             found.append(step)
             growth = 1.0
         growth *= a * a
     return found
 
 
-def _gram(X: Tensor, out: Tensor | None = None) -> Tensor:
+def _gram(X: Tensor, product: Multiply, out: Tensor | None = None) -> Tensor:
     """XXᵀ or XᵀX, whichever is smaller."""
-    return _symmetric_product(X, X.mT, out) if X.shape[-2] <= X.shape[-1] else _symmetric_product(X.mT, X, out)
+    left, right = (X, X.mT) if X.shape[-2] <= X.shape[-1] else (X.mT, X)
+    return _symmetric_product(left, right, product, out)
 
 
-def _times(Q: Tensor, X: Tensor, out: Tensor | None = None) -> Tensor:
+def _times(Q: Tensor, X: Tensor, product: Multiply, out: Tensor | None = None) -> Tensor:
     """QX or XQ, on the side of X that fits `_gram`, for symmetric Q."""
-    return torch.matmul(Q, X, out=out) if X.shape[-2] <= X.shape[-1] else torch.matmul(X, Q, out=out)
+    return product(Q, X, out) if X.shape[-2] <= X.shape[-1] else product(X, Q, out)
 
 
-def _polynomial(A: Tensor, coefficients: Coefficients, out: Tensor | None) -> Tensor:
+def _polynomial(A: Tensor, coefficients: Coefficients, product: Multiply, out: Tensor | None) -> Tensor:
     """Z = bA + cA² for symmetric A, written to `out` if it is given.
 
     Here and above the factor is multiplied in: as `alpha` of an addition in bf16 it would be rounded to bf16 itself.
     """
     _, b, c = coefficients
-    return _symmetric_product(A, A, out).mul_(c).add_(b * A) if c else torch.mul(A, b, out=out)
+    return _symmetric_product(A, A, product, out).mul_(c).add_(b * A) if c else torch.mul(A, b, out=out)
 
 
-def _symmetric_product(A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:
+def _symmetric_product(A: Tensor, B: Tensor, product: Multiply, out: Tensor | None = None) -> Tensor:
     """AB, known to be symmetric: of a large product only the upper block triangle is computed."""
     m = A.shape[-2]
     if m < BLOCKED_FROM:
-        return torch.matmul(A, B, out=out)
+        return product(A, B, out)
     out = A.new_empty((*A.shape[:-1], m)) if out is None else out
     block = -(-m // BLOCKS)
     for i in range(0, m, block):
-        torch.matmul(A[..., i : i + block, :], B[..., i:], out=out[..., i : i + block, i:])
+        product(A[..., i : i + block, :], B[..., i:], out[..., i : i + block, i:])
     for i in range(0, m - block, block):
         out[..., i + block :, i : i + block] = out[..., i : i + block, i + block :].mT
     return out

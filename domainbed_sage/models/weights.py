@@ -144,9 +144,10 @@ def download(name: str, given: Path | None = None) -> Path:
     network.check_variables()
     into, reasons = _stored(where, f".download-{name}"), []
     with explained(where):
-        for source, fetch in _sources(name):
+        for source, url, fetch in _sources(name):
             into.mkdir(parents=True, exist_ok=True)
             try:
+                network.check_reachable(url)
                 path, expected = fetch(into)
                 _compare(sha256_of(path), expected, "the file")
                 read(path)
@@ -230,13 +231,15 @@ def _keep(path: Path, target: Path, into: Path) -> Path:
     return target
 
 
-def _sources(name: str) -> list[tuple[str, Fetch]]:
+def _sources(name: str) -> list[tuple[str, str, Fetch]]:
+    """What delivers these weights: its name for messages, its address, and how to fetch them."""
     if name.startswith(TIMM):
-        return [("timm", lambda into: _fetch_timm(name.removeprefix(TIMM), into))]
+        return [("timm", network.hub(), lambda into: _fetch_timm(name.removeprefix(TIMM), into))]
     entry = published(name)
-    sources: list[tuple[str, Fetch]] = [
-        ("the published address", lambda into: _fetch_url(entry["url"], published_sha256(name), into)),
-        ("the model hub", lambda into: _fetch_hub(entry["hf_hub"], into)),
+    url = entry.get("url", "")
+    sources: list[tuple[str, str, Fetch]] = [
+        ("the published address", url, lambda into: _fetch_url(url, published_sha256(name), into)),
+        ("the model hub", network.hub(), lambda into: _fetch_hub(entry["hf_hub"], into)),
     ]
     return [source for source, key in zip(sources, ("url", "hf_hub"), strict=True) if entry.get(key)]
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,17 +12,21 @@ from domainbed_sage.results import compare as comparisons
 from domainbed_sage.results import tables
 from domainbed_sage.results.agreement import check_agreement
 from domainbed_sage.results.compare import Comparison
-from domainbed_sage.results.expected import Key, environment_names, every_combination
-from domainbed_sage.results.folder import Loaded, load_records, populations
+from domainbed_sage.results.expected import Key, environment_names
+from domainbed_sage.results.folder import Loaded, populations
 from domainbed_sage.results.frame import to_frame, to_records
+from domainbed_sage.results.joined import load_folders
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.tables import Table
 
 _log = logging.getLogger(__name__)
 
 
-def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.DataFrame:
-    """Read every run of a results folder into one tidy frame.
+Folders = Path | str | Sequence[Path | str]
+
+
+def load_results(folder: Folders, *, include_unfinished: bool = False) -> pd.DataFrame:
+    """Read every run of a results folder, or of several, into one tidy frame.
 
     One row for each run, evaluation, environment and split:
 
@@ -52,7 +57,7 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
     folder, as long as they have not changed. Unreadable runs are left out with a warning in the log.
 
     Args:
-        folder: results folder of a sweep, DomainBed's or ours.
+        folder: results folder of a sweep, DomainBed's or ours, or a list of them, see `load_folders`.
         include_unfinished: also read runs that are not finished.
 
     Raises:
@@ -69,21 +74,24 @@ def load_results(folder: Path | str, *, include_unfinished: bool = False) -> pd.
         ERM          0.50  0.60  0.70  0.80
         SAGE         0.52  0.62  0.72  0.82
     """
-    folder = Path(folder)
     loaded = _load(folder, include_unfinished)
-    plan = loaded.planned
-    names = environment_names(loaded.records, plan or (), None)
-    expected = every_combination(loaded.records, names) if plan is None else plan
+    names = environment_names(loaded.records, loaded.planned or (), None)
+    expected = loaded.expected()
     there = {_key(run) for run in loaded.records if run.single}
     frame = to_frame(loaded.records, names, list(dict.fromkeys(key[1] for key in expected)))
     missing = [key for key in dict.fromkeys(expected) if key not in there]
     frame.attrs["missing"] = strict_json.dumps(missing)  # a string: pandas copies it with every part of the frame
-    frame.attrs["left_out"] = strict_json.dumps(loaded.left_out())
+    frame.attrs["left_out"] = strict_json.dumps([*loaded.remarks, *loaded.left_out()])
+    frame.attrs["folders"] = strict_json.dumps([str(path.absolute()) for path in _paths(folder)])
     return frame
 
 
 def table(
-    results: pd.DataFrame | Path | str, selection: str = "training-domain", *, include_unfinished: bool = False
+    results: pd.DataFrame | Folders,
+    selection: str = "training-domain",
+    *,
+    include_unfinished: bool = False,
+    interval: bool = False,
 ) -> Table:
     """Select checkpoints and hyperparameters, and make the benchmark's tables.
 
@@ -91,9 +99,10 @@ def table(
     to a step. What was missing when it was loaded stays missing for the datasets and labels that are still in it.
 
     Args:
-        results: a frame of `load_results`, or a results folder.
-        selection: model selection method: ``training-domain``, ``leave-one-domain-out`` or ``oracle``.
+        results: a frame of `load_results`, or a results folder, or a list of folders.
+        selection: model selection method: ``training-domain``, ``leave-one-domain-out``, ``oracle`` or ``last``.
         include_unfinished: also use the runs of a folder that are not finished.
+        interval: ± is the half-width of a 95% confidence interval over trials, and not DomainBed's standard error.
 
     Returns:
         The tables: a notebook shows them; `.averages` has a row for each label and a column for each dataset,
@@ -113,16 +122,17 @@ def table(
         SAGE       67.0 +/- 0.1  68.9 +/- 0.2  67.9
     """
     if not isinstance(results, pd.DataFrame):
-        loaded = _load(Path(results), include_unfinished)
-        return tables.build(loaded.records, selection, expected=loaded.planned, notes=loaded.notes())
+        loaded = _load(results, include_unfinished)
+        given: dict[str, Any] = {"notes": loaded.notes(begun_told=True), "begun": loaded.begun}
+        return tables.build(loaded.records, selection, expected=loaded.planned, interval=interval, **given)
     runs = to_records(results)
     check_agreement(runs)
     notes = [*populations(runs), *strict_json.loads(results.attrs.get("left_out", "[]"))]
-    return tables.build(runs, selection, expected=_expected(results, runs), notes=notes)
+    return tables.build(runs, selection, expected=_expected(results, runs), notes=notes, interval=interval)
 
 
 def compare(
-    results: pd.DataFrame | Path | str,
+    results: pd.DataFrame | Folders,
     reference: str = "ERM",
     methods: Sequence[str] = ("SAGE",),
     selection: str = "training-domain",
@@ -133,14 +143,15 @@ def compare(
     splits; and whether it would be better on other *datasets like these*. See `Comparison` for both tests.
 
     Args:
-        results: a frame of `load_results`, or a part of it, or a results folder; only finished runs count.
+        results: a frame of `load_results`, or a part of it, or a results folder or several; only finished runs count.
         reference: label of the row to compare with.
         methods: labels of the rows to compare. Declare them before you look at the results: p-values are adjusted for
             the number of methods listed here.
         selection: model selection method, see `table`.
 
     Returns:
-        The comparison: print it, or take its `.frame`.
+        The comparison: print it, or take its `.frame`, its `.sentence()` for a paper, or `.to_latex()`,
+        `.to_markdown()`, `.to_csv()`, `.to_json()`.
 
     Raises:
         UserError: a method or the reference is not in the results, or as `table`.
@@ -149,20 +160,38 @@ def compare(
 
         >>> comparison = compare("results/demo", reference="ERM", methods=["SAGE"])
         >>> print(comparison)
-        Method Difference           These datasets      Datasets like these Pairs  W/T/L
-          SAGE      +2.83 [+2.17, +3.48] p < 0.001 [+0.48, +5.17] p = 0.035    36 12/0/0
+        -------- Comparison with ERM
+        <BLANKLINE>
+        SAGE: +2.83 (36 pairs, W/T/L 12/0/0)
+          these datasets       [+2.17, +3.48]    p < 0.001  t = 10.53, df 6
+          datasets like these  [+0.48, +5.17]    p = 0.035  t = 5.19, df 2
+        <BLANKLINE>
         Difference to ERM in points of held-out accuracy; model selection: training-
           domain validation set. 95% confidence intervals of each method alone; p
           adjusted for 1 method (Holm). W/T/L: wins, ties, losses over held-out
           environments.
+        Mean rank over the datasets among 2 methods (1 = best): ERM 2.0, SAGE 1.0. It
+          describes this table, and changes with the methods in it.
+        <BLANKLINE>
         >>> float(comparison.frame.loc["SAGE", "difference"].round(3))
         2.825
     """
-    return comparisons.compare(table(results, selection), reference, methods)
+    return comparisons.compare(table(results, selection), reference, methods, _folders(results))
 
 
-def _load(folder: Path, include_unfinished: bool) -> Loaded:
-    loaded = load_records(folder, include_unfinished=include_unfinished)
+def _folders(results: pd.DataFrame | Folders) -> list[Path]:
+    """The results folders that hold the runs; none if a frame no longer knows them."""
+    if isinstance(results, pd.DataFrame):
+        return _paths(strict_json.loads(results.attrs.get("folders", "[]")))
+    return _paths(results)
+
+
+def _paths(folders: Folders) -> list[Path]:
+    return [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
+
+
+def _load(folders: Folders, include_unfinished: bool) -> Loaded:
+    loaded = load_folders(_paths(folders), include_unfinished=include_unfinished)
     for fault in loaded.faults:
         _log.warning("%s", fault)
     return loaded

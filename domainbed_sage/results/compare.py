@@ -1,32 +1,21 @@
 """Compare methods with a reference, paired, and quantify how certain the difference is."""
 
 import math
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from domainbed_sage.core.errors import UserError, known
-from domainbed_sage.results import html
-from domainbed_sage.results.tables import Table
+from domainbed_sage.results import claims, fairness, footer, html
+from domainbed_sage.results.image_sampling import Chosen, Images, Triple
+from domainbed_sage.results.intervals import TTest, error_of_like_these, error_of_these, t_test
+from domainbed_sage.results.tables import AVERAGE, Table
 
-CONFIDENCE = 0.95
 NO_SPREAD = 1e-9  # points; smaller spreads are rounding errors
-QUESTIONS = {"these": "these datasets", "like": "datasets like these"}
-
-
-class TTest(NamedTuple):
-    """A two-sided t-test of a mean difference against 0, with its confidence interval; points. NaN if there is none."""
-
-    se: float = math.nan
-    df: float = math.nan
-    t: float = math.nan
-    p: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
+QUESTIONS = ("these", "like")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,74 +31,131 @@ class Comparison:
     *Datasets like these*: would other datasets give the same sign? It treats these as a random sample of them: a
     one-sample t-test of the n dataset means of D. It needs three datasets.
 
-    Neither accounts for the random choice of test images.
+    Neither accounts for the random choice of test images. *Other test images* does, and for nothing else: where all
+    compared runs have kept which images they classify correctly, the images of every environment are drawn anew, see
+    `image_sampling`. It is an answer of its own, and not added to the two.
 
     Attributes:
         frame: a row for each method: difference, pairs (used), pairs_total (of either method), datasets, trials; for
             each question, ``these_`` and ``like_``, se, df, t, p, low, high (95 % interval) and p_holm (adjusted for
-            all methods); wins, ties, losses over (dataset, environment), a description and not a test.
+            all methods); wins, ties, losses over (dataset, environment), a description and not a test; ``images_``
+            se, low, high of other test images.
         reference: label of the row that is compared with.
         selection: title of the model selection method.
-        notes: what is missing and why.
+        notes: what is missing and why, and in what the rows differ beside the method.
+        ranks: mean rank over the datasets of each method of the table that is complete on all of them, 1 is best,
+            equal averages share their ranks; a description and not a test. Empty if there are fewer than two.
+        unanswered: why a question has no answer, by method and question.
     """
 
     frame: pd.DataFrame
     reference: str
     selection: str
     notes: tuple[str, ...]
+    ranks: "pd.Series[float]" = field(default_factory=lambda: pd.Series(dtype=float))
+    unanswered: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
         """Explanation of the numbers."""
-        return (
-            f"Difference to {self.reference} in points of held-out accuracy; model selection: {self.selection}. "
-            f"{CONFIDENCE:.0%} confidence intervals of each method alone; p adjusted for {len(self.frame)} "
-            f"method{'s' * (len(self.frame) > 1)} (Holm). W/T/L: wins, ties, losses over held-out environments."
-        )
+        return claims.caption(self)
 
     def strings(self) -> pd.DataFrame:
         """The rows as printed."""
-        rows = {str(method): _strings(row) for method, row in self.frame.to_dict("index").items()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("Method")
+        return claims.strings(self)
 
-    def __str__(self) -> str:
-        notes = [textwrap.fill(line, 80, subsequent_indent="  ") for line in (self.caption, *self.notes)]
-        return "\n".join([self.strings().reset_index().to_string(index=False), *notes])
+    def sentence(self) -> str:
+        """What the numbers say, to copy into a paper: a line for each method."""
+        return claims.sentence(self)
 
-    __repr__ = __str__
+    def to_text(self) -> str:
+        """For a terminal, 80 columns wide."""
+        return claims.text(self)
+
+    def to_markdown(self) -> str:
+        """A pipe table, and the notes."""
+        return claims.markdown(self)
+
+    def to_latex(self) -> str:
+        """A `table` environment with booktabs, and the notes as paragraphs."""
+        return claims.latex(self)
+
+    def to_csv(self) -> str:
+        """`frame` at full precision, and the mean ranks."""
+        return claims.csv(self)
+
+    def to_json(self) -> str:
+        """Everything at full precision; what cannot be had is null."""
+        return claims.json(self)
+
+    def __repr__(self) -> str:
+        return self.to_text()
 
     def _repr_html_(self) -> str:
         return html.cells(self.strings()) + html.sentences([self.caption, *self.notes])
 
 
-def compare(table: Table, reference: str, methods: Sequence[str]) -> Comparison:
+def compare(table: Table, reference: str, methods: Sequence[str], folders: Sequence[Path] = ()) -> Comparison:
     """Compare rows of a table with one of them; see `Comparison`.
+
+    Args:
+        table: the benchmark's table.
+        reference: label of the row to compare with.
+        methods: labels of the rows to compare.
+        folders: results folders to look in for the correct images of the runs.
 
     Raises:
         UserError: a method or the reference is not in the table, or they are the same.
     """
-    methods = list(dict.fromkeys([methods] if isinstance(methods, str) else methods))
-    there = [str(name) for name in table.results["algorithm"].unique()]
-    unknown = [name for name in (reference, *methods) if name not in there]
-    if unknown:
-        raise UserError(f"There is no result of {', '.join(unknown)} to compare. {known(there)}.")
-    if not methods or reference in methods:
-        raise UserError(f"Nothing is compared with {reference}: methods is {methods}. {known(there)}.")
+    methods = _checked(table, reference, [methods] if isinstance(methods, str) else methods)
     cells = table.results.set_index(["algorithm", "dataset", "env", "trial_seed"])["test_acc"] * 100
-    rows, notes = [], []
+    images = Images(folders)
+    runs = {name: [run for run in table.records if run.label == name] for name in (reference, *methods)}
+    rows: list[dict[str, float | str]] = []
+    notes: list[str] = []
+    unanswered: dict[tuple[str, str], str] = {}
     for method in methods:
-        row, remarks = _compared(cells.loc[method], cells.loc[reference])
-        rows.append({"method": method, "reference": reference} | row)
-        notes += [f"{method}: {remark}" for remark in remarks]
+        row, remarks, whys = _compared(cells.loc[method], cells.loc[reference])
+        drawn, no_images = images.interval(_chosen(table, method), _chosen(table, reference))
+        over_images = {f"images_{name}": value for name, value in drawn._asdict().items()}
+        rows.append({"method": method, "reference": reference} | row | over_images)
+        unanswered |= {(method, question): why for question, why in whys.items() if why}
+        remarks += [f"no answer for {claims.TITLES[question]}: {why}." for question, why in whys.items() if why]
+        remarks += [f"no interval for other test images: {no_images}."] if no_images else []
+        notes += [
+            f"{method}: {remark}" for remark in remarks + fairness.uneven(runs[method], runs[reference], reference)
+        ]
+    notes += footer.endings(run for own in runs.values() for run in own)
     frame = pd.DataFrame(rows).set_index("method")
     for question in QUESTIONS:
         p = f"{question}_p"
         frame.insert(list(frame.columns).index(p) + 1, f"{p}_holm", holm(frame[p].to_list()))
-    return Comparison(frame, reference, table.method.title, tuple(notes))
+    return Comparison(frame, reference, table.method.title, tuple(notes), _ranks(table), unanswered)
 
 
-def _compared(ours: "pd.Series[float]", theirs: "pd.Series[float]") -> tuple[dict[str, float], list[str]]:
-    """A row of the frame, and remarks on it; both are accuracies in percent by dataset, environment and trial."""
+def _checked(table: Table, reference: str, methods: Sequence[str]) -> list[str]:
+    there = [str(name) for name in table.results["algorithm"].unique()]
+    unknown = [name for name in (reference, *methods) if name not in there]
+    if unknown:
+        raise UserError(f"There is no result of {', '.join(dict.fromkeys(unknown))} to compare. {known(there)}.")
+    if not methods or reference in methods:
+        raise UserError(f"Nothing is compared with {reference}: methods is {list(methods)}. {known(there)}.")
+    return list(dict.fromkeys(methods))
+
+
+def _chosen(table: Table, method: str) -> dict[Triple, Chosen]:
+    rows = table.results[table.results["algorithm"] == method]
+    triples = zip(rows["dataset"], rows["env"], rows["trial_seed"], strict=True)
+    return dict(zip(triples, map(Chosen, rows["run"], rows["step"], rows["test_acc"]), strict=True))
+
+
+def _compared(
+    ours: "pd.Series[float]", theirs: "pd.Series[float]"
+) -> tuple[dict[str, float], list[str], dict[str, str]]:
+    """A row of the frame, remarks on it, and why questions have no answer.
+
+    Both are accuracies in percent by dataset, environment and trial.
+    """
     either = ours - theirs  # NaN where one of the two is not there
     differences = either.dropna()
     by_trial = differences.groupby(["dataset", "trial_seed"]).mean().unstack()  # D, [datasets, trials]
@@ -129,9 +175,8 @@ def _compared(ours: "pd.Series[float]", theirs: "pd.Series[float]") -> tuple[dic
         "ties": int((cells.abs() <= NO_SPREAD).sum()),
         "losses": int((cells < -NO_SPREAD).sum()),
     }
-    answers = ((QUESTIONS["these"], no_these), (QUESTIONS["like"], no_like))
-    unanswered = [f"no answer for {question}: {why}." for question, why in answers if why]
-    return row, [*_left_out(differences.reset_index(), either.reset_index()), *unanswered]
+    left_out = list(_left_out(differences.reset_index(), either.reset_index()))
+    return row, left_out, {"these": no_these, "like": no_like}
 
 
 def _left_out(common: pd.DataFrame, either: pd.DataFrame) -> Iterator[str]:
@@ -152,28 +197,22 @@ def of_these(differences: pd.DataFrame) -> tuple[TTest, str]:
         return TTest(), "there is nothing to compare"
     if trials.min() < 2:
         return TTest(), f"it takes two trials, and {trials.idxmin()} has {trials.min()}"
-    se = math.sqrt((differences.var(axis=1, ddof=1) / trials).sum()) / len(trials)
-    if se < NO_SPREAD:
+    error = error_of_these(differences)
+    if error.se < NO_SPREAD:
         return TTest(), "the differences are the same in every trial"
-    from scipy import stats
-
-    mean, df = float(differences.mean(axis=1).mean()), int((trials - 1).sum())
-    low, high = stats.t.interval(CONFIDENCE, df, mean, se)
-    return TTest(se, df, mean / se, float(2 * stats.t.sf(abs(mean / se), df)), float(low), float(high)), ""
+    return t_test(float(differences.mean(axis=1).mean()), error), ""
 
 
 def of_like_these(differences: "pd.Series[float]") -> tuple[TTest, str]:
     """Test whether the mean over datasets like these, [datasets], is 0; or say why that is impossible."""
     if len(differences) < 3:
-        return TTest(), f"it takes three datasets, and there are {len(differences)}"
+        return (
+            TTest(),
+            f"it takes three datasets, and there {'is' if len(differences) == 1 else 'are'} {len(differences)}",
+        )
     if np.ptp(differences) < NO_SPREAD:
         return TTest(), "the differences are the same on every dataset"
-    from scipy import stats
-
-    test = stats.ttest_1samp(differences, 0)
-    low, high = test.confidence_interval(CONFIDENCE)
-    se = float(stats.sem(differences))
-    return TTest(se, float(test.df), float(test.statistic), float(test.pvalue), float(low), float(high)), ""
+    return t_test(float(differences.mean()), error_of_like_these(differences)), ""
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -186,10 +225,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _strings(row: Mapping[Any, Any]) -> dict[str, str]:
-    texts = {"Difference": "-" if math.isnan(row["difference"]) else f"{row['difference']:+z.2f}"}
-    for name, question in QUESTIONS.items():
-        low, high, p = (row[f"{name}_{what}"] for what in ("low", "high", "p_holm"))
-        text = f"[{low:+z.2f}, {high:+z.2f}] p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
-        texts[question.capitalize()] = "-" if math.isnan(p) else text
-    return texts | {"Pairs": str(row["pairs"]), "W/T/L": f"{row['wins']}/{row['ties']}/{row['losses']}"}
+def mean_ranks(means: pd.DataFrame) -> "pd.Series[float]":
+    """Mean over the columns of each row's rank in them: 1 is the largest number, equal ones share their mean rank."""
+    return (means / NO_SPREAD).round().rank(ascending=False, method="average").mean(axis=1)
+
+
+def _ranks(table: Table) -> "pd.Series[float]":
+    cells = table.averages.cells.drop(columns=AVERAGE)
+    means = table.averages.means[cells.columns][cells.map(lambda cell: cell.complete).all(axis=1)]
+    return mean_ranks(means) if len(means) > 1 else pd.Series(dtype=float)

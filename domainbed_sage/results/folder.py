@@ -2,16 +2,18 @@
 
 import multiprocessing
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from domainbed_sage.core.errors import UserError, bullets
-from domainbed_sage.results import planned, record_cache
+from domainbed_sage.core.files import regular
+from domainbed_sage.results import packed, planned, record_cache
 from domainbed_sage.results.agreement import check_agreement
-from domainbed_sage.results.expected import Key, check_plan, planned_keys
+from domainbed_sage.results.begun import Begun, waiting
+from domainbed_sage.results.expected import Key, check_plan, environment_names, every_combination, planned_keys
 from domainbed_sage.results.record_cache import Cached, Stamp
 from domainbed_sage.results.records import RESULTS, RunRecord, interned, parse_run, run_record, warn_of_torn_line
 
@@ -21,15 +23,16 @@ _NO_PLAN = (
     f"{planned.FILE} is unreadable: runs that are missing may not be named, and runs of a row with a label of its own "
     "count as settings of their algorithm."
 )
+_NOT_READ = f"{packed.FILE} is not read: there are run directories beside it."
 _KNOWN_FILES = re.compile(
-    r"(table|paper|curves)\b.*\.(md|tex|csv|txt|png)|results\.(txt|tex)|plan\.json|index\.json|records\.(parquet|npz)|"
-    r"jobs|launch\.lock"
+    r"(table|paper|curves|compare)\b.*\.(md|tex|csv|txt|json|png|pdf|svg)|results\.(txt|tex)|plan\.json|index\.json|"
+    r"records\.(parquet|npz)|report\.(html|json)|runs\.zip|README\.md|jobs|launch\.lock"
 )
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a results folder holds; nothing in it goes unmentioned.
+    """What a results folder holds, or several of them; nothing in it goes unmentioned.
 
     Attributes:
         records: the runs, by name of their directory.
@@ -40,6 +43,9 @@ class Loaded:
         unfinished_included: whether `records` contains the unfinished runs.
         planned: results that the sweeps of the folder plan, see `planned_keys`; None without a readable plan.
         plan_fault: why its `plan.json` is not readable; empty if it is, or there is none.
+        folders: the results folder of each run, by name of the run.
+        remarks: further sentences for the footer: on what several folders agree, and which part is shown.
+        waiting: planned runs among the unfinished, where no other run gives their result.
     """
 
     records: tuple[RunRecord, ...]
@@ -50,25 +56,48 @@ class Loaded:
     unreadable: tuple[tuple[str, str], ...] = ()
     planned: tuple[Key, ...] | None = None
     plan_fault: str = ""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    waiting: tuple[Begun, ...] = ()
+
+    def path(self, run: str) -> Path:
+        """The directory of a run."""
+        return self.folders[run] / run
+
+    def expected(self) -> list[Key]:
+        """The results to expect: those planned, or without a plan every combination of what there is."""
+        if self.planned is not None:
+            return list(self.planned)
+        return every_combination(self.records, environment_names(self.records, (), None))
 
     @property
     def faults(self) -> list[str]:
         """What is damaged in the folder, one sentence each: runs, which are left out, and the plan."""
         return [*(reason for _, reason in self.unreadable), *([self.plan_fault] if self.plan_fault else [])]
 
-    def notes(self) -> list[str]:
-        """Sentences for the footer of a table: the populations, which entries were left out, and why."""
-        return [*populations(self.records), *self.left_out()]
+    @property
+    def begun(self) -> dict[Key, str]:
+        """How far the runs are that results wait for, in words."""
+        return {run.key: run.stands for run in self.waiting}
 
-    def left_out(self) -> list[str]:
+    def notes(self, *, begun_told: bool = False) -> list[str]:
+        """Sentences for the footer of a table: the populations, remarks, which entries were left out, and why."""
+        return [*populations(self.records), *self.remarks, *self.left_out(begun_told=begun_told)]
+
+    def left_out(self, *, begun_told: bool = False) -> list[str]:
         """Which entries are not in `records`, or are although they are not finished, one sentence each kind.
 
-        Tables written earlier, and the sweep's plan, are not mentioned.
+        Tables written earlier, and the sweep's plan, are not mentioned, nor what is told elsewhere.
+
+        Args:
+            begun_told: whether the table is given `begun`, and so names these runs.
         """
+        told = {run.name for run in self.waiting if begun_told}
+        unfinished = [name for name in self.unfinished if name not in told]
         verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
-        foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(name)]
+        foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(Path(name).name)]
         unreadable = [name for name, _ in self.unreadable]
-        stated = [("Left out, unreadable", unreadable), (verb, self.unfinished)]
+        stated: list[tuple[str, Sequence[str]]] = [("Left out, unreadable", unreadable), (verb, unfinished)]
         stated += [("Without any evaluation", self.empty), ("Not runs", foreign)]
         return [f"{what}: {_shortened(names)}." for what, names in stated if names] + [_NO_PLAN] * bool(self.plan_fault)
 
@@ -82,7 +111,8 @@ def populations(runs: Iterable[RunRecord]) -> list[str]:
 def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
     """Read every run one level below `folder`; finished ones that were read before come from the cache.
 
-    An unreadable run or plan is left out and named in the result.
+    An unreadable run or plan is left out and named in the result. Where there is no run but a `runs.zip`, its runs are
+    read, see `packed`; a remark says so of one that is not read.
 
     Args:
         folder: results folder of a sweep, DomainBed's or ours.
@@ -93,26 +123,33 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
     """
     if not folder.is_dir():
         raise UserError(f"There is no results folder {folder}. Give the folder that holds the run directories.")
+    is_packed = regular(folder / packed.FILE)
+    if is_packed and not any((entry / RESULTS).exists() for entry in folder.iterdir()):
+        with packed.unpacked(folder) as there:
+            loaded = load_records(there, include_unfinished=include_unfinished)
+            return replace(loaded, folders=dict.fromkeys(loaded.folders, folder))
     reader = _Reader(folder, include_unfinished)
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         reader.classify(entry)
     loaded = _with_plan(reader.loaded(), folder)
     _check_found(folder, loaded)
-    check_agreement(loaded.records, folder)
-    return loaded
+    check_agreement(loaded.records, loaded.path)
+    return replace(loaded, remarks=(*loaded.remarks, _NOT_READ)) if is_packed else loaded
 
 
 def _with_plan(loaded: Loaded, folder: Path) -> Loaded:
     """Add what the sweeps of this folder plan, and put the runs into the table rows of that plan."""
     try:
-        labels, keys = planned.labels(folder), planned_keys(folder)
+        labels, keys, plans = planned.labels(folder), planned_keys(folder), planned.read(folder)
         check_plan(loaded.records, keys or ())
     except UserError as error:
         return replace(loaded, plan_fault=str(error))
-    records = (replace(run, label=labels.get(run.name, run.label)) for run in loaded.records)
+    records = tuple(replace(run, label=labels.get(run.name, run.label)) for run in loaded.records)
+    runs = [run for plan in plans.values() for run in plan.runs if run.folder_name in loaded.unfinished]
     return replace(
         loaded,
-        records=tuple(records) if labels else loaded.records,
+        records=records if labels else loaded.records,
+        waiting=() if loaded.unfinished_included else waiting(runs, records, folder),
         planned=None if keys is None else tuple(keys),
     )
 
@@ -178,8 +215,9 @@ class _Reader:
             record_cache.write(self.folder, finished)
         self.unfinished = [name for name in self.unfinished if name not in dict(self.unreadable)]
         unfinished, foreign, empty = (tuple(sorted(names)) for names in (self.unfinished, self.foreign, self.empty))
-        read = tuple(records.values())
-        return Loaded(read, unfinished, foreign, empty, self.include_unfinished, tuple(self.unreadable))
+        read, folders = tuple(records.values()), dict.fromkeys(records, self.folder)
+        unreadable = tuple(self.unreadable)
+        return Loaded(read, unfinished, foreign, empty, self.include_unfinished, unreadable, folders=folders)
 
 
 def _read_all(entries: Sequence[Path]) -> Iterator[_Read]:

@@ -10,6 +10,7 @@ import pandas as pd
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.core.resources import shipped
 from domainbed_sage.results import escape, protocols, render
+from domainbed_sage.results.intervals import Spread
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.selection import Method
 from domainbed_sage.results.tables import AVERAGE, Cell, Table, average
@@ -24,8 +25,6 @@ NOTES = (
     "the test domain; of the GGA row it does not say. A difference is shown where both numbers are of one protocol.",
     "SAGE's 85.5 on VLCS is printed in bold although BOA's 86.5 is higher.",
 )
-_MEASURED = ("mean", "stderr", "trials", "expected_trials")
-_CSV = ("algorithm", "dataset", *_MEASURED, "printed", "printed_recomputed", "difference")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +33,7 @@ class Comparison:
 
     Attributes:
         method: how ours were selected.
+        spread: what the ± of ours stands for.
         ours: a `Cell` for each algorithm (index) and dataset, and the column "Avg" over these five datasets.
         printed: the printed numbers, "Avg" as printed and "recomputed" (the mean of the row); NaN for our own rows.
         same_protocol: whether our runs of an algorithm (index) and the printed row follow one protocol.
@@ -41,6 +41,7 @@ class Comparison:
     """
 
     method: Method
+    spread: Spread
     ours: pd.DataFrame
     printed: pd.DataFrame
     same_protocol: "pd.Series[bool]"
@@ -108,7 +109,8 @@ def compare(table: Table, records: Iterable[RunRecord]) -> Comparison:
     others = [str(name) for name in cells.columns if name not in (*DATASETS, AVERAGE)]
     theirs, own = printed_protocols(), protocols.followed(records, table.method)
     same = pd.Series([name in own and own[name] == theirs.get(name) for name in algorithms], index, dtype=bool)
-    return Comparison(table.method, ours, printed.reindex(index), same, tuple(_notes(table, printed, others, own)))
+    notes = tuple(_notes(table, printed, others, own))
+    return Comparison(table.method, table.spread, ours, printed.reindex(index), same, notes)
 
 
 def _notes(table: Table, printed: pd.DataFrame, others: list[str], own: dict[str, str]) -> Iterator[str]:
@@ -156,7 +158,9 @@ def csv(comparison: Comparison) -> str:
             measured = (cell.mean, cell.err, cell.trials, cell.expected)
             difference = comparison.differences.loc[algorithm, column]
             rows.append((algorithm, column, *measured, printed, recomputed, difference))
-    return render.csv_text(pd.DataFrame(rows, columns=list(_CSV)))
+    measured_as = ("mean", comparison.spread.column, "trials", "expected_trials")
+    columns = ["algorithm", "dataset", *measured_as, "printed", "printed_recomputed", "difference"]
+    return render.csv_text(pd.DataFrame(rows, columns=columns))
 
 
 def write_all(comparison: Comparison, folder: Path, *, stem: str = "paper") -> list[Path]:

@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 RESULTS = "results.jsonl"
-_ACCURACY = re.compile(r"env(0|[1-9][0-9]*)_(?:in|out)_acc")
+ACCURACY = re.compile(r"env(0|[1-9][0-9]*)_(?:in|out)_acc")
 _ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 TEXTS = (
     *("dataset", "algorithm", "label", "hparams", "variant"),
@@ -243,7 +243,7 @@ def _identity(where: str, line: Mapping[str, Any]) -> tuple[str, str, tuple[int,
 def _n_envs(file: str, lines: Sequence[Mapping[str, Any]]) -> int:
     """Number of environments that the records have accuracies of."""
     keys: set[str] = set().union(*lines)
-    found = {match[1] for key in keys if (match := _ACCURACY.fullmatch(key))}
+    found = {match[1] for key in keys if (match := ACCURACY.fullmatch(key))}
     gap = next((at for at in range(len(found)) if str(at) not in found), None)
     if gap is None and len(found) <= MOST_ENVS:
         return len(found)

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.results import escape
+from domainbed_sage.results.intervals import STANDARD_ERROR
 from domainbed_sage.results.tables import Grid, Table
 
 WIDTH = 80  # columns of a terminal
@@ -96,8 +97,21 @@ def latex(table: Table) -> str:
 
 
 def csv(table: Table) -> str:
-    """One row per selected number, at full precision; accuracies in [0, 1]."""
-    return csv_text(table.results)
+    """One row per selected number, at full precision, accuracies in [0, 1]; with intervals, one row per cell."""
+    return csv_text(table.results if table.spread is STANDARD_ERROR else _cell_frame(table))
+
+
+def _cell_frame(table: Table) -> pd.DataFrame:
+    """The cells of all grids, in percent."""
+    rows = [
+        (grid.title, algorithm, column, cell.mean, cell.err, cell.trials, cell.expected)
+        for grid in (*table.grids, table.averages)
+        for algorithm, row in grid.cells.to_dict("index").items()
+        for column, cell in row.items()
+    ]
+    return pd.DataFrame(
+        rows, columns=["table", "algorithm", "column", "mean", table.spread.column, "trials", "expected_trials"]
+    )
 
 
 def csv_text(frame: pd.DataFrame) -> str:
@@ -128,7 +142,7 @@ def paragraph(sentences: Sequence[str]) -> list[str]:
 def caption(table: Table, grid: Grid) -> str:
     """What a grid shows: measure, model selection, trials."""
     what = "Average over the held-out environments" if grid is table.averages else f"{grid.title}, held-out environment"
-    trials = f"mean ± standard error over trials {', '.join(map(str, grid.trials))}"
+    trials = f"mean ± {table.spread.title} over trials {', '.join(map(str, grid.trials))}"
     if len(grid.trials) == 1:
         trials = f"trial {grid.trials[0]} only"
     marks = [cell for cell in grid.cells.to_numpy().ravel() if not cell.complete]

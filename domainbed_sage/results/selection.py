@@ -1,13 +1,14 @@
 """Choose a checkpoint and a hyperparameter setting, then report its accuracy on the held-out environment.
 
-The three methods of DomainBed (`model_selection.py`). Each takes the runs of one (dataset, algorithm, held-out
-environment, trial), those that hold out one environment and those that hold out a second one beside it.
+The three methods of DomainBed (`model_selection.py`), and the last step, which is not among them. Each takes the runs
+of one (dataset, algorithm, held-out environment, trial), those that hold out one environment and those that hold out a
+second one beside it.
 The number reported is always the accuracy on the held-out environment's larger ("in") split.
 """
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +19,13 @@ from domainbed_sage.results.records import FloatArray, RunRecord
 
 @dataclass(frozen=True)
 class Selected:
-    """The chosen checkpoint: accuracies in [0, 1], training step, and the setting's hparams_seed."""
+    """The chosen checkpoint: accuracies in [0, 1], training step, the setting's hparams_seed, and the run's name."""
 
     test_acc: float
     val_acc: float
     step: int
     hparams_seed: int
+    run: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Method:
     select: Callable[[Sequence[RunRecord]], Selected | None]
 
 
-class _Candidate(NamedTuple):
+class Candidate(NamedTuple):
+    """A checkpoint and its validation accuracy."""
+
     run: RunRecord
     at: int  # row of the run's arrays
     val_acc: float
@@ -60,7 +64,12 @@ def training_domain(runs: Sequence[RunRecord]) -> Selected | None:
     Raises:
         UserError: the held-out environment was not evaluated at the chosen step; names the run.
     """
-    return _best(_first_highest(run, _source_validation(run)) for run, _ in _settings(runs))
+    return _reported(best_by_source_validation(runs))
+
+
+def best_by_source_validation(runs: Sequence[RunRecord]) -> Candidate | None:
+    """The checkpoint that `training_domain` reports; None where the runs do not suffice."""
+    return _best(_first_highest(run, source_validation(run)) for run, _ in _settings(runs))
 
 
 def leave_one_domain_out(runs: Sequence[RunRecord]) -> Selected | None:
@@ -72,7 +81,7 @@ def leave_one_domain_out(runs: Sequence[RunRecord]) -> Selected | None:
 
     Source: DomainBed `LeaveOneOutSelectionMethod`.
     """
-    return _best(_cross_validated(run, others) for run, others in _settings(runs))
+    return _reported(_best(_cross_validated(run, others) for run, others in _settings(runs)))
 
 
 def oracle(runs: Sequence[RunRecord]) -> Selected | None:
@@ -82,8 +91,20 @@ def oracle(runs: Sequence[RunRecord]) -> Selected | None:
 
     Source: DomainBed `OracleSelectionMethod`.
     """
-    return _best(
-        _Candidate(run, len(run.steps) - 1, float(run.out_acc[-1, run.test_envs[0]])) for run, _ in _settings(runs)
+    last = ((run, len(run.steps) - 1) for run, _ in _settings(runs))
+    return _reported(_best(Candidate(run, at, float(run.out_acc[at, run.test_envs[0]])) for run, at in last))
+
+
+def last(runs: Sequence[RunRecord]) -> Selected | None:
+    """The last step of each run, the setting with the highest mean out-split accuracy over the sources there.
+
+    No checkpoint is selected; hyperparameters, where several settings were run, by training domains only. On ties the
+    highest hparams_seed.
+
+    Source: none in DomainBed; what is reported of training without any early stopping.
+    """
+    return _reported(
+        _best(Candidate(run, len(run.steps) - 1, float(source_validation(run)[-1])) for run, _ in _settings(runs))
     )
 
 
@@ -108,8 +129,15 @@ METHODS: dict[str, Method] = {
             "the held-out environment evaluated at the last step",
             oracle,
         ),
+        Method(
+            "last",
+            "last step, no selection of checkpoints",
+            "a source environment and the held-out one evaluated at the last step",
+            last,
+        ),
     )
 }
+DOMAINBED = ("training-domain", "leave-one-domain-out", "oracle")  # those of DomainBed, in its order
 
 
 def _settings(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, list[RunRecord]]]:
@@ -128,23 +156,23 @@ def _settings(runs: Sequence[RunRecord]) -> list[tuple[RunRecord, list[RunRecord
     return settings
 
 
-def _source_validation(run: RunRecord) -> FloatArray:
+def source_validation(run: RunRecord) -> FloatArray:
     """Unweighted mean out-split accuracy over the source environments, [T]."""
     # Row-major, so that NumPy sums a row in the order in which it would sum a list: ties stay ties.
     sources: FloatArray = np.ascontiguousarray(np.delete(run.out_acc, run.test_envs[0], axis=1))
     return np.asarray(sources.mean(axis=1))
 
 
-def _first_highest(run: RunRecord, val_acc: FloatArray) -> _Candidate | None:
+def _first_highest(run: RunRecord, val_acc: FloatArray) -> Candidate | None:
     if run.evaluated:  # the method ends in weights of its own, and the evaluations before were of others
         val_acc = np.concatenate([np.full(len(val_acc) - 1, np.nan), val_acc[-1:]])
     if np.isnan(val_acc).all():
         return None
     at = int(np.nanargmax(val_acc))
-    return _Candidate(run, at, float(val_acc[at]))
+    return Candidate(run, at, float(val_acc[at]))
 
 
-def _cross_validated(run: RunRecord, others: Iterable[RunRecord]) -> _Candidate | None:
+def _cross_validated(run: RunRecord, others: Iterable[RunRecord]) -> Candidate | None:
     test_env = run.test_envs[0]
     second = {next(e for e in r.test_envs if e != test_env): r for r in others if len(r.test_envs) == 2}
     sources = [env for env in range(run.n_envs) if env != test_env]
@@ -157,14 +185,18 @@ def _cross_validated(run: RunRecord, others: Iterable[RunRecord]) -> _Candidate 
     return _first_highest(run, val_acc)
 
 
-def _best(candidates: Iterable[_Candidate | None]) -> Selected | None:
+def _best(candidates: Iterable[Candidate | None]) -> Candidate | None:
     """The candidate with the highest validation accuracy, the last one on ties."""
-    best: _Candidate | None = None
+    best: Candidate | None = None
     for candidate in candidates:
         if candidate is None or np.isnan(candidate.val_acc):
             continue
         if best is None or candidate.val_acc >= best.val_acc:
             best = candidate
+    return best
+
+
+def _reported(best: Candidate | None) -> Selected | None:
     if best is None:
         return None
     run, test_env, step = best.run, best.run.test_envs[0], int(best.run.steps[best.at])
@@ -175,4 +207,4 @@ def _best(candidates: Iterable[_Candidate | None]) -> Selected | None:
             f"env{test_env}_in_acc, the accuracy to report, is NaN there. Evaluate the held-out environment at every "
             "step at which the source accuracy is a new best, and at the last step; run it again with that."
         )
-    return Selected(test_acc, best.val_acc, step, run.hparams_seed)
+    return Selected(test_acc, best.val_acc, step, run.hparams_seed, run.name)

@@ -3,21 +3,23 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.results import footer as footers
 from domainbed_sage.results import html
 from domainbed_sage.results.expected import Key, environment_names, every_combination
+from domainbed_sage.results.intervals import HALF_WIDTH, STANDARD_ERROR, Spread, half_width_of
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.selection import METHODS, Method
 
 AVERAGE = "Avg"
 _IDENTITY = ("dataset", "algorithm", "env", "env_name", "trial_seed")
-_COLUMNS = (*_IDENTITY, "test_acc", "val_acc", "step", "hparams_seed", "settings")
+_COLUMNS = (*_IDENTITY, "test_acc", "val_acc", "step", "hparams_seed", "settings", "run")
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Cell:
 
     Attributes:
         mean: NaN where there is no result.
-        err: standard error, population standard deviation / sqrt(trials); NaN for a plain average of other cells, and
-            for one trial, which says nothing about it.
+        err: standard error, population standard deviation / sqrt(trials), NaN for a plain average of other cells; or
+            the half-width of an interval, see `Table.spread`. NaN for one trial, which says nothing about either.
         trials: number of trials in the mean.
         expected: number of trials that should be in it.
     """
@@ -48,7 +50,7 @@ class Cell:
         Source: DomainBed `collect_results.py`, `format_mean`; the mark of a missing trial is ours.
 
         Args:
-            sign: between mean and standard error.
+            sign: between mean and `err`.
             short: mark a missing trial with ``*`` only.
         """
         if math.isnan(self.mean):
@@ -96,11 +98,13 @@ class Table:
     Attributes:
         results: one row per selected number: dataset, algorithm (its label), env (index), env_name, trial_seed,
             test_acc and val_acc in [0, 1], step, hparams_seed, settings (how many hyperparameter settings were
-            compared).
+            compared), run (name of its directory).
         grids: one per dataset.
         averages: datasets as columns.
         missing: expected results that do not exist.
         footer: sentences to print below: what is missing and what was left out.
+        records: the runs that it was made of.
+        spread: what the ± of its cells stands for.
     """
 
     method: Method
@@ -109,6 +113,8 @@ class Table:
     averages: Grid
     missing: tuple[Key, ...]
     footer: tuple[str, ...]
+    records: tuple[RunRecord, ...] = ()
+    spread: Spread = STANDARD_ERROR
 
     def to_text(self) -> str:
         """For a terminal, about 80 columns wide."""
@@ -142,6 +148,8 @@ def build(
     expected: Iterable[Key] | None = None,
     labels: Mapping[str, Sequence[str]] | None = None,
     notes: Iterable[str] = (),
+    begun: Mapping[Key, str] | None = None,
+    interval: bool = False,
 ) -> Table:
     """Select, average and lay out.
 
@@ -157,6 +165,9 @@ def build(
             every environment with every trial seed seen for the dataset.
         labels: environment names of each dataset whose records do not name them; by default the known datasets'.
         notes: further sentences for the footer, e.g. `Loaded.notes()`.
+        begun: of missing results whose runs are not finished, how far these are, e.g. `Loaded.begun`.
+        interval: give each number, averages included, the half-width of its 95% confidence interval over trials in
+            place of DomainBed's standard error; see `intervals.error_of_these`.
 
     Raises:
         UserError: unknown method, or runs that contradict one another.
@@ -169,23 +180,31 @@ def build(
     keys = zip(*(results[column] for column in ("dataset", "algorithm", "env", "trial_seed")), strict=True)
     found: dict[Key, float] = dict(zip(keys, results["test_acc"], strict=True))
     plan = every_combination(records, names) if plan is None else plan
-    layout = _Layout(found, (*plan, *found), names)
+    spread = HALF_WIDTH if interval else STANDARD_ERROR
+    layout = _Layout(found, (*plan, *found), names, spread)
     grids = tuple(layout.grid(dataset) for dataset in layout.datasets)
     missing = tuple(key for key in plan if key not in found)
     footer = (
-        *_explain(missing, records, METHODS[method], names),
-        *_remarks(results, grids),
-        *_endings(records),
+        *([spread.explanation] if spread.explanation else []),
+        *footers.missing(missing, records, METHODS[method], names, begun or {}),
+        *footers.remarks(results, grids, spread),
+        *footers.endings(records),
         *notes,
     )
-    return Table(METHODS[method], results, grids, layout.averages(), missing, footer)
+    return Table(METHODS[method], results, grids, layout.averages(), missing, footer, tuple(records), spread)
 
 
 class _Layout:
     """Places selected accuracies in grids."""
 
-    def __init__(self, found: Mapping[Key, float], planned: Iterable[Key], names: Mapping[str, Sequence[str]]) -> None:
-        self.found, self.names = found, names
+    def __init__(
+        self,
+        found: Mapping[Key, float],
+        planned: Iterable[Key],
+        names: Mapping[str, Sequence[str]],
+        spread: Spread,
+    ) -> None:
+        self.found, self.names, self.spread = found, names, spread
         self.trials: defaultdict[tuple[str, str, int], set[int]] = defaultdict(set)
         for dataset, algorithm, env, trial in planned:
             self.trials[dataset, algorithm, env].add(trial)
@@ -196,15 +215,15 @@ class _Layout:
         rows = []
         for algorithm in self.algorithms:
             cells = [self.cell(dataset, algorithm, env) for env in range(len(self.names[dataset]))]
-            rows.append([*cells, average(cells)])
+            rows.append([*cells, self.average(cells, algorithm, [dataset])])
         seeds = set().union(*(trials for key, trials in self.trials.items() if key[0] == dataset))
         return self._frame(dataset, seeds, rows, self.names[dataset])
 
     def averages(self) -> Grid:
         rows = []
         for algorithm in self.algorithms:
-            cells = [self.dataset_average(dataset, algorithm) for dataset in self.datasets]
-            rows.append([*cells, average(cells)])
+            cells = [self._mean(*self.by_trial(dataset, algorithm)) for dataset in self.datasets]
+            rows.append([*cells, self.average(cells, algorithm, self.datasets)])
         return self._frame("Averages", set().union(*self.trials.values()), rows, self.datasets)
 
     def _frame(self, title: str, seeds: set[int], rows: list[list[Cell]], columns: Sequence[str]) -> Grid:
@@ -214,25 +233,34 @@ class _Layout:
     def cell(self, dataset: str, algorithm: str, env: int) -> Cell:
         trials = sorted(self.trials[dataset, algorithm, env])
         keys = [(dataset, algorithm, env, trial) for trial in trials]
-        return _mean([self.found[key] for key in keys if key in self.found], len(trials))
+        return self._mean([self.found[key] for key in keys if key in self.found], len(trials))
 
-    def dataset_average(self, dataset: str, algorithm: str) -> Cell:
+    def average(self, cells: Sequence[Cell], algorithm: str, datasets: Sequence[str]) -> Cell:
+        """The plain average of cells; with intervals also its own, from the datasets' averages within each trial."""
+        plain = average(cells)
+        trials = [self.by_trial(dataset, algorithm) for dataset in datasets]
+        is_whole = not math.isnan(plain.mean) and all(len(values) == expected for values, expected in trials)
+        if self.spread is STANDARD_ERROR or not is_whole:
+            return plain
+        return replace(plain, err=100 * half_width_of([values for values, _ in trials]))
+
+    def by_trial(self, dataset: str, algorithm: str) -> tuple[list[float], int]:
+        """The mean over environments in each trial that has all of them, and how many trials there should be."""
         envs = range(len(self.names[dataset]))
         trials = sorted(set().union(*(self.trials[dataset, algorithm, env] for env in envs)))
-        values = []
-        for trial in trials:
-            keys = [(dataset, algorithm, env, trial) for env in envs]
-            if all(key in self.found for key in keys):
-                values.append(float(np.mean([self.found[key] for key in keys])))
-        return _mean(values, len(trials))
+        keys = [[(dataset, algorithm, env, trial) for env in envs] for trial in trials]
+        whole = [own for own in keys if all(key in self.found for key in own)]
+        return [float(np.mean([self.found[key] for key in own])) for own in whole], len(trials)
 
-
-def _mean(values: Sequence[float], expected: int) -> Cell:
-    """Mean and standard error of accuracies in [0, 1], in percent."""
-    if not values:
-        return Cell(expected=expected)
-    err = 100 * np.std(np.array(values) / np.sqrt(len(values))) if len(values) > 1 else math.nan
-    return Cell(float(100 * np.mean(values)), float(err), len(values), expected)
+    def _mean(self, values: Sequence[float], expected: int) -> Cell:
+        """Mean and spread of accuracies in [0, 1], in percent."""
+        if not values:
+            return Cell(expected=expected)
+        err = math.nan
+        if len(values) > 1:
+            is_error = self.spread is STANDARD_ERROR
+            err = float(np.std(np.array(values) / np.sqrt(len(values)))) if is_error else half_width_of([values])
+        return Cell(float(100 * np.mean(values)), 100 * err, len(values), expected)
 
 
 def average(cells: Sequence[Cell]) -> Cell:
@@ -252,47 +280,6 @@ def _select(records: Iterable[RunRecord], method: Method, names: Mapping[str, Se
         chosen = method.select(runs)
         if chosen is not None:
             settings = len({(run.hparams_seed, run.hparams) for run in runs if run.single})
-            picked = (chosen.test_acc, chosen.val_acc, chosen.step, chosen.hparams_seed, settings)
+            picked = (chosen.test_acc, chosen.val_acc, chosen.step, chosen.hparams_seed, settings, chosen.run)
             rows.append((dataset, algorithm, env, names[dataset][env], trial, *picked))
     return pd.DataFrame(rows, columns=list(_COLUMNS))
-
-
-def _explain(
-    missing: Iterable[Key], records: Iterable[RunRecord], method: Method, names: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """Say in words what is missing, one sentence per algorithm and dataset, and whether runs are there."""
-    there = {(run.dataset, run.label, run.test_envs[0], run.trial_seed) for run in records if run.single}
-    gaps: defaultdict[tuple[str, str, bool], defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for key in missing:
-        dataset, algorithm, env, trial = key
-        gaps[dataset, algorithm, key in there][names[dataset][env]].append(str(trial))
-    sentences = []
-    for (dataset, algorithm, has_run), gap in gaps.items():
-        by_trials: defaultdict[str, list[str]] = defaultdict(list)
-        for held_out, trials in gap.items():
-            by_trials[f"(trial{'s' * (len(trials) > 1)} {', '.join(trials)})"].append(held_out)
-        where = "; ".join(f"{', '.join(names_out)} {when}" for when, names_out in by_trials.items())
-        reason = f"runs are there, but this selection needs {method.needs}" if has_run else "no run"
-        sentences.append(f"Missing: {algorithm} on {dataset}, held out {where}: {reason}.")
-    return sentences
-
-
-def _endings(records: Iterable[RunRecord]) -> list[str]:
-    """Which rows are of weights that a method ends in, and not of a selected checkpoint."""
-    ending = sorted({run.label for run in records if run.evaluated})
-    if not ending:
-        return []
-    return [f"Evaluated with the averaged weights that the method ends in, not at a checkpoint: {', '.join(ending)}."]
-
-
-def _remarks(results: pd.DataFrame, grids: Iterable[Grid]) -> list[str]:
-    """What a reader should know about the spread and the search behind the numbers."""
-    remarks = []
-    cells = [cell for grid in grids for cell in grid.cells.to_numpy().ravel()]
-    if any(cell.trials == 1 for cell in cells):
-        remarks.append("A number over one trial has no standard error.")
-    searched = results[results["settings"] > 1].groupby("algorithm")["settings"].agg(["min", "max"])
-    if len(searched):
-        counts = (f"{name} {low if low == high else f'{low}-{high}'}" for name, low, high in searched.itertuples())
-        remarks.append(f"Selected among several hyperparameter settings per number: {', '.join(counts)}.")
-    return remarks

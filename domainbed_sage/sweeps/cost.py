@@ -37,6 +37,8 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.data.specs import datasets
+from domainbed_sage.geometry.perturb import Survival
+from domainbed_sage.geometry.products import Precision
 from domainbed_sage.models import Model, build_model, models
 from domainbed_sage.models.checkpoints import first_line
 from domainbed_sage.models.optimizers import optimizers
@@ -47,7 +49,8 @@ log = logging.getLogger(__name__)
 FEW = 2  # repetitions: the second starts from the state that the first leaves
 LIGHT_HEAD = 0.0025  # of the featurizer's weights
 
-Count: TypeAlias = NDArray[np.float64]  # FLOPs of a pass and what belongs to it; then bytes alive after each allocation
+Count: TypeAlias = NDArray[np.float64]  # FLOPs of a pass and what belongs to it, all and in 16 bits; then bytes alive
+WORK = 2  # so many numbers come before the bytes alive after each allocation
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,35 @@ class Case(NamedTuple):
     num_domains: int
     classes: int
     step: int
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs by the arithmetic that computes them.
+
+    Attributes:
+        full: in fp32, or in TF32 where it is allowed.
+        low: in bf16 or fp16; of products of parts, the FLOPs that are really done, three or six times as many.
+    """
+
+    full: float
+    low: float
+
+
+def step_work(run: RunConfig, precision: Precision) -> tuple[Work, Work]:
+    """Work of a step of this run in a precision, averaged over its steps, and of a pass over one image."""
+    cls, batch_size = algorithms[run.algorithm], run.hparams["batch_size"]
+    kinds = _kinds(cls, run.steps, Alike(run.of(cls)))
+    counts = [count(_case(run, cls, step)._replace(precision=precision), batch_size) for step, _ in kinds]
+    plain = count(_case(run, ERM, 0)._replace(num_domains=1, precision=precision), batch_size)[:WORK] / batch_size
+    step = np.sum([passes * c[:WORK] for (_, passes), c in zip(kinds, counts, strict=True)], axis=0) / run.steps
+    return _work(step), _work(plain)
+
+
+def _work(pair: Count) -> Work:
+    flops, low = (float(n) for n in pair)
+    return Work(flops - low, low)
 
 
 def step_cost(run: RunConfig) -> StepCost:
@@ -109,7 +141,7 @@ def step_cost(run: RunConfig) -> StepCost:
     return StepCost(
         sum(passes * float(c[0]) for (_, passes), c in zip(kinds, counts, strict=True)) / run.steps,
         float(plain[0]) / batch_size,
-        max(float(c[1:].max()) for c in counts),
+        max(float(c[WORK:].max()) for c in counts),
     )
 
 
@@ -117,7 +149,7 @@ def step_cost(run: RunConfig) -> StepCost:
 def _kinds(cls: type[Algorithm], steps: int, hparams: Alike) -> list[tuple[int, int]]:
     """The first step of every kind, and the passes of all its steps together; steps of a kind have equal passes."""
     passes = np.diff([cls.passes(t, hparams) for t in range(steps + 1)])
-    named = np.array([cls.kind(t, hparams) for t in range(steps)])
+    named = np.array([cls.kind_of_step(t, hparams) for t in range(steps)])
     kinds, first, times = np.unique(np.stack([passes, named]), axis=1, return_index=True, return_counts=True)
     return list(zip(first.tolist(), (kinds[0] * times).tolist(), strict=True))
 
@@ -183,12 +215,13 @@ def _run(case: Case, batch_size: int, everywhere: bool) -> Count:
     with Tally() as tally, ExitStack() as fake:
         fake.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         network.to_empty(device="cpu")
-        problem = Problem(network, partial(optimizer, **hparams.of(optimizer)), case.num_domains)
+        make_optimizer = partial(optimizer, **hparams.of(optimizer))
+        problem = Problem(network, make_optimizer, case.num_domains, case.precision)
         made = cls(problem, **hparams.of(cls))
         side = network.image.size
         batch = DomainBatch(torch.empty(sum(sizes), 3, side, side), torch.zeros(sum(sizes), dtype=torch.long), sizes)
         made.descend(made.params)  # any gradient: this makes the optimizer's state
-        made.perturbation_cosine, made.step = 1.0, case.step
+        made.survival, made.step = Survival(1.0, 1.0), case.step
         if not everywhere:
             fake.close()
         for _ in range(2):
@@ -197,4 +230,4 @@ def _run(case: Case, batch_size: int, everywhere: bool) -> Count:
             if tally.live == before:
                 break
     passes = cls.passes(case.step + 1, hparams) - cls.passes(case.step, hparams)
-    return np.array([tally.flops / passes, *tally.trace], dtype=float)
+    return np.array([tally.flops / passes, tally.low / passes, *tally.trace], dtype=float)

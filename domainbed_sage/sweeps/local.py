@@ -22,6 +22,7 @@ from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import ErrorReport, NoSpace, Stopped, UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.core.plugins import loaded_plugins
+from domainbed_sage.data import own
 from domainbed_sage.sweeps import worker
 from domainbed_sage.sweeps.gpus import visible
 from domainbed_sage.training.notes import note_refusal, read_progress
@@ -126,7 +127,7 @@ class _Workers:
         devices = context.Queue()
         for device in self.devices:
             devices.put(device)
-        arguments = (self.threads, loaded_plugins(), devices if self.devices else None)
+        arguments = (self.threads, loaded_plugins(), own.loaded(), devices if self.devices else None)
         return ProcessPoolExecutor(self.jobs, context, initializer=worker.initialise, initargs=arguments)
 
 
@@ -246,7 +247,7 @@ class Overview:
         active = [(run, note) for run, note in notes if {"step", "steps"} <= note.keys()][: len(self.rows)]
         for row, (run, note) in zip(self.rows, active, strict=False):
             row.total, row.n = note["steps"], note["step"]
-            row.set_description_str(f"{run.algorithm:<8} {run.dataset} env{run.test_envs} {note['step']:>6.0f}", False)
+            row.set_description_str(f"{run.algorithm:<8} {run.dataset} {run.held_out} {note['step']:>6.0f}", False)
             row.set_postfix({k: f"{note[k]:.3f}" for k in ("loss", "agreement") if k in note}, refresh=False)
             row.refresh()
         self.total.refresh()

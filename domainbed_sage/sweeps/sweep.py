@@ -1,84 +1,30 @@
 """A sweep file, and the runs it stands for."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from domainbed_sage.algorithms import algorithms
-from domainbed_sage.config import (
-    TRAINING_PRECISIONS,
-    Evaluation,
-    RunConfig,
-    declared_hparams,
-    environment_indices,
-    make_config,
-)
+from domainbed_sage.config import Evaluation, RunConfig, declared_hparams, environment_indices, make_config
 from domainbed_sage.core.errors import Mistake, UserError, counted, raise_all
 from domainbed_sage.core.plugins import load_plugin
-from domainbed_sage.core.ranges import read_ranges
 from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.core.settings import checked, line_of
 from domainbed_sage.core.yaml_file import Document
+from domainbed_sage.data import own
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.geometry.perturb import Precision
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.sweeps import name as sweep_name
+from domainbed_sage.sweeps.parts import Data, DatasetName, Label, OneOfPrecisions, PositiveInt, Row, Schedule
+
+log = logging.getLogger(__name__)
 
 MOST_RUNS = 200_000
-
-
-def _label(text: str) -> str:
-    if not 0 < len(text) <= 64 or not text.isprintable() or text != text.strip() or set(text) & set("/\\"):
-        raise ValueError("a label should be up to 64 printable characters, without / and \\ and blanks at its ends")
-    return text
-
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Label = Annotated[str, AfterValidator(_label)]
-OneOfPrecisions = Annotated[Precision, Field(description=f"one of {', '.join(TRAINING_PRECISIONS)}")]
-HParams = Annotated[dict[str, Any], Field(description="a mapping from hyperparameters to values")]
-Ranges = Annotated[
-    dict[str, Any], AfterValidator(read_ranges), Field(description="a mapping from hyperparameters to ranges")
-]
-
-
-class Schedule(BaseModel):
-    """Settings that may differ between datasets; `None` takes the value for all, or the dataset's own."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    model: str | None = None
-    steps: PositiveInt | None = None
-    checkpoint_freq: PositiveInt | None = None
-    hparams: HParams = {}
-    search: Ranges = {}
-
-
-class Row(BaseModel):
-    """One row of the tables: an algorithm, with hyperparameters of its own as further entries.
-
-    Attributes:
-        algorithm: its registered name; by default the label of the row.
-        model, optimizer, precision: in place of those of the dataset and the sweep.
-        search: random-search ranges of this row, see `Sweep`.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    algorithm: str | None = None
-    model: str | None = None
-    optimizer: str | None = None
-    precision: OneOfPrecisions | None = None
-    search: Ranges = {}
-
-    @property
-    def hparams(self) -> dict[str, Any]:
-        """The hyperparameters that are set for this row."""
-        return self.model_extra or {}
 
 
 class Planned(NamedTuple):
@@ -113,7 +59,7 @@ class Sweep(Schedule):
 
     name: Annotated[str, Field(pattern=sweep_name.PATTERN, description=sweep_name.IN_WORDS)]
     datasets: Annotated[
-        dict[str, Schedule | None],
+        dict[DatasetName, Data | None],
         Field(min_length=1, description="a list of datasets, or a mapping to their settings"),
     ]
     algorithms: Annotated[
@@ -130,9 +76,7 @@ class Sweep(Schedule):
     precision: OneOfPrecisions = "fp32"
     evaluation: Evaluation | None = None
     holdout_fraction: Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1")] = 0.2
-    plugins: Annotated[
-        list[Annotated[str, Field(pattern=r"^[^\x00]+$")]], Field(description="a list of Python files")
-    ] = []
+    plugins: list[Annotated[str, Field(pattern=r"^[^\x00]+$")]] = Field([], description="a list of Python files")
 
     _document: Document | None = PrivateAttr(None)
 
@@ -179,7 +123,7 @@ class Sweep(Schedule):
 
     def _settings(self, dataset: str, label: str) -> dict[str, Any]:
         """Settings of one row on one dataset: the row's override the dataset's, which override those for all."""
-        schedule, row = self.datasets[dataset] or Schedule(), self.algorithms[label] or Row()
+        schedule, row = self.datasets[dataset] or Data(), self.algorithms[label] or Row()
         return {
             "dataset": dataset,
             "algorithm": row.algorithm or label,
@@ -275,8 +219,12 @@ class Sweep(Schedule):
             )
 
 
-def read_sweep(path: Path) -> Sweep:
-    """Read and check a sweep file, and load its plugins.
+def read_sweep(path: Path, data_dir: Path | None = None) -> Sweep:
+    """Read and check a sweep file, load its plugins, and register its folders of images.
+
+    Args:
+        path: the file.
+        data_dir: folder of the datasets, in which relative folders of images are; by default beside the file.
 
     Raises:
         UserError: the file cannot be read, is not YAML, or has mistakes: all of them in one message.
@@ -286,4 +234,14 @@ def read_sweep(path: Path) -> Sweep:
     sweep._document = document
     for plugin in sweep.plugins:
         load_plugin(path.parent / plugin)
+    mistakes = []
+    for name, data in sweep.datasets.items():
+        if data is not None and data.folder is not None:
+            try:
+                own.register((data_dir or path.parent) / Path(data.folder).expanduser(), name)
+            except UserError as error:
+                mistakes.append(f"{line_of(document, ('datasets', name))}{error}")
+            if not (data.model or sweep.model or all(row and row.model for row in sweep.algorithms.values())):
+                log.warning("%s", own.no_model(name, "`model:`"))
+    raise_all(mistakes, str(path))
     return sweep

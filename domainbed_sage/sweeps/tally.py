@@ -17,6 +17,7 @@ CPU_ATTENTION = {  # PyTorch's counter knows the fused attention of CUDA, not th
         lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v)
     ),
 }
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 FORMULAS = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION).flop_registry
 
 
@@ -25,6 +26,7 @@ class Tally(TorchDispatchMode):
 
     Attributes:
         flops: since the start.
+        low: those of them whose operands have 16 bits.
         live: bytes alive now.
         trace: bytes alive at the start and after each allocation.
     """
@@ -36,7 +38,7 @@ class Tally(TorchDispatchMode):
 
     def restart(self) -> int:
         """Restart the counts from the bytes alive now, which are returned."""
-        self.flops, self.trace = 0, [self.live]
+        self.flops, self.low, self.trace = 0, 0, [self.live]
         return self.live
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -47,7 +49,9 @@ class Tally(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         results = func(*args, **kwargs)
         if formula := FORMULAS.get(func.overloadpacket):
-            self.flops += formula(*args, **kwargs, out_val=results)
+            found = formula(*args, **kwargs, out_val=results)
+            self.flops += found
+            self.low += found if any(isinstance(t, Tensor) and t.dtype in SIXTEEN_BITS for t in args) else 0
         for t in results if isinstance(results, list | tuple) else (results,):
             if isinstance(t, Tensor) and t.untyped_storage()._cdata not in self.known:
                 self._enter(t.untyped_storage(), tree_leaves((args, kwargs)))

@@ -14,18 +14,26 @@ import torch
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import ErrorReport
 from domainbed_sage.core.plugins import load_installed, load_plugin
+from domainbed_sage.data import own
+from domainbed_sage.data.specs import DatasetSpec
 from domainbed_sage.training import train
 
 _stop, _running = threading.Event(), threading.Event()
 _unfit: list[ErrorReport] = []  # why this process cannot execute any run
 
 
-def initialise(threads: int, plugins: Sequence[Path], devices: "multiprocessing.Queue[str] | None") -> None:
+def initialise(
+    threads: int,
+    plugins: Sequence[Path],
+    folders: Sequence[DatasetSpec],
+    devices: "multiprocessing.Queue[str] | None",
+) -> None:
     """Set up this process.
 
     Args:
         threads: processor cores of its own.
         plugins: files to load.
+        folders: folders of images to know as datasets.
         devices: where it takes its value of CUDA_VISIBLE_DEVICES from.
     """
     if devices is not None:
@@ -40,6 +48,7 @@ def initialise(threads: int, plugins: Sequence[Path], devices: "multiprocessing.
         load_installed()
         for plugin in plugins:
             load_plugin(plugin)
+        own.adopt(folders)
     except BaseException as error:  # a pool would take it for a process that was killed
         _unfit.append(ErrorReport.of(error))
 

@@ -81,6 +81,7 @@ def assess(
     splits: Sequence[str] = HALVES,
     *,
     keep_logits: bool = False,
+    images: Path | None = None,
 ) -> Assessment:
     """Evaluate the final weights of the run in a folder.
 
@@ -93,11 +94,12 @@ def assess(
         envs: environments, by label, folder name or index; all if empty.
         splits: ``in``, ``out`` or both.
         keep_logits: keep all logits, and not only the prediction and its probability.
+        images: the folder of images that is the run's dataset, if it is one and has moved.
 
     Raises:
         UserError: unknown environments; see also `finished.read` and `finished.load`.
     """
-    run = finished.read(folder)
+    run = finished.read(folder, images)
     chosen = _indices(run.config, envs)
     experiment = finished.load(run, machine)
     wanted = {(env, split) for env in chosen for split in splits}

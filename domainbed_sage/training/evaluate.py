@@ -32,6 +32,10 @@ class Evaluator:
         device: where the model is.
         num_workers: loader processes.
         with_losses: measure the mean cross-entropy beside every accuracy.
+
+    Attributes:
+        correct: for each held-out environment, whether each image of its in split was classified correctly when it was
+            last measured, in the split's order.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Evaluator:
         self.with_losses = with_losses
         self.environments, self.splits, self.transform, self.normalize = environments, splits, transform, normalize
         self.test_envs, self.device, self.num_workers = set(test_envs), device, num_workers
+        self.correct: dict[int, np.ndarray] = {}
 
     def full(self, predict: Callable[[Tensor], Tensor]) -> Accuracies:
         """In and out accuracy of every environment: DomainBed's record.
@@ -93,6 +98,8 @@ class Evaluator:
         with closing(loaded(_Images(samples, self.transform), rows, self.num_workers)) as batches:
             hits, losses = self._of_rows(predict, batches)
         ends = np.cumsum([len(indices) for *_, indices in halves])[:-1]
+        held_out = [i if half == "in" and i in self.test_envs else None for i, half, _ in halves]
+        self.correct |= {i: part for i, part in zip(held_out, np.split(hits, ends), strict=True) if i is not None}
         found = {}
         for what, values in ({"acc": hits} | ({"loss": losses} if self.with_losses else {})).items():
             for (i, half, _), part in zip(halves, np.split(values, ends), strict=True):

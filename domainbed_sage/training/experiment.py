@@ -98,6 +98,7 @@ def _set_precision(config: RunConfig) -> None:
     tf32 = config.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = config.precision == "bf16"  # as PyTorch's own
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 

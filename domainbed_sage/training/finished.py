@@ -12,9 +12,12 @@ from torch import Tensor
 
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.data import own
+from domainbed_sage.data.specs import datasets
 from domainbed_sage.models.checkpoints import check_tensors, first_line
 from domainbed_sage.results.records import RESULTS, read_run, run_record
 from domainbed_sage.results.selection import training_domain
+from domainbed_sage.training import origin
 from domainbed_sage.training.experiment import Experiment, build
 from domainbed_sage.training.run_folder import read_description
 
@@ -48,8 +51,12 @@ class FinishedRun:
         return selected.step if selected else None
 
 
-def read(folder: Path) -> FinishedRun:
+def read(folder: Path, images: Path | None = None) -> FinishedRun:
     """Read the description and the records of a finished run.
+
+    Args:
+        folder: of the run.
+        images: the folder of images that is its dataset, if it is one and has moved.
 
     Raises:
         UserError: it is not a run, it is not finished, or one of its files is missing or damaged.
@@ -75,7 +82,22 @@ def read(folder: Path) -> FinishedRun:
             f"{folder / RESULTS} should end with the record of step {config.steps - 1}. Found step {step}. Without it "
             f"nobody knows which data the weights belong to: {_AGAIN}."
         )
+    _know_dataset(folder, config, records[-1], images)
     return FinishedRun(folder, config, records)
+
+
+def _know_dataset(folder: Path, config: RunConfig, last: Mapping[str, Any], images: Path | None) -> None:
+    """Register the folder of images that a run was trained on, where its dataset is one."""
+    args = last.get("args", {})
+    found = images or Path(str(args.get("data_dir"))) / config.dataset
+    if images or (config.dataset not in datasets and found.is_dir()):
+        own.register(found, config.dataset)
+    elif config.dataset not in datasets:
+        raise UserError(
+            f"{folder} was trained on {config.dataset}, which is not known here. If it is a folder of images, say "
+            f"where it is: --dataset {own.SCHEME}PATH. If a plugin registers it: --plugin FILE. "
+            f"{datasets.unknown(config.dataset)}"
+        )
 
 
 def load(run: FinishedRun, machine: Machine) -> Experiment:
@@ -88,7 +110,7 @@ def load(run: FinishedRun, machine: Machine) -> Experiment:
     path = run.folder / WEIGHTS
     weights = _weights(path, run.config)
     experiment = build(run.config, machine)
-    _check_data(run, experiment.metadata)
+    origin.check_data(run.last, experiment.metadata, config=run.config, folder=run.folder)
     model = experiment.algorithm.model
     model.take_shapes(weights)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -121,18 +143,3 @@ def _weights(path: Path, config: RunConfig) -> dict[str, Tensor]:
     if differing:
         raise UserError(f"{path} holds the weights of another run; it differs from run.json in: {differing}.")
     return weights
-
-
-def _check_data(run: FinishedRun, found: Mapping[str, Any]) -> None:
-    """On other images, the out split of a source environment would hold images that were trained on."""
-    recorded = run.last
-    pairs = {
-        "population": (recorded.get("data", {}).get("variant", ""), found["data"]["variant"]),
-        "environments": (recorded.get("environments", found["environments"]), found["environments"]),
-    }
-    for what, (theirs, ours) in pairs.items():
-        if theirs != ours:
-            raise UserError(
-                f"{run.folder} was trained on {what} {theirs!r} of {run.config.dataset}. Found {ours!r}. Splits of "
-                f"other images mix those that were trained on with the others: give the run's own data with --data_dir."
-            )

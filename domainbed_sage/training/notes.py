@@ -2,14 +2,14 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
+from domainbed_sage.results.failures import FAILED, read_note
 from domainbed_sage.training import ownership
 
-FAILED, PROGRESS = "failed.json", "progress.json"
+PROGRESS = "progress.json"
 LARGEST_NUMBER = 1e12  # in a note
 
 
@@ -30,15 +30,6 @@ def failed_in(path: Path, job: str) -> bool:
     """Whether this very Slurm job tried the run before and failed with a reason; it would fail again."""
     facts = read_note(path / FAILED)
     return bool(job) and facts.get("kind") != "Killed" and f"(job {job}," in str(facts.get("by"))
-
-
-def read_note(path: Path) -> dict[str, Any]:
-    """A small JSON file that a run leaves for others; empty if there is none, or it is damaged."""
-    try:
-        facts = strict_json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return dict(facts) if isinstance(facts, dict) else {}
 
 
 def read_progress(folder: Path) -> dict[str, float]:

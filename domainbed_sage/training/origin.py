@@ -48,6 +48,34 @@ def check_records(records: Iterable[Mapping[str, Any]], config: RunConfig, path:
             raise UserError(f"{path}, record {number}, belongs to another run; it differs in: {differing}. {_RESTORED}")
 
 
+def check_data(recorded: Mapping[str, Any], found: Mapping[str, Any], config: RunConfig, folder: Path) -> None:
+    """Compare the data that a run was trained on with those that were read now.
+
+    On other images, the out split of a source environment would hold images that were trained on.
+
+    Args:
+        recorded: a record of the run; what it does not say, as those of earlier versions, agrees with everything.
+        found: what the next record would say.
+        config: the run.
+        folder: of the run.
+
+    Raises:
+        UserError: other environments, or another population of images.
+    """
+    theirs, ours = recorded.get("data") or found["data"], found["data"]
+    pairs = {
+        "population": (theirs.get("variant", ""), ours["variant"]),
+        "environments": (recorded.get("environments", found["environments"]), found["environments"]),
+    }
+    for what, (before, now) in pairs.items():
+        if before != now:
+            raise UserError(
+                f"{folder} was trained on {what} {before!r} of {config.dataset}. Found {now!r}. Splits of other images "
+                "mix those that were trained on with the others: give the run's own data with --data_dir or "
+                "folder:PATH, or train in another folder."
+            )
+
+
 def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{key} {theirs[key]!r} → {value!r}"

@@ -16,6 +16,7 @@ import domainbed_sage
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core import strict_json
 from domainbed_sage.data.environment import MultiDomainDataset
+from domainbed_sage.data.specs import datasets
 
 
 def metadata(
@@ -26,7 +27,7 @@ def metadata(
         "task": "domain_generalization",
         "uda_holdout_fraction": 0,
         "hparams": strict_json.dumps(config.hparams, sort_keys=True),
-        "data_dir": str(machine.data_dir),
+        "data_dir": str(datasets[config.dataset].place(machine.data_dir)),
         "output_dir": str(machine.output_dir),
         "skip_model_save": machine.skip_model_save,
         "save_model_every_checkpoint": False,

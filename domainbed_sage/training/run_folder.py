@@ -14,10 +14,11 @@ from domainbed_sage.config import RunConfig, read_config
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import atomic, explained, explained_reading, flush, regular, write_atomically
+from domainbed_sage.results.failures import FAILED
 from domainbed_sage.results.records import read_run
 from domainbed_sage.training import checkpoint, origin, ownership
 from domainbed_sage.training.checkpoint import Damaged
-from domainbed_sage.training.notes import FAILED, note_failure
+from domainbed_sage.training.notes import note_failure
 from domainbed_sage.training.run_logs import LogFile
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,9 @@ class RunFolder:
     """What one run writes, safe against being killed at any moment.
 
     Files: `run.json` (the science), `results.jsonl` (DomainBed's records), `out.txt` and `err.txt` (logs), `model.pkl`
-    (final weights), `done` (last of all), `lock`; while it runs, `checkpoint.pt`, the one before it, and
-    `progress.json`; `failed.json` after an error. Whole files are written elsewhere and then renamed; records are
-    appended line by line, and a torn last line is cut at the next start.
+    (final weights), `correct.npz` (on request), `done` (last of all), `lock`; while it runs, `checkpoint.pt`, the one
+    before it, and `progress.json`; `failed.json` after an error. Whole files are written elsewhere and then renamed;
+    records are appended line by line, and a torn last line is cut at the next start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,6 +38,7 @@ class RunFolder:
         self.results, self.checkpoint, self.done = (path / name for name in ("results.jsonl", "checkpoint.pt", "done"))
         self.previous = path / "checkpoint.previous.pt"
         self.recorded = 0  # records that the next checkpoint counts on
+        self.last: Mapping[str, Any] = {}  # of them
         self.config: RunConfig | None = None  # of the run that claims it
         self._ownership: ownership.Ownership | None = None
 
@@ -233,7 +235,7 @@ class RunFolder:
         content = "".join(strict_json.dumps(record, sort_keys=True) + "\n" for record in kept).encode()
         if before != content:
             write_atomically(self.results, content)
-        self.recorded = len(kept)
+        self.recorded, self.last = len(kept), kept[-1] if kept else {}
 
 
 def read_description(path: Path) -> RunConfig:

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from domainbed_sage.algorithms.base import check_metrics
+from domainbed_sage.algorithms import guard
+from domainbed_sage.algorithms.metrics import check_metrics
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core import limits
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.core.seeding import step_seed
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.training import provenance
+from domainbed_sage.training import console, origin, provenance
 from domainbed_sage.training.callbacks import Callbacks
+from domainbed_sage.training.correct import CorrectImages
 from domainbed_sage.training.evaluate import Accuracies
 from domainbed_sage.training.experiment import Experiment, build
 from domainbed_sage.training.run_folder import RunFolder
@@ -53,17 +55,22 @@ def run(config: RunConfig, machine: Machine, stop: threading.Event | None = None
             return
         folder.forget_failure()
         with folder.logs(), limits.explained(*limits.STEP):
-            log.info("Environment: %s", provenance.versions() | {"device": str(machine.device)})
-            log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"))
+            environment = provenance.versions() | {"device": str(machine.device)}
+            log.info("Environment: %s", environment, extra=console.IN_FILES)
+            log.info("Run %s: %s", config.run_id, config.model_dump(mode="json"), extra=console.IN_FILES)
             listeners = Callbacks(machine.callbacks)
             experiment = build(config, machine)
             state = folder.restore()
+            origin.check_data(folder.last, experiment.metadata, config, folder.path)
             loop = Loop(config, machine, folder, experiment, stop or threading.Event(), listeners)
             listeners.start(config, folder.path, state["step"] if state else 0)
             try:
                 loop.run(state)
             finally:
                 listeners.end(finished=loop.finished)
+            if loop.correct:
+                folder.check_owner()
+                loop.correct.write(folder.path)
             model = None if machine.skip_model_save else _model_file(config, experiment)
             folder.finish(model, keep_checkpoint=machine.keep_checkpoint)
 
@@ -95,8 +102,10 @@ class Loop:
         self.step_times: list[float] = []
         self.best = float("-inf")  # highest source out accuracy so far
         self.saved_at = self.shown_at = self.began = time.monotonic()
+        self.correct = CorrectImages(experiment.evaluator) if machine.keep_correctness else None
         self.first = 0  # step that this process began with
         self.finished = False
+        self.told = False  # whether the head of the table of evaluations is printed
 
     def run(self, state: Mapping[str, Any] | None) -> None:
         """Train from the checkpointed `state`, or from the start, to the last step."""
@@ -107,8 +116,8 @@ class Loop:
         bar = tqdm(
             initial=start,
             total=self.config.steps,
-            desc=f"{self.config.algorithm} {self.config.dataset} env{self.config.test_envs}",
-            disable=not self.machine.progress,
+            desc=f"{self.config.algorithm} {self.config.dataset} {self.config.held_out}",
+            disable=None if self.machine.progress else True,  # None: only on a terminal
             unit="step",
         )
         began = time.monotonic()
@@ -122,7 +131,7 @@ class Loop:
 
     def _step(self, step: int, batch: Any) -> None:
         torch.manual_seed(step_seed(self.config.seed, "update", step))
-        self.algorithm.step = step
+        self.algorithm.step, self.algorithm.batch = step, batch
         metrics = self.algorithm.update(batch)
         check_metrics(metrics, self.config.algorithm)
         for key, value in metrics.items():
@@ -145,15 +154,23 @@ class Loop:
     def _record(self, step: int) -> None:
         self._check_finite(step)
         measured, ending = self._measure(step)
+        if self.correct:
+            self.correct.note(step, measured, last=step == self.config.steps - 1, is_ending=bool(ending))
         record: dict[str, Any] = {
             "step": step,
             "epoch": step / self.experiment.steps_per_epoch,
             "step_time": float(np.mean(self.step_times)),
             "mem_gb": torch.cuda.max_memory_allocated() / 1024**3 if self.machine.device.type == "cuda" else 0.0,
             **{key: float(torch.stack(values).double().mean()) for key, values in self.pending.items()},
+            **guard.measured(self.algorithm),
             **measured,
         }
-        log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())))
+        log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())), extra=console.IN_FILES)
+        if not self.told:
+            log.info("%s", console.HEAD)
+            self.told = True
+        source = self.experiment.evaluator.source_accuracy(measured)
+        log.info("%s", console.row(record, self.config, source, self.best))
         self.folder.append(record | ({"evaluated": ending} if ending else {}) | self.experiment.metadata)
         self.listeners.record(record)
         self.pending, self.step_times = {}, []
@@ -182,6 +199,8 @@ class Loop:
     def _save(self, next_step: int) -> None:
         pending = {key: torch.stack(values).cpu() for key, values in self.pending.items()}
         state = {"step": next_step, "algorithm": self.algorithm.state_dict(), "pending": pending, "best": self.best}
+        if self.correct:
+            state["correct"] = self.correct.state_dict()
         self.folder.save(state | {"threads": torch.get_num_threads()})
         self.saved_at = time.monotonic()
 
@@ -197,6 +216,8 @@ class Loop:
                 f"Mend that, or remove the checkpoints in {self.folder.path} to start over."
             ) from error
         self.best = state["best"]
+        if self.correct:
+            self.correct.load_state_dict(state.get("correct"), self.best)
         self.pending = {key: list(values.to(self.machine.device)) for key, values in state["pending"].items()}
         torch.set_num_threads(state["threads"])  # with another number, sums would differ in their last bits
         log.info("Continuing at step %d.", state["step"])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from domainbed_sage.config import RunConfig, make_config
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.models.checkpoints import read
+from domainbed_sage.results import failures
 from domainbed_sage.training import checkpoint, notes, ownership, run_folder, verify
 from fuzzing.damage import DAMAGES, NUMBERS, TEXTS, VALUES, Damage, changed, damaged
 from fuzzing.reader import Reader
@@ -109,7 +110,7 @@ def check_description(content: bytes) -> None:
 
 def check_note(content: bytes) -> None:
     """A note is read as far as it makes sense: others format its numbers."""
-    assert isinstance(_in_file(content, "progress.json", notes.read_note), dict)
+    assert isinstance(_in_file(content, "progress.json", failures.read_note), dict)
     progress = _in_file(content, "progress.json", lambda path: notes.read_progress(path.parent))
     assert all(f"{number:.1f}" not in ("nan", "inf") and len(f"{number:.0f}") < 15 for number in progress.values())
     assert _in_file(content, "failed.json", lambda path: notes.failed_in(path.parent, "7_1")) in (True, False)

@@ -113,7 +113,10 @@ def test_data_list(say):
             r"'learning_rate' is not a hyperparameter here\. Known: batch",
         ),
         (["train", "--steps", "0"], r"steps should be a whole number ≥ 1 and ≤ 1,000,000,000\. Found 0"),
-        (["train", "--precision", "fp64"], r"precision should be one of fp32, tf32, bf16\. Found 'fp64'"),
+        (
+            ["train", "--precision", "fp64"],
+            r"precision should be one of fp32, tf32, bf16, bf16x3, bf16x6\. Found 'fp64'",
+        ),
         (["train", "--precision", "fp16"], r"Found 'fp16'\. Small gradients become zero .*use bf16 or fp32"),
         (["train", "--device", "cuda:99"], r"--device 'cuda:99' cannot be used"),
         (["train", "--device", "toaster"], r"--device 'toaster' cannot be used"),

@@ -46,6 +46,10 @@ def say(capsys, tmp_path, monkeypatch):
         ("sweep plan s.yaml --pass_time nan", "--pass_time: should be a number > 0. Found 'nan'."),
         ("sweep plan s.yaml --pass_time inf", "--pass_time: should be a number > 0. Found 'inf'."),
         ("sweep plan s.yaml --pass_time 1s", "--pass_time: should be a number > 0. Found '1s'."),
+        ("sweep plan s.yaml --efficiency 0", "--efficiency: should be a number > 0 and ≤ 1. Found '0'."),
+        ("sweep plan s.yaml --efficiency 1.1", "--efficiency: should be a number > 0 and ≤ 1. Found '1.1'."),
+        ("sweep plan s.yaml --efficiency nan", "--efficiency: should be a number > 0 and ≤ 1. Found 'nan'."),
+        ("sweep plan s.yaml --efficiency half", "--efficiency: should be a number > 0 and ≤ 1. Found 'half'."),
         ("sweep plan s.yaml --pass_time 1 --pass_rows 0", "--pass_rows: should be a whole number ≥ 1. Found '0'."),
         ("sweep status s.yaml --watch 0", "--watch: should be a whole number from 1 to 86,400. Found '0'."),
         ("sweep logs s.yaml env0 -n 0", "-n/--lines: should be a whole number ≥ 1. Found '0'."),
@@ -155,3 +159,18 @@ def test_a_plan_of_known_numbers_says_nothing_of_unknown_ones(say):
     out = say("sweep", "plan", "s.yaml")[1]
     assert "Without the evaluations" not in out
     assert "?" not in out
+
+
+def test_a_plan_for_a_gpu(say):
+    status, out, err = say("sweep", "plan", "s.yaml", "--device", "v100", "--efficiency", "0.25")
+    assert (status, err) == (0, "")
+    assert "Hours of one NVIDIA V100 SXM2 at 25 % of its data sheet's rates (fp32 15.7 TFLOP/s), by precision:" in out
+    row = next(line.split() for line in out.splitlines() if line.startswith("all") and line.endswith("-"))
+    assert (float(row[2]) > 0, row[3:]) == (True, ["-", "-", "-"])
+    assert "For hours, give" not in out
+
+
+def test_a_plan_for_a_gpu_that_is_not_known(say):
+    status, out, err = say("sweep", "plan", "s.yaml", "--device", "tpu")
+    assert (status, out) == (2, "")
+    assert "--device should be one of v100, a100" in err

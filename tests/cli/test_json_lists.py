@@ -8,11 +8,13 @@ from helpers import strictly
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import main
+from domainbed_sage.cli.status import exit_code
 from domainbed_sage.core.hparams import declared, resolve, validate
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import models
 from domainbed_sage.models.weights import clip_names
 from domainbed_sage.sweeps.sweep import read_sweep
+from domainbed_sage.training.notes import note_failure
 
 SWEEP = """
 name: s
@@ -100,3 +102,52 @@ def test_sweep_list(listed, tmp_path):
     assert [row["folder_name"] for row in found] == [run.folder_name for run in runs]
     assert [row["state"] for row in found] == ["missing", "missing", "done", "missing"]
     assert found[1]["test_envs"] == list(runs[1].test_envs)
+
+
+def test_sweep_list_of_some_states(listed, tmp_path, capsys):
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    first, second, *_ = read_sweep(tmp_path / "s.yaml").runs()
+    for run in (first, second):
+        (tmp_path / "out" / run.folder_name).mkdir(parents=True)
+    (tmp_path / "out" / first.folder_name / "done").touch()
+    note_failure(tmp_path / "out" / second.folder_name, "UserError", "no data")
+    words = ("sweep", "list", tmp_path / "s.yaml", "--output_dir", tmp_path / "out")
+    (found,) = listed(*words, "--json", "--state", "failed")
+    assert (found["folder_name"], found["state"], found["reason"]) == (second.folder_name, "failed", "no data")
+    assert [row["state"] for row in listed(*words, "--json", "--state", "failed", "--state", "done")] == [
+        "done",
+        "failed",
+    ]
+    assert main([str(word) for word in (*words, "--state", "failed")]) == 0
+    assert capsys.readouterr().out == f"{second.folder_name}  failed\n1 run: 1 failed\n"
+    assert main([str(word) for word in (*words, "--state", "running")]) == 0
+    assert capsys.readouterr().out == "0 runs\n"
+
+
+@pytest.mark.parametrize(
+    ("states", "status"),
+    [
+        (["done", "done"], 0),
+        (["done", "failed"], 1),
+        (["done", "missing"], 3),
+        (["failed", "missing"], 1),
+        (["missing", "missing"], 3),
+    ],
+)
+def test_exit_code_of_the_status(tmp_path, capsys, states, status):
+    (tmp_path / "s.yaml").write_text(SWEEP.replace("[[0], [1, 3]]", "[[0]]"))
+    for run, state in zip(read_sweep(tmp_path / "s.yaml").runs(), states, strict=True):
+        (tmp_path / "out" / run.folder_name).mkdir(parents=True)
+        if state == "done":
+            (tmp_path / "out" / run.folder_name / "done").touch()
+        if state == "failed":
+            note_failure(tmp_path / "out" / run.folder_name, "UserError", "no data")
+    words = ["sweep", "status", str(tmp_path / "s.yaml"), "--output_dir", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert main([*words, "--exit-code"]) == status
+    assert main([*words, "--exit-code", "--watch", "3600"]) == status
+
+
+@pytest.mark.parametrize(("state", "code"), [("queued", 3), ("running", 3)])
+def test_what_runs_or_waits_is_not_done(state, code):
+    assert exit_code({"done": 3, state: 1}) == code

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SLOW = ("torch", "torchvision", "timm", "open_clip", "pandas", "numpy", "matplotlib", "scipy")
+SLOW = ("torch", "torchvision", "timm", "open_clip", "pandas", "numpy", "matplotlib", "scipy", "jinja2")
 SWEEP_FILE = """
 name: s
 datasets: [EmojiStyles]
@@ -65,7 +65,10 @@ def results(tmp_path_factory):
     return folder
 
 
-COMMANDS = ("demo", "train", "evaluate", "sweep", "table", "pack", "data", "weights", "list", "verify", "completion")
+COMMANDS = (
+    *("demo", "train", "evaluate", "sweep", "table", "compare", "report", "pack"),
+    *("data", "weights", "list", "verify", "completion"),
+)
 SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "logs")
 
 
@@ -101,6 +104,8 @@ def test_help_imports_nothing_slow(words):
         ["train", "--steps", "many"],
         ["table"],
         ["table", "folder", "--selection", "best"],
+        ["compare", "folder"],
+        ["compare", "folder", "--compare", "SAGE", "--json", "--csv"],
         ["sweep", "launch", "file.yaml", "--gpus", "one"],
     ],
     ids=" ".join,
@@ -154,7 +159,9 @@ def test_a_terminal_that_cannot_show_a_sign_shows_another(results):
 
 def test_completion_knows_every_option():
     said = ask("completion", "bash")[1]
-    assert all(word in said for word in ("--holdout_fraction", "--timeout-min", "--pass_time", "--weights_dir"))
+    assert all(
+        word in said for word in ("--holdout_fraction", "--timeout-min", "--pass_time", "--weights_dir", "--sentence")
+    )
 
 
 def test_table_does_without_torch(results):
@@ -164,11 +171,20 @@ def test_table_does_without_torch(results):
     assert "pandas" in imported
 
 
-def test_names_of_the_selections_are_those_of_the_methods():
-    from domainbed_sage.cli.table import SELECTIONS
-    from domainbed_sage.results.selection import METHODS
+def test_compare_does_without_torch(results):
+    status, said, imported = ask("compare", results / "out", "--compare", "SAGE")
+    assert (status, "no result of SAGE to compare. Known: ERM." in said) == (2, True)
+    assert "torch" not in imported
+    assert "pandas" in imported
 
-    assert tuple(METHODS) == SELECTIONS
+
+def test_names_that_are_known_before_the_import_are_right():
+    from domainbed_sage.cli import table
+    from domainbed_sage.results import picture, selection
+
+    assert tuple(selection.METHODS) == table.SELECTIONS
+    assert selection.DOMAINBED == table.DOMAINBED
+    assert picture.FORMATS == table.FORMATS
 
 
 def test_the_check_sees_what_is_imported():

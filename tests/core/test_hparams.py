@@ -226,7 +226,7 @@ def test_describe():
     h = declared(example)["trials"]
     assert isinstance(h, HParam)
     expected = "trials: a whole number > 1 and ≤ 9; default 3; random search "
-    assert describe(h) == expected + "Power(base=2, low=1, high=3, integer=True)"
+    assert describe(h) == expected + "2^U(1, 3), whole"
     assert describe(declared(example)["noise"]) == "noise: true or false; default True"
 
 

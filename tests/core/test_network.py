@@ -1,5 +1,6 @@
 """Environment variables of proxies, certificates and the model hub: wrong ones are named before anything is asked."""
 
+import socket
 import sys
 
 import pytest
@@ -142,3 +143,58 @@ AQH/MAoGCCqGSM49BAMCA0gAMEUCIQDjlCR5cUi+ICpOrq5/h5tk6XyWvntR+EAm
 /ZDE3MK3lQIgf1uIpUjJnkJvEASDGDt39ps2viigVETHq4H86BKc3o0=
 -----END CERTIFICATE-----
 """
+
+
+# Whether anybody is there
+
+
+@pytest.fixture
+def port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_a_host_that_takes_connections_is_reached(port):
+    network.check_reachable(f"http://127.0.0.1:{port}/x")
+
+
+def test_a_host_that_refuses_is_named():
+    with pytest.raises(UserError, match=r"^127\.0\.0\.1 cannot be reached \(Connection refused\)\.$"):
+        network.check_reachable(f"http://127.0.0.1:{free_port()}/x")
+
+
+def test_a_name_that_nobody_knows_is_named(monkeypatch):
+    def unknown(address, timeout):
+        raise socket.gaierror(-2, f"Name or service not known, port {address[1]}")
+
+    monkeypatch.setattr(socket, "create_connection", unknown)
+    with pytest.raises(UserError, match=r"^hub\.example cannot be reached \(Name or service not known, port 443\)"):
+        network.check_reachable("https://hub.example/x")
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_a_proxy_in_between_is_what_has_to_be_reached(monkeypatch, port, scheme):
+    monkeypatch.setenv("https_proxy", f"{scheme}127.0.0.1:{port}")
+    network.check_reachable("https://hub.example/x")
+    monkeypatch.setenv("https_proxy", f"{scheme}127.0.0.1:{free_port()}")
+    with pytest.raises(UserError, match=r"127\.0\.0\.1 cannot be reached .*It goes through the proxy .* of https"):
+        network.check_reachable("https://hub.example/x")
+
+
+def test_who_does_not_answer_may_be_busy(monkeypatch):
+    def slow(address, timeout):
+        assert timeout == network.WAIT_S
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", slow)
+    network.check_reachable("https://hub.example/x")
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "x", "http://[::1/x", "http://127.0.0.1:port/x"])
+def test_what_is_no_address_is_left_to_others(url):
+    network.check_reachable(url)

@@ -13,7 +13,6 @@ from reference import sage_literal
 from torch import nn
 
 from domainbed_sage.algorithms import Algorithm, algorithms, base
-from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import perturbed
 from domainbed_sage.models import Model
@@ -210,27 +209,3 @@ def test_joint_graph_counts_where_samples_are_mixed():
     x, y = next(batch.domains())
     _, alone = made.gradient_of(made.loss(x, y))
     assert (sage_literal.flat(joint[0]) - sage_literal.flat(alone)).abs().max() > 1e-2
-
-
-def float32_batches(steps):
-    return [batch.map(torch.Tensor.float) for batch in batches((3, 3, 3), steps)]
-
-
-def test_perturbation_lost_in_rounding_stops_the_first_update():
-    model = mlp().float()
-    made = algorithm("SAGE", model, precision="bf16", rho=1e-6)
-    (batch,) = float32_batches(1)
-    before = copies(model.parameters())
-    with pytest.raises(UserError, match=r"SAGE's perturbation does not survive bf16 .* --precision fp32"):
-        made.update(batch)
-    assert_all_same_bits(model.parameters(), before)
-
-
-@pytest.mark.parametrize(("precision", "rho"), [("fp32", 1e-6), ("fp64", 1e-6), ("bf16", 0.5)])
-def test_perturbation_is_measured_once(precision, rho, monkeypatch):
-    made = algorithm("SAGE", mlp().float(), precision=precision, rho=rho)
-    there = float32_batches(4)
-    made.update(there[0])
-    assert 0.9 <= made.perturbation_cosine <= 1 + 1e-9
-    monkeypatch.setattr("domainbed_sage.algorithms.base.check_perturbation_cosine", None)
-    run(made, there[1:])

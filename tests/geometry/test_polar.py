@@ -267,8 +267,39 @@ def test_low_precision_is_about_as_far_off_as_muons_own(kind, shape, dtype, torc
 
 
 @pytest.mark.parametrize("kind", ["full", "rank 3", "spread"])
+@pytest.mark.parametrize("shape", [(96, 96), (64, 256), (256, 64), (64, 100)], ids=str)
+@pytest.mark.parametrize("method", ["quintic", "polar_express"])
+def test_products_of_parts_stay_near_the_exact_iteration(kind, shape, method, monkeypatch):
+    """Between the iterations in full and in low precision, and far nearer than the latter."""
+    G = spectrum(kind, min(shape), max(shape))
+    G = (G if shape[0] <= shape[1] else G.T).float()
+    monkeypatch.setattr(polar, "GRAM_ASPECT", math.inf)
+    exact = polar_factor(G.double(), method)
+    monkeypatch.undo()
+    error = {d: torch.linalg.matrix_norm(polar_factor(G, method, dtype=d) - exact) for d in ("full", "bf16x3", "bf16")}
+    assert error["full"] < error["bf16x3"] < error["bf16"] / 30
+    assert error["bf16x3"] <= 4e-3 * torch.linalg.matrix_norm(exact)
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (12, 12), (3, 16, 8)], ids=str)
+def test_every_product_is_one_of_parts(shape, monkeypatch):
+    """With products of fp32 in their place it is the iteration in full precision, and no other product is made."""
+    G = gaussian(*shape).float()
+    monkeypatch.setattr(polar, "BLOCKED_FROM", 4)
+    expected = polar_factor(G)
+    monkeypatch.setattr(polar, "multiply", lambda a, b, precision: a @ b)
+    monkeypatch.setattr(polar, "_matmul", None)
+    assert_close(polar_factor(G, dtype="bf16x3"), expected, 1e-5)
+
+
+def test_double_precision_is_not_cut():
+    G = gaussian(8, 16)
+    assert_close(polar_factor(G, dtype="bf16x3"), polar_factor(G), 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["full", "rank 3", "spread"])
 @pytest.mark.parametrize(("method", "steps"), [("cubic", 30), ("polar_express", 8), ("polar_express", 12)])
-@pytest.mark.parametrize(("dtype", "limit"), [("full", 5e-3), ("bf16", 0.5)])
+@pytest.mark.parametrize(("dtype", "limit"), [("full", 5e-3), ("bf16x3", 5e-2), ("bf16", 0.5)])
 def test_long_iterations_on_the_gram_matrix_stay_bounded(kind, method, steps, dtype, limit):
     """Without restarts, rounding turns some of A's smallest eigenvalues negative, and they grow beyond all bounds."""
     G = spectrum(kind, 64, 256)
@@ -308,6 +339,8 @@ def test_restarts_come_when_errors_could_have_grown_beyond_the_limit():
     schedule = [(10.0, 0.0, 0.0)] * 6  # by 100 a step; from 150 (low precision) or 1e5 (full) on a restart
     assert polar._restarts(schedule, "bf16") == polar._restarts(schedule, "fp16") == [2, 4]
     assert polar._restarts(schedule, "full") == [3]
+    assert polar._restarts([(30**0.5, 0.0, 0.0)] * 6, "bf16x3") == [3]  # by 30; from 1e4 on
+    assert polar._restarts([(30**0.5, 0.0, 0.0)] * 6, "full") == [4]
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(100, [5]), (12, [2, 2, 1]), (11, [1] * 5), (3, [1] * 5)])

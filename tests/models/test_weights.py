@@ -15,6 +15,7 @@ from clip_cases import TINY, random_state, write_archive, write_checkpoint
 from open_clip import pretrained
 
 from domainbed_sage.cli import weights as command
+from domainbed_sage.core import network
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared
 from domainbed_sage.models import clip, models, weights
@@ -34,6 +35,7 @@ def folder(tmp_path, monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", only_here)
+    monkeypatch.setattr(network, "check_reachable", lambda url: None)
     monkeypatch.setattr(pretrained, "hf_hub_download", unreachable)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("DOMAINBED_WEIGHTS_DIR", str(tmp_path / "weights"))
@@ -171,6 +173,19 @@ def test_download_verifies_and_stores_once(server, folder):
         file.write(b"x")
     with pytest.raises(UserError, match="should have sha256"):
         models["clip_vit_b16"].require(clip_hparams())
+
+
+def test_what_cannot_be_reached_is_not_asked(folder, monkeypatch):
+    """The libraries would try for a minute."""
+
+    def offline(url):
+        raise UserError(f"no way to {url}")
+
+    monkeypatch.setattr(network, "check_reachable", offline)
+    monkeypatch.setattr(weights, "_fetch_hub", None)
+    for name, url in (("laion2b_s34b_b88k", "https://huggingface.co"), ("timm:resnet50.a1_in1k", "https://hugging")):
+        with pytest.raises(UserError, match=rf"could not be fetched:\n  - .*: no way to {url}"):
+            weights.download(name)
 
 
 def test_a_wrong_checksum_leaves_nothing_behind(server, folder):

@@ -3,11 +3,15 @@
 import io
 import zipfile
 
+import numpy as np
 import pytest
+from reference import sweep_folder
 
 from domainbed_sage.cli import main
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results import packed
+from domainbed_sage.results import packed, tables
+from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.joined import load_folders
 from domainbed_sage.results.packed import FILE, pack, unpacked
 
 
@@ -102,3 +106,48 @@ def test_nothing_finished_is_no_archive(tmp_path, capsys):
         assert main(["pack", str(folder)]) == 2
         assert words in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["a"]
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A folder of two finished runs that are records, and one that is not finished."""
+    results = tmp_path / "sweep"
+    for env in (0, 1):
+        lines = sweep_folder.records([[0.1, 0.2], [0.3, 0.4]], [[0.5, 0.6], [0.7, 0.8]], test_envs=[env])
+        sweep_folder.write(results, lines, name=f"run{env}")
+    sweep_folder.write(results, lines, name="running", done=False)
+    return results
+
+
+def packed_alone(results, into):
+    into.mkdir()
+    (into / FILE).write_bytes(pack(results)[0])
+    (into / "README.md").write_text("What this is.")
+    return into
+
+
+def test_a_table_reads_a_packed_folder(sweep, tmp_path, capsys):
+    into = packed_alone(sweep, tmp_path / "packed")
+    alone, whole = load_records(into), load_records(sweep)
+    assert [run.name for run in alone.records] == ["run0", "run1"]
+    np.testing.assert_array_equal(alone.records[1].in_acc, whole.records[1].in_acc)
+    assert alone.path("run1") == into / "run1"
+    assert (alone.unfinished, alone.left_out()) == ((), [])
+    assert sorted(entry.name for entry in into.iterdir()) == ["README.md", FILE]
+    assert main(["table", str(into)]) == 0
+    assert (into / "table.md").read_text() == tables.build(whole.records, "training-domain").to_markdown()
+    capsys.readouterr()
+
+
+def test_beside_runs_the_packed_ones_are_not_read(sweep):
+    assert load_records(sweep).remarks == ()
+    (sweep / FILE).write_bytes(b"damaged")
+    loaded = load_records(sweep)
+    assert [run.name for run in loaded.records] == ["run0", "run1"]
+    assert loaded.remarks == ("runs.zip is not read: there are run directories beside it.",)
+
+
+def test_a_packed_folder_joins_another(sweep, tmp_path):
+    joined = load_folders([sweep, packed_alone(sweep, tmp_path / "packed")])
+    assert len(joined.records) == 2
+    assert "2 runs found again in a further folder, equal and counted once." in joined.remarks

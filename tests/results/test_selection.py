@@ -7,7 +7,15 @@ from reference import domainbed_selection, sweep_folder
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results.folder import load_records
-from domainbed_sage.results.selection import METHODS, Selected, leave_one_domain_out, oracle, training_domain
+from domainbed_sage.results.selection import (
+    DOMAINBED,
+    METHODS,
+    Selected,
+    last,
+    leave_one_domain_out,
+    oracle,
+    training_domain,
+)
 
 NAN = float("nan")
 
@@ -33,7 +41,7 @@ def pair(other, accuracies, **args):
 
 
 def test_titles_are_domainbeds():
-    assert [method.title for method in METHODS.values()] == [
+    assert [METHODS[name].title for name in DOMAINBED] == [
         "training-domain validation set",
         "leave-one-domain-out cross-validation",
         "test-domain validation set (oracle)",
@@ -78,6 +86,16 @@ def test_oracle_takes_the_last_step_and_the_last_setting_on_ties(tmp_path):
         )
     )
     assert chosen == Selected(0.4, 0.5, 10, 1)
+
+
+def test_the_last_step_is_not_selected_but_its_setting_is(tmp_path):
+    """By the sources at the last step, whatever the held-out environment says; on ties the highest hparams_seed."""
+    settings = [([0.9, 0.5], [0.1, 0.2]), ([0.1, 0.6], [0.3, 0.4]), ([0.7, 0.6], [0.5, 0.6]), ([0.6, 0.5], [0.7, 0.8])]
+    lines = [single(vals, tests, hparams_seed=seed) for seed, (vals, tests) in enumerate(settings)]
+    assert last(runs(tmp_path / "all", *lines)) == Selected(0.6, 0.6, 10, 2)
+    assert last(runs(tmp_path / "one", lines[0])) == Selected(0.2, 0.5, 10, 0)
+    assert last(runs(tmp_path / "none", single([0.5, NAN], [0.1, 0.2]))) is None
+    assert "last" not in DOMAINBED
 
 
 def test_leave_one_out_averages_the_second_held_out(tmp_path):
@@ -164,8 +182,8 @@ def test_equals_literal_restatement(tmp_path, seed):
     found = runs(tmp_path, *sweep)
     records = [line for lines in sweep for line in lines]
     for env in range(n):
-        for name, method in METHODS.items():
-            chosen = method.select([run for run in found if env in run.test_envs])
+        for name in DOMAINBED:
+            chosen = METHODS[name].select([run for run in found if env in run.test_envs])
             expected = domainbed_selection.select([r for r in records if env in r["args"]["test_envs"]], name)
             assert (None if chosen is None else chosen.test_acc) == expected
 

@@ -3,6 +3,7 @@
 import argparse
 import io
 import random
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,10 @@ from reference import domainbed_selection, sweep_folder
 
 from domainbed_sage.cli import table as table_command
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.results import expected, picture, render, tables
+from domainbed_sage.results import dots, expected, looks, paper, render, tables
 from domainbed_sage.results.folder import load_records
-from domainbed_sage.results.selection import METHODS
+from domainbed_sage.results.selection import DOMAINBED, METHODS
 from domainbed_sage.results.tables import Cell
-
-PNG = b"\x89PNG\r\n"
 
 
 def table(folder, method="training-domain", **options):
@@ -58,7 +57,7 @@ def test_hand_computed_numbers(tmp_path):
     assert not result.footer
     assert (grid.trials, list(grid.cells.columns)) == ((0, 1), ["env0", "env1", "env2", "Avg"])
     first = result.results.iloc[0]
-    assert list(first) == ["PACS", "ERM", 0, "env0", 0, 0.5, 0.5, 0, 0, 1]
+    assert list(first) == ["PACS", "ERM", 0, "env0", 0, 0.5, 0.5, 0, 0, 1, "PACS-ERM-0-t0h0"]
 
 
 def test_one_trial_has_no_spread(tmp_path):
@@ -155,7 +154,7 @@ def test_unknown_method(gappy):
         table(gappy, "best")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DOMAINBED)
 def test_equals_literal_restatement(tmp_path, method):
     rng = random.Random(7)
     sizes, trials, records = {"PACS": 4, "VLCS": 3}, (0, 1, 2), []
@@ -241,26 +240,6 @@ def test_write_all(gappy, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
 
 
-def test_pictures_are_the_same_each_time(gappy):
-    result, records = table(gappy), load_records(gappy).records
-    for draw in (
-        lambda: picture.dots(result, chance={"PACS": 33.3}),
-        lambda: picture.curves(records, expected.environment_names(records, (), {})),
-    ):
-        drawn = draw()
-        assert drawn.startswith(PNG)
-        assert draw() == drawn
-    assert picture.dots(result, chance={"PACS": 33.3}) != picture.dots(result)
-
-
-def test_pictures_of_several_datasets_with_gaps(tmp_path):
-    sweep_folder.write_flat(tmp_path, [0.5, None, 0.7], dataset="VLCS", algorithm="SAGE")
-    sweep_folder.write_flat(tmp_path, [0.5, 0.7])
-    assert picture.dots(table(tmp_path)).startswith(PNG)
-    with pytest.raises(UserError, match="no training curves"):
-        picture.curves([run for run in load_records(tmp_path).records if not run.single], {})
-
-
 def test_unwritable_folder(gappy, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write"):
@@ -283,10 +262,10 @@ def test_command_prints_and_writes(gappy, capsys):
     sweep_folder.write(gappy, sweep_folder.records([[0.5] * 3], [[0.5] * 3], trial=5), name="half", done=False)
     assert command(gappy, "--selection", "all", "--paper", "--pictures") == 0
     printed = capsys.readouterr().out
-    for title in (method.title for method in METHODS.values()):
+    for title in (METHODS[name].title for name in DOMAINBED):
         assert f"-------- Dataset: PACS, model selection method: {title}" in printed
     assert "Left out, not finished: 1 (half)." in printed
-    for name in METHODS:
+    for name in DOMAINBED:
         for file in (f"table-{name}.md", f"table-{name}.png", f"paper-{name}.csv"):
             assert (gappy / file).exists()
             assert file in printed
@@ -312,3 +291,94 @@ def test_a_folder_that_cannot_be_written_to_is_printed(gappy, capsys, monkeypatc
     assert "--out DIR" in printed.err
     with pytest.raises(UserError, match="Read-only"):
         command(gappy, "--out", gappy / "there")
+
+
+T_95 = {1: 12.706204736432095, 2: 4.302652729696142, 3: 3.182446305284263}  # two-sided 5% points of Student's t, by df
+
+
+def test_intervals_of_cells_and_averages(tmp_path):
+    """Half-widths by hand: deviation with ddof 1, over sqrt(trials), times t; environments are averaged in a trial."""
+    cells = {"PACS": [[0.5, 0.7], [0.6, 0.7], [0.58, 0.76]], "VLCS": [[0.2, 0.4], [0.3, 0.4]]}
+    for dataset, trials in cells.items():
+        for trial, accuracies in enumerate(trials):
+            sweep_folder.write_flat(tmp_path, accuracies, dataset=dataset, trial=trial)
+    result = table(tmp_path, interval=True)
+    pacs, vlcs, averages = (grid.cells.loc["ERM"] for grid in (*result.grids, result.averages))
+    variances = {name: np.var(100 * np.mean(trials, axis=1), ddof=1) for name, trials in cells.items()}
+    assert pacs["env0"].err == pytest.approx(T_95[2] * np.std([50, 60, 58], ddof=1) / 3**0.5)
+    assert vlcs.iloc[1].err == 0
+    for own, name, n in ((pacs, "PACS", 3), (vlcs, "VLCS", 2)):
+        expected_half = T_95[n - 1] * (variances[name] / n) ** 0.5
+        assert own["Avg"].err == pytest.approx(expected_half)
+        assert averages[name].err == pytest.approx(expected_half)
+    assert averages["Avg"].err == pytest.approx(T_95[3] * (variances["PACS"] / 3 + variances["VLCS"] / 2) ** 0.5 / 2)
+    plain = table(tmp_path)
+    for ours, theirs in zip((*result.grids, result.averages), (*plain.grids, plain.averages), strict=True):
+        np.testing.assert_allclose(ours.means.to_numpy(), theirs.means.to_numpy(), rtol=1e-12)
+
+
+def test_an_average_without_all_of_its_trials_has_no_interval(gappy):
+    """SAGE lacks results; ERM's average lacks a trial when another row plans it."""
+    result = table(gappy, interval=True)
+    assert row(result.grids[0], "SAGE") == ["55.0 +/- 63.5", "80.0 (1/2)", "X", "X"]
+    assert row(result.averages, "SAGE") == ["X", "X"]
+    uneven = [("PACS", "ERM", env, trial) for env in range(3) for trial in (0, 1)] + [("PACS", "ERM", 0, 2)]
+    sweep_folder.write_flat(gappy, [0.5, None, None], trial=2)
+    assert row(table(gappy, interval=True, expected=uneven).grids[0], "ERM")[-1] == "61.4"
+
+
+def test_one_trial_has_no_interval(tmp_path):
+    sweep_folder.write_flat(tmp_path, [0.5, 0.7], trial=3)
+    sweep_folder.write_flat(tmp_path, [0.5, 0.7], dataset="VLCS", trial=3)
+    sweep_folder.write_flat(tmp_path, [0.5, 0.8], dataset="VLCS", trial=4)
+    result = table(tmp_path, interval=True)
+    assert row(result.averages, "ERM") == ["60.0", "62.5 +/- 31.8", "61.2"]
+    assert result.footer[1] == "A number over one trial has no confidence interval."
+
+
+@pytest.mark.parametrize("interval", [False, True])
+def test_no_format_has_a_spread_over_one_trial(tmp_path, interval):
+    sweep_folder.write_flat(tmp_path, [0.5, 0.7, 0.6, 0.6])
+    result = table(tmp_path, interval=interval)
+    comparison = paper.compare(result, load_records(tmp_path).records)
+    printed = [form(result) for form in (render.text, render.markdown, render.latex)]
+    printed += [form(comparison) for form in (paper.text, paper.markdown, paper.latex)]
+    printed.append(result._repr_html_())
+    for text in printed:
+        assert not re.search(r"\d (±|\+/-|\$\\pm\$) ", text)
+    numbers = pd.read_csv(io.StringIO(paper.csv(comparison)))
+    assert numbers["half_width_95" if interval else "stderr"].isna().all()
+    if interval:
+        assert pd.read_csv(io.StringIO(render.csv(result)))["half_width_95"].isna().all()
+
+
+def test_every_format_says_which_spread_it_has(tmp_path):
+    for trial in (0, 1, 2):
+        sweep_folder.write_flat(tmp_path, [0.5 + 0.01 * trial, 0.7], trial=trial)
+    result = table(tmp_path, interval=True)
+    half, title = f"{T_95[2] / 3**0.5:.1f}", "half-width of the 95% confidence interval"
+    assert f"51.0 +/- {half}" in render.text(result)
+    assert f"51.0 ± {half}" in render.markdown(result)
+    assert rf"51.0 $\pm$ {half}" in render.latex(result)
+    assert f"51.0 ± {half}" in result._repr_html_()
+    for text in (render.markdown(result), render.latex(result).replace("\\%", "%"), result._repr_html_()):
+        assert f"{title} over trials 0, 1, 2" in text
+        assert "standard error over" not in text
+    assert "half-width of a 95% confidence" in render.text(result).replace("\n  ", " ")
+    cells = pd.read_csv(io.StringIO(render.csv(result)))
+    assert list(cells["column"]) == ["env0", "env1", "Avg", "PACS", "Avg"]
+    assert cells["half_width_95"].iloc[0] == pytest.approx(T_95[2] / 3**0.5)
+    assert list(cells["trials"]) == [3, 3, 0, 3, 0]
+    below = [dots.draw(shown, looks.looks(["ERM"]))[0]._supxlabel.get_text() for shown in (result, table(tmp_path))]
+    assert title in below[0]
+    assert "standard error" in below[1]
+
+
+def test_command_writes_intervals_to_files_of_their_own(gappy, capsys):
+    assert command(gappy) == 0
+    before = (gappy / "table.md").read_text()
+    assert command(gappy, "--interval", "--paper") == 0
+    assert "55.0 +/- 63.5" in capsys.readouterr().out
+    assert (gappy / "table.md").read_text() == before
+    assert (gappy / "paper-interval.csv").exists()
+    assert "Not runs" not in (gappy / "table-interval.md").read_text()

@@ -103,7 +103,7 @@ def test_the_guard_measures_once_in_a_run(undisturbed, tmp_path, monkeypatch):
         raise UserError("does not survive")
 
     with monkeypatch.context() as patch:
-        patch.setattr("domainbed_sage.algorithms.base.check_perturbation_cosine", too_low)
+        patch.setattr("domainbed_sage.algorithms.base.Guard", too_low)
         assert_same(run(small_config("SAGE"), tmp_path / "run"), undisturbed["SAGE"])
         with pytest.raises(UserError, match="does not survive"):
             run(small_config("SAGE"), old)

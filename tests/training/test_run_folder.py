@@ -97,7 +97,7 @@ def test_finished_run_is_cleaned(tmp_path):
 def test_checkpoint_is_plain_data(begun):
     state = checkpoint(begun)
     assert (state["step"], state["recorded"]) == (4, 2)
-    assert set(state["algorithm"]) == {"model", "optimizer", "perturbation_cosine"}
+    assert set(state["algorithm"]) == {"model", "optimizer", "perturbation_cosine", "perturbation_size"}
 
 
 @pytest.mark.parametrize("tail", [b'{"step": 3, "env0', b"\xff\x00", b'{"step": 5}\n{"st'])

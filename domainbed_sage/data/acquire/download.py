@@ -45,8 +45,8 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> str:
         its sha256.
 
     Raises:
-        UserError: an environment variable is wrong, the server refuses, the connection breaks again and again, or the
-            file is not the expected one.
+        UserError: an environment variable is wrong, the host cannot be reached or refuses, the connection breaks again
+            and again, or the file is not the expected one.
         NoSpace: the disk is full.
     """
     if not path.exists():
@@ -132,6 +132,8 @@ def _persist(client: httpx2.Client, url: str, part: _Part) -> None:
             with _broken_off(url):
                 return _transfer(client, url, part)
         except _Interrupted as reason:
+            if not (failures or part.size):
+                network.check_reachable(url)
             failures = 0 if part.size > most else failures + 1
             most = max(most, part.size)
             if failures == ATTEMPTS:

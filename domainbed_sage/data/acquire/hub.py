@@ -31,6 +31,7 @@ def find(source: Hub) -> tuple[str, list[HubFile]]:
     from huggingface_hub.hf_api import RepoFile
 
     endpoint = network.hub()
+    network.check_reachable(endpoint)
     api = HfApi(endpoint=endpoint, token=False)
     try:
         revision = api.dataset_info(source.repo).sha or "main"

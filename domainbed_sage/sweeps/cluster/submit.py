@@ -12,8 +12,9 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.core.plugins import loaded_plugins
+from domainbed_sage.data import own
 from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.site import Site
@@ -53,8 +54,8 @@ class Launched:
         runs = sum(len(task) for array in self.arrays for task in array.tasks)
         counts = self.before.counts()
         said = ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s] and (not runs or s != "missing"))
-        count = f"{jobs} job{'s' * (jobs != 1)} ({len(self.arrays)} array{'s' * (len(self.arrays) != 1)})"
-        submitted = f"Submitted {runs} runs in {count}{f'; before: {said}' if said else ''}."
+        count = f"{counted(jobs, 'job')} ({counted(len(self.arrays), 'array')})"
+        submitted = f"Submitted {counted(runs, 'run')} in {count}{f'; before: {said}' if said else ''}."
         lines = [submitted if runs else f"Nothing to submit: {said}."]
         if self.later:
             lines.append(f"{self.later} runs more are over the limit of {self.limit} jobs in the queue: launch later.")
@@ -107,23 +108,32 @@ def launch(
     return Launched(tuple(arrays), before, sum(map(len, tasks[room:])), site.max_jobs, failed_too)
 
 
-def _template(machine: Machine, site: Site, device_given: bool) -> Task:
-    """The job without its runs."""
-    wants_gpu = bool(site.gres or site.gpus)
-    if not (wants_gpu or device_given):
+def check_device(site: Site, *, device_given: bool) -> None:
+    """Make sure that jobs ask for a GPU, unless the user named a device.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not (site.gres or site.gpus or device_given):
         raise UserError(
             "These jobs would ask for no GPU and train on processors. Say which GPU with --gres (e.g. "
             "gpu:a100_3g.20gb:1) or --gpus 1, or in the site file; or --device cpu if that is what you want."
         )
+
+
+def _template(machine: Machine, site: Site, device_given: bool) -> Task:
+    """The job without its runs."""
+    check_device(site, device_given=device_given)
     return Task(
         runs=[],
         machine=machine,
         device_given=device_given,
         at_once=site.runs_per_gpu,
-        wants_gpu=wants_gpu,
+        wants_gpu=bool(site.gres or site.gpus),
         min_free_gb=site.min_free_gb,
         grace_s=GRACE_SHARE * site.signal_delay_s,
         plugins=loaded_plugins(),
+        folders=own.loaded(),
     )
 
 

@@ -16,12 +16,13 @@ from typing import Any, Literal, TypeAlias
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import regular, write_atomically
+from domainbed_sage.results.failures import FAILED, read_note
 from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
 from domainbed_sage.training import ownership
-from domainbed_sage.training.notes import FAILED, read_note, read_progress
+from domainbed_sage.training.notes import read_progress
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,8 @@ from submitit.helpers import DelayedSubmission
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.plugins import load_plugin
+from domainbed_sage.data import own
+from domainbed_sage.data.specs import DatasetSpec
 from domainbed_sage.sweeps.cluster.site import require_free
 from domainbed_sage.sweeps.local import Outcome, run_missing
 from domainbed_sage.training.notes import failed_in, note_refusal
@@ -45,6 +47,7 @@ class Task:
         grace_s: seconds from Slurm's signal within which the state must be saved; then the job is queued again with
             the checkpoints that exist.
         plugins: files to load first.
+        folders: folders of images to know as datasets.
     """
 
     runs: list[RunConfig]
@@ -55,6 +58,7 @@ class Task:
     min_free_gb: float = 0.0
     grace_s: float = 60.0
     plugins: list[Path] = field(default_factory=list)
+    folders: tuple[DatasetSpec, ...] = ()
 
     def __call__(self) -> str:
         """Execute the runs that are not done; returns a summary.
@@ -86,6 +90,7 @@ class Task:
     def _prepared(self) -> Machine:
         for plugin in self.plugins:
             load_plugin(plugin)
+        own.adopt(self.folders)
         require_free(self.machine.output_dir, self.min_free_gb, "This job")
         return self.machine if self.device_given else replace(self.machine, device=self._device())
 

@@ -18,6 +18,7 @@ import pytest
 from local_server import REVISION, Cut, Site, serve
 
 from domainbed_sage import cli
+from domainbed_sage.core import network
 from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.data.acquire import download
 from domainbed_sage.data.acquire.obtain import obtain
@@ -127,6 +128,7 @@ def test_any_error_of_the_hub_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         raise ConnectTimeout("no route")
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
+    monkeypatch.setattr(network, "check_reachable", lambda url: None)
     with pytest.raises(UserError, match=rf"{REPO} cannot be listed \(ConnectTimeout: no route\)"):
         get(tmp_path, (domainbed_hub("PACS"),))
 

@@ -4,9 +4,12 @@ import os
 import threading
 import time
 
+import generated_trees as trees
 import pytest
 from launches import EIGHT, arrays, counts, results, runs_of, tasks
 
+from domainbed_sage.data import own
+from domainbed_sage.data.specs import datasets
 from domainbed_sage.sweeps.cluster import ledger, slurm, submit
 
 # What is submitted
@@ -39,6 +42,18 @@ def test_what_a_job_knows(sweep, fake_slurm, launch, monkeypatch):
     assert job._timeout_countdown == submit.MAX_RESTARTS
 
 
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_job_knows_the_folders_of_images(sweep, fake_slurm, launch, tmp_path):
+    trees.plant(tmp_path / "Cams", {"hall": {"cat": 6, "dog": 6}, "street": {"cat": 6, "dog": 6}}, same=False)
+    sweep.write_text(sweep.read_text().replace("[EmojiStyles]", "{Cams: {folder: Cams}}"))
+    assert launch("--runs-per-job", 4).startswith("Submitted 4 runs in 1 job")
+    del datasets._things["Cams"]
+    own._specs.clear()
+    (job,) = tasks(sweep).values()
+    job.function.wants_gpu = False
+    assert job.function() == "4 runs done, 0 were done before"
+
+
 @pytest.mark.parametrize("runs_per_job", [1, 8])
 def test_the_script(fake_slurm, launch, runs_per_job):
     """Of an array, and of a single job, which submitit submits in another way."""
@@ -60,7 +75,7 @@ def test_limits_of_arrays_and_of_the_queue(sweep, fake_slurm, launch):
     assert [len(array.tasks) for array in arrays(sweep)] == [2, 2, 1]
     assert launch("--max-jobs", 5).startswith("Nothing to submit: 5 queued, 3 missing.\n3 runs more are over")
     fake_slurm.end(arrays(sweep)[0].ids[0])
-    assert launch("--max-jobs", 5).startswith("Submitted 1 runs in 1 job (1 array); before: 4 queued.")
+    assert launch("--max-jobs", 5).startswith("Submitted 1 run in 1 job (1 array); before: 4 queued.")
 
 
 @pytest.mark.parametrize(("config", "largest"), [("MaxArraySize = 4", 3), ("MaxArraySize = 1", 1), ("Other = 1", 8)])

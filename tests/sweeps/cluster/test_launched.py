@@ -29,10 +29,10 @@ def test_lost_runs_are_launched_again_and_failed_ones_are_retried(sweep, fake_sl
     assert "Jobs wait: 5 Priority" in shown
 
     said = launch()
-    assert said.startswith("Submitted 1 runs in 1 job (1 array); before: 1 done, 5 queued, 2 failed.\n1 failed with a")
+    assert said.startswith("Submitted 1 run in 1 job (1 array); before: 1 done, 5 queued, 2 failed.\n1 failed with a")
     assert arrays(sweep)[1].tasks == ((lost.folder_name,),)
     said = say("retry", "--failed", "--gres", "gpu:1", "--min-free-gb", 0)
-    assert said.startswith("Submitted 1 runs in 1 job (1 array); before: 1 done, 6 queued, 1 failed.")
+    assert said.startswith("Submitted 1 run in 1 job (1 array); before: 1 done, 6 queued, 1 failed.")
     assert "failed with an error" not in said
     assert arrays(sweep)[2].tasks == ((failed.folder_name,),)
     assert waiting.folder_name not in {name for array in arrays(sweep)[1:] for (name,) in array.tasks}

@@ -80,7 +80,7 @@ def test_scancel_of_a_waiting_task(bed, nothing_starts):
     wait_until(lambda: len(sweep.queue()) == 3, 20, "the job to vanish")
     states = {run["name"]: run["state"] for run in sweep.status()["runs"]}
     assert [states[name] for (name,) in first["tasks"]] == ["queued", "queued", "missing", "queued"]
-    assert sweep.launch().startswith("Submitted 1 runs in 1 job (1 array); before: 3 queued.")
+    assert sweep.launch().startswith("Submitted 1 run in 1 job (1 array); before: 3 queued.")
     assert sweep.arrays()[1]["tasks"] == [first["tasks"][2]]
     assert sweep.say("cancel").startswith("Cancelled 4 jobs, 0 of them running.")
     wait_until(lambda: not sweep.queue(), 20, "an empty queue")
