@@ -75,7 +75,9 @@ def adapt(
     defaults = {k: v for k, v in (hparams or {}).items() if k not in shared}
 
     class Adapted(_Adapted):
-        __doc__ = f"{inspect.getdoc(cls) or cls.__name__}\n\nDifferences from the paper: those of {cls.__module__}."
+        __doc__ = (
+            f"{inspect.cleandoc(cls.__doc__ or cls.__name__)}\n\nDifferences from the paper: those of {cls.__module__}."
+        )
 
     Adapted.theirs, Adapted.kind, Adapted.network, Adapted.names = cls, kind, network, {_own(k): k for k in defaults}
     Adapted.passes_per_step, Adapted.paper = passes_per_step, paper

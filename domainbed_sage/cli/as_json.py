@@ -7,7 +7,7 @@ from typing import Any
 from domainbed_sage.core import strict_json
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
+def add_argument(parser: argparse._ActionsContainer) -> None:
     """Declare the option."""
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 

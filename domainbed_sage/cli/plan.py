@@ -4,11 +4,14 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from domainbed_sage.cli import as_json
 from domainbed_sage.cli.numbers import positive, share, whole
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from domainbed_sage.config import RunConfig
     from domainbed_sage.sweeps.estimate import StepTime
 
@@ -18,6 +21,7 @@ REPEATS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `plan`."""
     group = parser.add_argument_group("plan")
+    as_json.add_argument(group)
     group.add_argument("--pass_time", type=positive, help="seconds of one forward-backward pass, measured on your GPU")
     group.add_argument("--pass_rows", type=whole(1), default=36, help="images in that pass (default: %(default)s)")
     group.add_argument("--check", action="store_true", help="also check that data and weights are on this machine")
@@ -42,6 +46,9 @@ def show(runs: "Sequence[RunConfig]", args: argparse.Namespace, keep: Callable[[
     if args.pass_time:
         taken = StepTime(args.pass_time, args.pass_rows)
     table = plan(runs, taken)
+    if args.json:
+        as_json.show(as_objects(table, without_counts(runs)))
+        return
     counts = ["runs", "passes", "images_trained", "images_passed", "images_evaluated"]
     shown = table[counts].map(lambda n: f"{n:,.0f}")
     unknown = without_counts(runs)
@@ -76,6 +83,13 @@ def show(runs: "Sequence[RunConfig]", args: argparse.Namespace, keep: Callable[[
         )
     if gpu:
         print(f"\n{devices.described(runs, gpu, args.efficiency)}")
+
+
+def as_objects(table: "DataFrame", uncounted: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of the plan as plain numbers; what is evaluated of a dataset without known counts is null."""
+    rows = [{str(name): value for name, value in row.items()} for row in table.reset_index().to_dict("records")]
+    nothing = dict.fromkeys(("images_evaluated", "images_full_grid"))
+    return [row | nothing if row["dataset"] in uncounted else row for row in rows]
 
 
 def measure(run: "RunConfig", rows: int) -> "StepTime":

@@ -57,7 +57,7 @@ def test_an_unreadable_run_is_named_and_the_others_are_cited(cite, tmp_path):
     fill(tmp_path, "GGA")
     (tmp_path / "broken").mkdir()
     for name in ("results.jsonl", "done"):
-        (tmp_path / "broken" / name).write_text("[]\n")
+        (tmp_path / "broken" / name).write_text('{"args": 3, "step": 1}\n')
     said = cite(tmp_path, status=1)
     assert list(parse(said.out)) == [*MAPPING["always"], *keys("GGA", "PACS")]
     assert "broken" in said.err

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from helpers import assert_same, command, ended, records, run, small_config, wai
 import domainbed_sage
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import main
-from domainbed_sage.core.hparams import declared
+from domainbed_sage.core.hparams import Power, declared
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
@@ -67,16 +68,19 @@ def test_reader_that_stops_early():
 def test_list_shows_every_hyperparameter_and_default(say, what, things):
     status, out, _ = say("list", what)
     assert status == 0
-    blocks = {block.split(":", 1)[0]: block for block in re.split(r"\n(?=\w)", out)}
+    assert max(map(len, out.splitlines())) <= 80
+    unwrapped = re.sub(r"\n {8}", " ", out)
+    blocks = {block.split(":", 1)[0]: block for block in re.split(r"\n(?=\w)", unwrapped)}
     assert set(blocks) == set(things)
     for name, thing in things.items():
-        assert (inspect.getdoc(thing) or "").splitlines()[0] in blocks[name]
+        assert (inspect.getdoc(thing) or "").splitlines()[0] in " ".join(blocks[name].split())
         for h in declared(thing).values():
             assert re.search(rf"^    {h.name}: .*; default {re.escape(repr(h.default))}", blocks[name], re.MULTILINE)
 
 
 def test_list_of_sage(say):
     _, out, _ = say("list", "algorithms")
+    out = re.sub(r"\n {8}", " ", out)
     for line in ("rho: a finite number ≥ 0; default 1e-06; random search", "noise: true or false; default True"):
         assert f"    {line}" in out[out.index("SAGE:") :]
 
@@ -85,6 +89,61 @@ def test_list_with_a_plugin(say):
     status, out, _ = say("list", "algorithms", "--plugin", Path(__file__).parents[1] / "troubled.py")
     assert status == 0
     assert "Fails: Raises an error at step 1 unless the file `mended` exists." in out
+
+
+def test_list_of_one_thing_is_all_that_is_known(say):
+    status, out, _ = say("list", "SAGE")
+    assert status == 0
+    assert say("list", "algorithms", "SAGE")[1] == out
+    words = " ".join(out.split())
+    assert words.startswith("SAGE (algorithm) The gradient at θ + ε, with ε spectral, plus noise")
+    assert f"{algorithms['SAGE'].paper} passes per step: 2 " in words
+    assert "noise: true or false; default True ablation of Fig. 3: False adds no noise" in words
+    assert "Args:" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "experimental: no code of its authors" in " ".join(say("list", "BOA", "adam")[1].split())
+
+
+def test_list_of_a_model_shows_its_own_defaults_and_ranges(say, monkeypatch):
+    spec = replace(models["small_cnn"], search={"lr": Power(10, -4, -2)})
+    monkeypatch.setitem(models._things, "small_cnn", spec)
+    for words in (("small_cnn",), ("models",)):
+        out = say("list", *words)[1]
+        assert "    its own defaults: lr 0.001, batch_size 8\n" in out
+        assert "    its own random search: lr 10^U(-4, -2)\n" in out
+    (found,) = json.loads(say("list", "small_cnn", "--json")[1])
+    assert found["recommended"] == spec.recommended
+    assert found["search"]["lr"] == {"kind": "Power", "base": 10, "low": -4, "high": -2, "integer": False}
+
+
+@pytest.mark.parametrize(
+    ("words", "guess"),
+    [
+        (("algoritms",), "algorithms"),
+        (("SAGEE",), "SAGE"),
+        (("models", "small_cn"), "small_cnn"),
+        (("SAGE", "adm"), "adam"),
+    ],
+)
+def test_list_of_a_name_that_is_not_known(say, words, guess):
+    status, out, err = say("list", *words)
+    assert (status, out) == (2, "")
+    assert f"Did you mean {guess!r}?" in err
+
+
+def test_list_of_a_thing_of_another_kind(say):
+    assert "There is no 'adam' to list." in say("list", "algorithms", "adam")[2]
+
+
+def test_an_algorithm_without_a_docstring_does_not_show_its_base(say, monkeypatch):
+    class Silent(algorithms["ERM"]):
+        pass
+
+    monkeypatch.setitem(algorithms._things, "Silent", Silent)
+    assert say("list", "Silent")[1].splitlines()[1] == "    (no description)"
+    assert "Silent: (no description)\n" in say("list", "algorithms")[1]
+    (found,) = json.loads(say("list", "Silent", "--json")[1])
+    assert found["description"] == ""
 
 
 def test_data_list(say):

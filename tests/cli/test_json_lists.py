@@ -1,7 +1,7 @@
 """`--json` of the commands that list things: strict JSON, and all that is known."""
 
 import random
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from helpers import strictly
@@ -13,6 +13,7 @@ from domainbed_sage.core.hparams import declared, resolve, validate
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import models
 from domainbed_sage.models.weights import clip_names
+from domainbed_sage.sweeps.estimate import StepTime, plan
 from domainbed_sage.sweeps.sweep import read_sweep
 from domainbed_sage.training.notes import note_failure
 
@@ -151,3 +152,21 @@ def test_exit_code_of_the_status(tmp_path, capsys, states, status):
 @pytest.mark.parametrize(("state", "code"), [("queued", 3), ("running", 3)])
 def test_what_runs_or_waits_is_not_done(state, code):
     assert exit_code({"done": 3, state: 1}) == code
+
+
+def test_sweep_plan(listed, tmp_path):
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    runs = read_sweep(tmp_path / "s.yaml").runs()
+    found = listed("sweep", "plan", tmp_path / "s.yaml", "--json", "--pass_time", "2", "--output_dir", tmp_path / "out")
+    table = plan(runs, StepTime(2.0, 36))
+    assert [(row.pop("dataset"), row.pop("algorithm")) for row in found] == list(table.index)
+    assert found == table.to_dict("records")
+    assert "hours" in found[0]
+
+
+def test_sweep_plan_without_counts_says_null(listed, tmp_path, monkeypatch):
+    (tmp_path / "s.yaml").write_text(SWEEP)
+    monkeypatch.setitem(datasets._things, "EmojiStyles", replace(datasets["EmojiStyles"], counts=()))
+    row, *_ = listed("sweep", "plan", tmp_path / "s.yaml", "--json", "--output_dir", tmp_path / "out")
+    assert (row["images_evaluated"], row["images_full_grid"]) == (None, None)
+    assert "hours" not in row
