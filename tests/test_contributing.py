@@ -36,6 +36,13 @@ def add_import(package, line):
     change(path, "\n__all__ = [", f'\n__all__ = ["{line.split()[3]}", ')
 
 
+def add_reference(path, section, line):
+    """At the end of a section of the list of references."""
+    head, body = path.read_text().split(f"[{section}]\n")
+    own, *rest = body.split("\n\n")
+    path.write_text("\n\n".join([f"{head}[{section}]\n{own.rstrip()}\n{line.rstrip()}", *rest]).rstrip() + "\n")
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """The repository, changed as CONTRIBUTING tells to."""
@@ -57,6 +64,12 @@ def copy(tmp_path_factory):
     with (package / "data" / "specs.py").open("a") as specs:
         specs.write(dataset)
 
+    for heading, section in ((ALGORITHM, "algorithms"), (DATASET, "datasets")):
+        (entry,), (key,) = blocks(heading, "bibtex"), blocks(heading, "toml")
+        with (package / "results" / "references.bib").open("a") as references:
+            references.write(f"\n{entry}")
+        add_reference(package / "results" / "references.toml", section, key)
+
     file, import_line = blocks(BACKBONE)
     (package / "models" / "pooled_pixels.py").write_text(file)
     add_import(package / "models", import_line)
@@ -75,6 +88,12 @@ def execute(root, *words):
 def test_a_method_passes_the_tests_of_all_methods(copy):
     out = execute(copy, "pytest", "-q", "tests/algorithms/test_algorithms.py", "-k", "TERM or cover_every_algorithm")
     assert int(re.search(r"(\d+) passed", out)[1]) > 50
+
+
+def test_method_and_dataset_are_cited(copy):
+    execute(copy, "pytest", "-q", "tests/results/test_references.py")
+    out = execute(copy, "domainbed_sage", "cite", "--algorithm", "TERM", "--dataset", "MyDomains")
+    assert all(block.strip() in out for heading in (ALGORITHM, DATASET) for block in blocks(heading, "bibtex"))
 
 
 def test_examples_follow_the_rules(copy):
