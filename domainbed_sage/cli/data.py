@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import as_json, machine
 from domainbed_sage.cli.numbers import whole
+from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import own
 from domainbed_sage.data.sources import Own, Source
@@ -112,7 +113,7 @@ def describe(spec: DatasetSpec) -> str:
     ]
     lines += [f"{what}: {text}" for what, text in (("licence", spec.licence), ("cite", spec.citation)) if text]
     lines += [f"source {source.key}: {source.title}" for source in spec.sources]
-    return "\n  ".join(lines)
+    return "\n".join(folded(line, "  " * (at > 0)) for at, line in enumerate(lines))
 
 
 def as_object(spec: DatasetSpec) -> dict[str, Any]:

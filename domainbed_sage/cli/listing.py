@@ -7,6 +7,7 @@ from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import as_json, machine
+from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import UserError, described
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def main(args: argparse.Namespace) -> int:
         as_json.show(as_object(name, thing) for name, thing in tables[args.what].items())
         return 0
     for name, thing in tables[args.what].items():
-        print(f"{name}: {(inspect.getdoc(thing) or '(no description)').splitlines()[0]}")
+        print(folded(f"{name}: {(inspect.getdoc(thing) or '(no description)').splitlines()[0]}"))
         if origin := origin_of(thing):
-            print(f"    {'; '.join(origin.values())}")
+            print(folded("; ".join(origin.values()), "    "))
         for h in declared(thing).values():
-            print(f"    {describe(h)}")
+            print(folded(describe(h), "    "))
     return 0
 
 
