@@ -66,7 +66,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     emojis.add_argument(
         "--size", type=whole(1, LARGEST_SIDE), default=112, help="side length of the large version, pixels"
     )
-    emojis.add_argument("--packages", type=Path, help="folder with the four packages, if npm is not to fetch them")
+    emojis.add_argument("--packages", type=Path, help="folder with the four packages, in place of a download by npm")
     terra.add_argument("--images", type=Path, help="folder or archive of the original images")
     terra.add_argument("--annotations", type=Path, help="annotation file, or folder or archive of annotation files")
     net.add_argument("--duplicates", help="list of files to remove: file, or address (default: DomainBed's)")

@@ -4,7 +4,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from domainbed_sage.cli.numbers import positive, share, whole
 from domainbed_sage.cli.terminal import aligned, folded, width
@@ -69,7 +69,8 @@ def table_text(table: "pd.DataFrame", unknown: Sequence[str], count: Callable[[f
         count: how numbers of passes and images are printed.
     """
     rows, shown = heads("hours" in table), ""
-    for (dataset, algorithm), row in table.to_dict("index").items():
+    costs = cast("dict[tuple[str, str], dict[str, float]]", table.to_dict("index"))
+    for (dataset, algorithm), row in costs.items():
         of_all = (dataset, algorithm) == TOTAL
         if dataset != shown and not of_all:
             rows.append([dataset])

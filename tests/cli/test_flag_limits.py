@@ -65,7 +65,7 @@ def say(capsys, tmp_path, monkeypatch):
         ("train --seed -1", "seed should be a whole number ≥ 0 and ≤ 9,223,372,036,854,775,807. Found -1."),
         ("train --trial_seed 9223372036854775808", "trial_seed should be a whole number ≥ 0 and ≤ 9,223,372,036,854"),
         ("train --hparams_seed -3", "hparams_seed should be a whole number ≥ 0 and ≤ 9,223,372,036,854,775,807. Found"),
-        ("train --holdout_fraction nan", "holdout_fraction should lie between 0 and 1. Found nan."),
+        ("train --holdout_fraction nan", "holdout_fraction should be between 0 and 1. Found nan."),
         ('train --hparams {"lr":1e-3,"lr":1e-5}', "the key 'lr' 2 times"),
     ],
 )
