@@ -8,7 +8,8 @@ that make SAGE more expensive than SAM, each with its plain counterpart. Images 
 weights unless --hparams says otherwise; neither changes the arithmetic. FLOPs are PyTorch's own count: matrix products,
 convolutions and, on CUDA, attention (not counted on CPU). Peak memory is the weights, the optimizer state and what the
 step allocates on top of them; on CPU, scratch space of the math libraries is not included. GGA is measured in a step of
-its search with --trials candidates (250 in the method itself).
+its search with --trials candidates (250 in the method itself). --precisions adds SAGE and a pass in other precisions;
+on a CPU, TF32 and the products of parts are emulated, so their times there say nothing of a GPU.
 """
 
 import argparse
@@ -34,8 +35,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.core.hparams import declared
 from domainbed_sage.data.batch import DomainBatch
+from domainbed_sage.geometry.perturb import Survival
 from domainbed_sage.geometry.polar import polar_factors
 from domainbed_sage.models import Model, models
+from domainbed_sage.models.arithmetic import tf32_allowed
 from domainbed_sage.models.optimizers import adam
 
 Cases = dict[str, Callable[[], object]]
@@ -53,6 +56,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--classes", type=int, default=7)
     parser.add_argument("--trials", type=int, default=2, help="candidates of GGA's search step")
     parser.add_argument("--only", nargs="*", help="names of the cases to measure (default: all)")
+    parser.add_argument(
+        "--precisions", nargs="*", default=[], help="also SAGE and a pass in these: fp32 tf32 bf16x3 bf16"
+    )
     parser.add_argument("--layouts", action="store_true", help="also measure channels-last and compiled passes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -68,7 +74,11 @@ def cases(args: argparse.Namespace) -> tuple[Cases, int]:
     model = models[args.model].build([f"class {i}" for i in range(args.classes)], **args.hparams).to(args.device)
     params = [p for p in model.parameters() if p.requires_grad]
     fused, plain = adam(params, lr=1e-9), torch.optim.Adam(params, lr=1e-9)
-    problem = Problem(model, lambda _: fused, args.domains)
+
+    def make_optimizer(params: Any, **own: Any) -> torch.optim.Optimizer:
+        return adam(params, **own) if own else fused  # one for all, but for further networks of a method
+
+    problem = Problem(model, make_optimizer, args.domains)
     sizes = tuple(len(part) for part in torch.arange(args.rows).tensor_split(args.domains))
     x = torch.randn(args.rows, 3, model.image.size, model.image.size, device=args.device)
     batch = DomainBatch(x, torch.arange(args.rows, device=args.device) % args.classes, sizes)
@@ -78,7 +88,7 @@ def cases(args: argparse.Namespace) -> tuple[Cases, int]:
         return partial(made.update, batch)
 
     found: Cases = {}
-    for name in algorithms:
+    for name in (name for name in algorithms if not args.only or any(n.split(",")[0] == name for n in args.only)):
         search = {"start": 0, "trials": args.trials} if "trials" in declared(algorithms[name]) else {}
         found[name if not search else f"{name}, {args.trials} trials"] = step(name, **search)
     found["SAGE, ns_dtype bf16"] = step("SAGE", ns_dtype="bf16")
@@ -95,6 +105,8 @@ def cases(args: argparse.Namespace) -> tuple[Cases, int]:
         "polar, bf16": lambda: polar_factors(matrices, dtype="bf16"),
         "polar, matrix by matrix": lambda: [plain_loops.newton_schulz(G) for G in matrices],
     }
+    for precision in args.precisions:
+        found |= in_precision(precision, Problem(model, make_optimizer, args.domains, precision), batch)
     if args.layouts:
         found |= layouts(model, batch, args)
     erm.update(batch)  # creates the optimizer's state
@@ -102,6 +114,22 @@ def cases(args: argparse.Namespace) -> tuple[Cases, int]:
         plain.state[p] = state | {"step": torch.zeros(())}
     moments = sum(t.nbytes for state in fused.state.values() for t in state.values())
     return found, moments + sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+
+
+def in_precision(precision: str, problem: Problem, batch: DomainBatch) -> Cases:
+    """SAGE's step, with its iterations in parts where the passes are, and a pass; the guard is left out."""
+    dtype = "bf16x3" if precision.startswith("bf16x") else "full"
+    sage, erm = algorithms["SAGE"](problem, ns_dtype=dtype), algorithms["ERM"](problem)
+    sage.survival = Survival(1.0, 1.0)
+
+    def with_flags(run: Callable[[DomainBatch], object]) -> Callable[[], object]:
+        def call() -> object:
+            with tf32_allowed(precision == "tf32"):
+                return run(batch)
+
+        return call
+
+    return {f"SAGE in {precision}": with_flags(sage.update), f"pass in {precision}": with_flags(erm.gradient)}
 
 
 def layouts(model: Model, batch: DomainBatch, args: argparse.Namespace) -> Cases:

@@ -58,10 +58,10 @@ class Around(Algorithm):
         return {**hparams, "around_hparams": inner_hparams(cls.name, inner, hparams["around_hparams"])}
 
     @classmethod
-    def kind(cls, step: int, hparams: Mapping[str, Any]) -> int:
-        """See `Algorithm.kind`: the other algorithm's."""
+    def kind_of_step(cls, step: int, hparams: Mapping[str, Any]) -> int:
+        """See `Algorithm.kind_of_step`: the other algorithm's."""
         inner = inner_class(cls.name, hparams["around"])
-        return inner.kind(step, inner_hparams(cls.name, inner, hparams["around_hparams"]))
+        return inner.kind_of_step(step, inner_hparams(cls.name, inner, hparams["around_hparams"]))
 
     @classmethod
     def repeating(cls, hparams: Mapping[str, Any], times: int) -> dict[str, Any]:

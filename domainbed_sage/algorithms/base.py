@@ -149,7 +149,7 @@ class Algorithm(ABC):
         return steps * cls.passes_per_step
 
     @classmethod
-    def kind(cls, step: int, hparams: Mapping[str, Any]) -> int:
+    def kind_of_step(cls, step: int, hparams: Mapping[str, Any]) -> int:
         """The kind of a step, for planning: steps of one kind and with equally many passes have the same cost."""
         del step, hparams
         return 0
@@ -284,8 +284,10 @@ class Algorithm(ABC):
         for name, part in self.kept.items():
             part.load_state_dict(state["kept"][name])
         cosine, size = state.get("perturbation_cosine"), state.get("perturbation_size")
-        known = cosine is not None and size is not None  # earlier versions measured the weights, and no size
-        self.survival = Survival(cosine, size) if known else None
+        if cosine is None or size is None:  # earlier versions measured the weights, and no size
+            self.survival = None
+        else:
+            self.survival = Survival(cosine, size)
 
 
 @cache

@@ -111,8 +111,8 @@ class DANN(Algorithm):
         return torch.full_like(y, 1 / len(y), dtype=self.params[0].dtype)
 
     @classmethod
-    def kind(cls, step: int, hparams: Mapping[str, Any]) -> int:
-        """See `Algorithm.kind`: 1 for a step of the discriminator, which makes no pass back through the network."""
+    def kind_of_step(cls, step: int, hparams: Mapping[str, Any]) -> int:
+        """See `Algorithm.kind_of_step`: 1 for the discriminator's, which makes no pass back through the network."""
         d_steps = hparams["d_steps_per_g_step"]
         return int((step + 1) % (1 + d_steps) < d_steps)
 
@@ -120,7 +120,7 @@ class DANN(Algorithm):
         """See `Algorithm.update`."""
         features = self.features(batch.x)
         adversarial = self.discriminator_loss(features, batch)
-        if self.kind(self.step, {"d_steps_per_g_step": self.d_steps}):
+        if self.kind_of_step(self.step, {"d_steps_per_g_step": self.d_steps}):
             loss = adversarial
             self.train_discriminator(loss)
         else:

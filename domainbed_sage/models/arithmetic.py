@@ -94,7 +94,7 @@ def _patches(x: Tensor, p: int, q: int) -> Tensor:
 
 def _attention_with(product: Callable[..., Tensor]) -> Callable[..., Any]:
     """PyTorch's own `multi_head_attention_forward`, with another function in the place of `linear`."""
-    scope = {**vars(F), "linear": product, "has_torch_function": lambda _: False}
+    scope = {**vars(F), "linear": product}
     for name in ("_in_projection", "_in_projection_packed", "multi_head_attention_forward"):
         theirs = getattr(F, name)
         scope[name] = FunctionType(theirs.__code__, scope, name, theirs.__defaults__)

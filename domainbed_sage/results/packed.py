@@ -1,7 +1,7 @@
 """The records of a results folder in one file, `runs.zip`: to commit, to send, to publish with a paper.
 
 It holds what tables are made of and nothing else: `plan.json`, and of every finished run `<run>/results.jsonl` and
-`<run>/done`. Unpacked with any program, it is a results folder.
+`<run>/done`. Paths of the machine are left out of the records. Unpacked with any program, it is a results folder.
 """
 
 import io
@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError, described, shown
 from domainbed_sage.core.files import readable, regular
 from domainbed_sage.results import planned
-from domainbed_sage.results.records import RESULTS
+from domainbed_sage.results.records import RESULTS, read_run
 
 FILE = "runs.zip"
 DONE = "done"
+PATHS = ("data_dir", "output_dir")  # of `args`
 LARGEST = 4 * 2**30  # bytes unpacked
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the date of every member: equal records make equal bytes
 
@@ -26,22 +28,34 @@ def pack(results: Path) -> tuple[bytes, int]:
     """The packed finished runs of a folder, and how many there are.
 
     Raises:
-        UserError: there is no such folder, or no finished run in it.
+        UserError: there is no such folder, no finished run in it, or one that cannot be read.
     """
     if not results.is_dir():
         raise UserError(f"There is no results folder {results}. Give the folder that holds the run directories.")
     runs = sorted(entry for entry in results.iterdir() if regular(entry / DONE) and regular(entry / RESULTS))
     if not runs:
         raise UserError(f"No run in {results} is finished (has the files '{DONE}' and {RESULTS}): nothing is packed.")
-    members = [results / planned.FILE] if regular(results / planned.FILE) else []
-    members += [run / name for run in runs for name in (RESULTS, DONE)]
+    plan = results / planned.FILE
+    members = {planned.FILE: plan.read_text()} if regular(plan) else {}
+    for run in runs:
+        members |= {f"{run.name}/{RESULTS}": _portable(run / RESULTS), f"{run.name}/{DONE}": ""}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for member in members:
-            info = zipfile.ZipInfo(member.relative_to(results).as_posix(), _EARLIEST)
+        for name, text in members.items():
+            info = zipfile.ZipInfo(name, _EARLIEST)
             info.external_attr = 0o644 << 16
-            file.writestr(info, member.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
+            file.writestr(info, text, zipfile.ZIP_DEFLATED, compresslevel=9)
     return buffer.getvalue(), len(runs)
+
+
+def _portable(path: Path) -> str:
+    """The records of a run without the paths of the machine."""
+    lines = []
+    for record in read_run(path):
+        args = record.get("args")
+        kept = {name: value for name, value in args.items() if name not in PATHS} if isinstance(args, dict) else args
+        lines.append(strict_json.dumps(record if args is None else {**record, "args": kept}) + "\n")
+    return "".join(lines)
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def step_work(run: RunConfig, precision: Precision) -> tuple[Work, Work]:
     kinds = _kinds(cls, run.steps, Alike(run.of(cls)))
     counts = [count(_case(run, cls, step)._replace(precision=precision), batch_size) for step, _ in kinds]
     plain = count(_case(run, ERM, 0)._replace(num_domains=1, precision=precision), batch_size)[:WORK] / batch_size
-    step = sum(passes * c[:WORK] for (_, passes), c in zip(kinds, counts, strict=True)) / run.steps
+    step = np.sum([passes * c[:WORK] for (_, passes), c in zip(kinds, counts, strict=True)], axis=0) / run.steps
     return _work(step), _work(plain)
 
 
@@ -149,7 +149,7 @@ def step_cost(run: RunConfig) -> StepCost:
 def _kinds(cls: type[Algorithm], steps: int, hparams: Alike) -> list[tuple[int, int]]:
     """The first step of every kind, and the passes of all its steps together; steps of a kind have equal passes."""
     passes = np.diff([cls.passes(t, hparams) for t in range(steps + 1)])
-    named = np.array([cls.kind(t, hparams) for t in range(steps)])
+    named = np.array([cls.kind_of_step(t, hparams) for t in range(steps)])
     kinds, first, times = np.unique(np.stack([passes, named]), axis=1, return_index=True, return_counts=True)
     return list(zip(first.tolist(), (kinds[0] * times).tolist(), strict=True))
 

@@ -43,8 +43,8 @@ class Device:
     def slice(self, slices: int) -> "Device":
         """A MIG slice with so many sevenths of the arithmetic units."""
         part = slices / SLICES
-        rates = (rate and rate * part for rate in (self.tf32, self.bf16))
-        return Device(f"{self.name} MIG {slices}g", self.fp32 * part, *rates)
+        tf32, bf16 = (rate and rate * part for rate in (self.tf32, self.bf16))
+        return Device(f"{self.name} MIG {slices}g", self.fp32 * part, tf32, bf16)
 
 
 DEVICES = {

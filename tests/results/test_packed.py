@@ -1,6 +1,7 @@
 """A results folder packed into one file."""
 
 import io
+import json
 import zipfile
 
 import numpy as np
@@ -27,7 +28,7 @@ def folder(tmp_path):
     }.items():
         (results / name).mkdir(parents=True)
         for file in files:
-            (results / name / file).write_text(f"{name} {file}\n")
+            (results / name / file).write_text(f'{{"of": "{name}", "acc": 0.1}}\n{{"acc": null}}\n')
     (results / "plan.json").write_text("a plan")
     (results / "table.md").write_text("a table")
     return results
@@ -48,11 +49,24 @@ def test_it_holds_finished_runs_and_the_plan(folder):
     assert runs == 2
     assert found == {
         "plan.json": "a plan",
-        "a/results.jsonl": "a results.jsonl\n",
-        "a/done": "a done\n",
-        "b/results.jsonl": "b results.jsonl\n",
-        "b/done": "b done\n",
+        "a/results.jsonl": '{"of": "a", "acc": 0.1}\n{"acc": null}\n',
+        "a/done": "",
+        "b/results.jsonl": '{"of": "b", "acc": 0.1}\n{"acc": null}\n',
+        "b/done": "",
     }
+
+
+def test_paths_of_the_machine_are_left_out(folder):
+    record = {"args": {"dataset": "d", "data_dir": "/home/me/data", "output_dir": "out/x"}, "env0_in_acc": 1 / 3}
+    (folder / "b" / "results.jsonl").write_text(json.dumps(record) + "\n")
+    with zipfile.ZipFile(io.BytesIO(pack(folder)[0])) as file:
+        assert json.loads(file.read("b/results.jsonl")) == {"args": {"dataset": "d"}, "env0_in_acc": 1 / 3}
+
+
+def test_a_damaged_record_is_not_packed(folder):
+    (folder / "b" / "results.jsonl").write_text("no record\n{}\n")
+    with pytest.raises(UserError, match=r"b/results\.jsonl"):
+        pack(folder)
 
 
 def test_equal_records_give_equal_bytes(folder):
@@ -67,7 +81,7 @@ def test_unpacking_gives_the_folder_back_under_its_name(folder, tmp_path):
     (into / FILE).write_bytes(pack(folder)[0])
     with unpacked(into) as results:
         assert results.name == "elsewhere"
-        assert (results / "b" / "results.jsonl").read_text() == "b results.jsonl\n"
+        assert json.loads((results / "b" / "results.jsonl").read_text().splitlines()[0]) == {"of": "b", "acc": 0.1}
         assert sorted(entry.name for entry in results.iterdir()) == ["a", "b", "plan.json"]
     assert not results.exists()
 
@@ -96,7 +110,7 @@ def test_a_bomb_is_not_unpacked(folder, tmp_path, monkeypatch):
     into = written(tmp_path / "x", {})
     (into / FILE).write_bytes(pack(folder)[0])
     monkeypatch.setattr(packed, "LARGEST", 10)
-    with pytest.raises(UserError, match="would take 52 bytes unpacked; at most 10 bytes"), unpacked(into):
+    with pytest.raises(UserError, match="would take 82 bytes unpacked; at most 10 bytes"), unpacked(into):
         pass
 
 

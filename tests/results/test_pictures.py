@@ -124,7 +124,7 @@ def test_dots_show_the_table(gappy):
     assert [line.get_xdata()[0] for line in lines] == [45.0]
     assert len({panel.get_ylim() for panel in panels}) == 1  # rows are level
     shown = " ".join(text.get_text() for text in page.texts)
-    assert "hollow" in shown or "hollow" in page._supxlabel.get_text()
+    assert "hollow" in shown or "hollow" in page.get_supxlabel()
 
 
 def test_numbers_do_not_lie_on_dots(gappy):
@@ -167,7 +167,7 @@ def test_of_many_methods_the_first_and_the_best_are_in_colour():
     assert not panel.collections
     legend = [text.get_text() for text in page.legends[0].get_texts()]
     assert legend == ["m00", "m12", "m13", "m14", "m15", "m16", "11 others"]
-    assert "pale: m01, m02" in page._supxlabel.get_text()
+    assert "pale: m01, m02" in page.get_supxlabel()
 
 
 def test_what_a_curve_is_of_is_said():

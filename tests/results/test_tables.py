@@ -369,7 +369,7 @@ def test_every_format_says_which_spread_it_has(tmp_path):
     assert list(cells["column"]) == ["env0", "env1", "Avg", "PACS", "Avg"]
     assert cells["half_width_95"].iloc[0] == pytest.approx(T_95[2] / 3**0.5)
     assert list(cells["trials"]) == [3, 3, 0, 3, 0]
-    below = [dots.draw(shown, looks.looks(["ERM"]))[0]._supxlabel.get_text() for shown in (result, table(tmp_path))]
+    below = [dots.draw(shown, looks.looks(["ERM"]))[0].get_supxlabel() for shown in (result, table(tmp_path))]
     assert title in below[0]
     assert "standard error" in below[1]
 

@@ -32,6 +32,7 @@ def kept(request, tmp_path_factory):
 def test_gives_the_accuracies_of_the_records(kept):
     found, lines = finished.read(kept), {line["step"]: line for line in records(kept)}
     correct = correctness.read(kept / FILE)[0]
+    assert found.selected_step is not None
     assert list(correct.at) == sorted({found.selected_step, STEPS - 1})
     assert found.selected_step < STEPS - 1, "else the test below would not see which step is kept"
     for step in correct.at:

@@ -15,6 +15,7 @@ from domainbed_sage.cli import status
 from domainbed_sage.cli.status import time_left
 from domainbed_sage.core import limits
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.results.failures import advice
 from domainbed_sage.sweeps.cluster import ledger, slurm
 from domainbed_sage.sweeps.cluster.ledger import Array
 from domainbed_sage.sweeps.cluster.slurm import QueuedJob
