@@ -266,7 +266,7 @@ def _value_mistakes(
         if not isinstance(value, int) or not low <= value <= high
     ]
     if not 0 < holdout_fraction < 1:
-        mistakes.append(f"holdout_fraction should lie between 0 and 1. Found {holdout_fraction!r}.")
+        mistakes.append(f"holdout_fraction should be between 0 and 1. Found {holdout_fraction!r}.")
     if precision not in TRAINING_PRECISIONS:
         advice = f" {NO_FP16}" if precision == "fp16" else ""
         text = f"precision should be one of {', '.join(TRAINING_PRECISIONS)}. Found {precision!r}.{advice}"

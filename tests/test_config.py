@@ -247,7 +247,7 @@ def test_impossible_seeds(name, value):
 
 @pytest.mark.parametrize("value", [0, 1, -0.2, 1.2])
 def test_impossible_holdout(value):
-    assert mistakes(holdout_fraction=value) == [f"holdout_fraction should lie between 0 and 1. Found {value!r}."]
+    assert mistakes(holdout_fraction=value) == [f"holdout_fraction should be between 0 and 1. Found {value!r}."]
 
 
 @pytest.mark.parametrize("value", ["fp64", "int8"])

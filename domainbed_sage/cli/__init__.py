@@ -31,7 +31,7 @@ COMMANDS = (  # name, module in this package with `add_arguments` and `main`, he
     ("cite", "cite", "BibTeX of the suite, and of the algorithms and datasets of results"),
     ("pack", "pack", "put the records of a results folder into one file"),
     ("data", "data", "list, download, check and prepare datasets"),
-    ("weights", "weights", "fetch and check pretrained weights"),
+    ("weights", "weights", "download and check pretrained weights"),
     ("list", "listing", "show algorithms, models, optimizers and their hyperparameters"),
     ("verify", "verify", "replay recorded trajectories"),
     ("completion", "completion", "print a completion script for your shell"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import as_json, machine
 from domainbed_sage.cli.numbers import whole
+from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import own
 from domainbed_sage.data.sources import Own, Source
@@ -65,7 +66,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     emojis.add_argument(
         "--size", type=whole(1, LARGEST_SIDE), default=112, help="side length of the large version, pixels"
     )
-    emojis.add_argument("--packages", type=Path, help="folder with the four packages, if npm is not to fetch them")
+    emojis.add_argument("--packages", type=Path, help="folder with the four packages, in place of a download by npm")
     terra.add_argument("--images", type=Path, help="folder or archive of the original images")
     terra.add_argument("--annotations", type=Path, help="annotation file, or folder or archive of annotation files")
     net.add_argument("--duplicates", help="list of files to remove: file, or address (default: DomainBed's)")
@@ -112,7 +113,7 @@ def describe(spec: DatasetSpec) -> str:
     ]
     lines += [f"{what}: {text}" for what, text in (("licence", spec.licence), ("cite", spec.citation)) if text]
     lines += [f"source {source.key}: {source.title}" for source in spec.sources]
-    return "\n  ".join(lines)
+    return "\n".join(folded(line, "  " * (at > 0)) for at, line in enumerate(lines))
 
 
 def as_object(spec: DatasetSpec) -> dict[str, Any]:

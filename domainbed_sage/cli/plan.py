@@ -2,20 +2,24 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from domainbed_sage.cli import as_json
 from domainbed_sage.cli.numbers import positive, share, whole
+from domainbed_sage.cli.terminal import aligned, folded, width
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    import pandas as pd
 
     from domainbed_sage.config import RunConfig
     from domainbed_sage.sweeps.estimate import StepTime
 
 REPEATS = 3
+TOTAL = ("all", "all")  # the last row of the plan
+UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+SHORTENED = "k, M, G: thousands, millions and billions, to four digits."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,47 +49,91 @@ def show(runs: "Sequence[RunConfig]", args: argparse.Namespace, keep: Callable[[
     taken = measure(runs[0], args.pass_rows) if args.measure else None
     if args.pass_time:
         taken = StepTime(args.pass_time, args.pass_rows)
-    table = plan(runs, taken)
+    table, unknown = plan(runs, taken), without_counts(runs)
     if args.json:
-        as_json.show(as_objects(table, without_counts(runs)))
+        as_json.show(as_objects(table, unknown))
         return
-    counts = ["runs", "passes", "images_trained", "images_passed", "images_evaluated"]
-    shown = table[counts].map(lambda n: f"{n:,.0f}")
-    unknown = without_counts(runs)
-    shown.loc[shown.index.isin(unknown, level=0), "images_evaluated"] = "?"
-    shown["PFLOP"] = (table["flops"] / 1e15).map("{:,.3g}".format)
-    shown["GB"] = (table["peak_bytes"] / 1e9).map("{:,.2f}".format)
-    if taken:
-        shown["hours"] = table["hours"].map("{:,.1f}".format)
-    print(shown.rename(columns=lambda name: name.replace("_", " ")).to_string())
-    evaluated, full = (float(table[name].iloc[-1]) for name in ("images_evaluated", "images_full_grid"))
-    grid = f"at most {evaluated:,.0f}; DomainBed's full grid evaluates {full:,.0f}"
-    times = f", {full / evaluated:.1f} times as many" if evaluated else ""
-    print(
-        f"\nA pass is one forward-backward pass over a minibatch. Images evaluated: {grid}{times}. GB: the most that a "
-        "step holds in float32, weights and optimiser included; a device needs 1 to 2 GB more for its libraries."
-    )
-    if unknown:
-        print(
-            f"Without the evaluations on {', '.join(unknown)}: how many images it has is not known before it is read, "
-            "unless its specification says so (`counts`)."
-        )
-    if taken:
-        print(
-            f"Hours are of one device at {taken.seconds:.3g} s for a forward-backward pass over {taken.rows} images; "
-            "an evaluated image counts for a third of a pass, and SAGE's Newton-Schulz iterations as their FLOPs. Data "
-            "loading and checkpoints are not in them."
-        )
-    elif not gpu:
-        print(
-            "For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), --measure, or the "
-            "name of a GPU: --device."
-        )
+    exact = table_text(table, unknown, "{:,.0f}".format)
+    fits = max(map(len, exact.splitlines())) <= width()
+    print(exact if fits else table_text(table, unknown, shortened))
+    print()
+    for sentence in remarks(table, unknown, taken, of_gpu=gpu is not None):
+        print(folded(sentence, hang=2))
+    if not fits:
+        print(SHORTENED)
     if gpu:
         print(f"\n{devices.described(runs, gpu, args.efficiency)}")
 
 
-def as_objects(table: "DataFrame", uncounted: Sequence[str]) -> list[dict[str, Any]]:
+def table_text(table: "pd.DataFrame", unknown: Sequence[str], count: Callable[[float], str]) -> str:
+    """The table of `estimate.plan`: a line for each dataset, below it its algorithms.
+
+    Args:
+        table: the costs, and hours if it has them.
+        unknown: datasets whose evaluated images are not known.
+        count: how numbers of passes and images are printed.
+    """
+    rows, shown = heads("hours" in table), ""
+    costs = cast("dict[tuple[str, str], dict[str, float]]", table.to_dict("index"))
+    for (dataset, algorithm), row in costs.items():
+        of_all = (dataset, algorithm) == TOTAL
+        if dataset != shown and not of_all:
+            rows.append([dataset])
+        shown = dataset
+        numbers = [f"{row['runs']:,.0f}", *(count(row[name]) for name in ("passes", "images_trained", "images_passed"))]
+        numbers += ["?" if dataset in unknown else count(row["images_evaluated"])]
+        numbers += [f"{row['flops'] / 1e15:,.3g}", f"{row['peak_bytes'] / 1e9:,.2f}"]
+        numbers += [f"{row['hours']:,.1f}"] if "hours" in row else []
+        rows.append([dataset if of_all else f"  {algorithm}", *numbers])
+    return aligned(rows)
+
+
+def heads(with_hours: bool) -> list[list[str]]:
+    """The two lines above the table."""
+    last = ["hours"] if with_hours else []
+    return [
+        ["", "", "", *["images"] * 3],
+        ["", "runs", "passes", "trained", "passed", "evaluated", "PFLOP", "GB", *last],
+    ]
+
+
+def shortened(number: float) -> str:
+    """A count with four significant digits, e.g. ``617.1 M``; see `SHORTENED`."""
+    text = f"{number:.4g}"
+    for factor, unit in UNITS:
+        if float(text) >= factor:
+            return f"{float(text) / factor:.4g} {unit}"
+    return text
+
+
+def remarks(table: "pd.DataFrame", unknown: Sequence[str], taken: "StepTime | None", *, of_gpu: bool) -> Iterator[str]:
+    """What the numbers mean, and what is not in them; `of_gpu` if hours by a data sheet follow."""
+    evaluated, full = (float(table[name].iloc[-1]) for name in ("images_evaluated", "images_full_grid"))
+    grid = f"at most {evaluated:,.0f}; DomainBed's full grid evaluates {full:,.0f}"
+    times = f", {full / evaluated:.1f} times as many" if evaluated else ""
+    yield (
+        f"A pass is one forward-backward pass over a minibatch. Images evaluated: {grid}{times}. GB: the most that a "
+        "step holds in float32, weights and optimiser included; a device needs 1 to 2 GB more for its libraries."
+    )
+    if unknown:
+        yield (
+            f"Without the evaluations on {', '.join(unknown)}: how many images it has is not known before it is read, "
+            "unless its specification says so (`counts`)."
+        )
+    if taken:
+        yield (
+            f"Hours are of one device at {taken.seconds:.3g} s for a forward-backward pass over {taken.rows} images; "
+            "an evaluated image counts for a third of a pass, and SAGE's Newton-Schulz iterations as their FLOPs. Data "
+            "loading and checkpoints are not in them."
+        )
+    elif not of_gpu:
+        yield (
+            "For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), --measure, or the "
+            "name of a GPU: --device."
+        )
+
+
+def as_objects(table: "pd.DataFrame", uncounted: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of the plan as plain numbers; what is evaluated of a dataset without known counts is null."""
     rows = [{str(name): value for name, value in row.items()} for row in table.reset_index().to_dict("records")]
     nothing = dict.fromkeys(("images_evaluated", "images_full_grid"))

@@ -167,7 +167,7 @@ def _remarks(found: Survey, runs: Sequence[PlannedRun]) -> list[str]:
             "Jobs wait: " + ", ".join(f"{n} {reason}" for reason, n in Counter(found.waiting).most_common(4))
         )
     if found.trouble:
-        remarks.append(f"Slurm could not be asked, so queued and lost runs cannot be told apart: {found.trouble}")
+        remarks.append(f"Slurm could not be asked, so queued and lost runs cannot be distinguished: {found.trouble}")
     return remarks
 
 

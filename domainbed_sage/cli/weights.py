@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = "a name that `weights list` shows, or timm:BACKBONE"
     for action, help_text, operand in (
         ("list", "CLIP ViT-B/16 weights, and what is stored", None),
-        ("download", "fetch and verify weights, on a machine with internet", ("name", names)),
+        ("download", "download and verify weights, on a machine with internet", ("name", names)),
         ("check", "verify a file: checksum, names and shapes of its tensors", ("name", f"{names}, or a file")),
     ):
         command = actions.add_parser(action, help=help_text, description=help_text)

@@ -35,7 +35,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         name, times = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise Refused(f"has the key {shown(name)} {times} times; it should stand there once")
+        raise Refused(f"has the key {shown(name)} {times} times; it should be there once")
     return made
 
 

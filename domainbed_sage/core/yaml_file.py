@@ -223,7 +223,7 @@ class _Reader:
     def _enter(self, entries: dict[str, Node], key: Node, value: Node) -> None:
         if key.text in entries:
             self.mistakes.append(
-                f"line {key.line}: {shown(key.text)} stands here again; it stands in line {entries[key.text].line} "
+                f"line {key.line}: {shown(key.text)} is repeated here; it is in line {entries[key.text].line} "
                 "already. Remove one of the two."
             )
         else:

@@ -47,5 +47,5 @@ def _mistakes(pairs: Sequence[tuple[str, Any]], classes: Sequence[str]) -> list[
         *(f"{f!r} is no class folder; there are {', '.join(classes)}" for f in folders if f not in known),
         *(f"{f!r} is there {n} times" for f, n in folders.items() if n > 1),
         *(f"{f!r} should have a text of one line. Found {name!r}" for f, name in pairs if f not in texts),
-        *(f"{name!r} is the name of {n} classes: no text could tell them apart" for name, n in alike.items() if n > 1),
+        *(f"{name!r} is the name of {n} classes: no text could distinguish them" for name, n in alike.items() if n > 1),
     ]

@@ -106,7 +106,7 @@ def _indices(dataset: MultiDomainDataset) -> list[list[int]]:
     }
     if unknown := [path for path in dataset.corrupt if path not in positions]:
         raise UserError(
-            f"The {FILE} of {dataset.name} lists what the dataset does not hold: {shown(unknown)}. Make the list anew "
+            f"The {FILE} of {dataset.name} lists what the dataset does not hold: {shown(unknown)}. Make the list again "
             f"with `domainbed-sage data check {dataset.name} --images --leave_out`."
         )
     found = [positions[path] for path in dataset.corrupt]

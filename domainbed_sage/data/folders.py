@@ -73,13 +73,13 @@ def read_folders(
             skipped because of their names, or the numbers of images match no known population; lists every mistake.
     """
     if not root.is_dir():
-        raise UserError(f"{name} should lie in {root}, which does not exist. Check --data_dir.")
+        raise UserError(f"{name} should be in {root}, which does not exist. Check --data_dir.")
     expected = expected or Expected(None if environments is None else tuple(environments), num_classes)
     try:
         return _read(root, name, expected, DecodedCache(cache_gb))
     except OSError as error:
         raise UserError(
-            f"{error.filename or root} cannot be read ({error.strerror or error}). Mend the disk or its permissions."
+            f"{error.filename or root} cannot be read ({error.strerror or error}). Repair the disk or its permissions."
         ) from None
 
 

@@ -82,7 +82,7 @@ def as_found(root: Path, name: str) -> Expected:
     """
     if not root.is_dir():
         raise UserError(
-            f"{name} should lie in {root}, which does not exist. Give an absolute path, set DOMAINBED_DATA_DIR, or say "
+            f"{name} should be in {root}, which does not exist. Give an absolute path, set DOMAINBED_DATA_DIR, or say "
             f"what the folder will hold: environments and num_classes."
         )
     environments, mistakes = folder_mistakes(root, name, Expected())

@@ -159,7 +159,7 @@ def download(name: str, given: Path | None = None) -> Path:
     if not any(into.rglob("*.incomplete")):
         shutil.rmtree(into)
     raise UserError(
-        f"The weights {name!r} could not be fetched:\n"
+        f"The weights {name!r} could not be downloaded:\n"
         + "\n".join(reasons)
         + "\n"
         + f"{network.advice(published(name).get('url') or network.hub())}\n".lstrip()
@@ -213,7 +213,7 @@ def _recorded(sidecar: Path) -> str:
     if not found:
         raise UserError(
             f"{sidecar} should begin with a sha256, 64 hexadecimal digits. Found {content[:20]!r}. Remove it, or write "
-            f"it anew with: sha256sum FILE > FILE.sha256"
+            f"it again with: sha256sum FILE > FILE.sha256"
         )
     return found[1].decode()
 

@@ -109,7 +109,7 @@ def sentence(comparison: "Comparison") -> str:
     rows = comparison.frame.to_dict("index").items()
     lines = [escape.printable(" ".join(_sentences(comparison, str(method), row))) for method, row in rows]
     if len(lines) > 1:
-        lines.append(f"The p-values are adjusted for {len(lines)} comparisons (Holm); each interval stands alone.")
+        lines.append(f"The p-values are adjusted for {len(lines)} comparisons (Holm); each interval is unadjusted.")
     return "\n".join(lines)
 
 

@@ -142,9 +142,12 @@ def latex(comparison: Comparison) -> str:
 
 
 def text(comparison: Comparison) -> str:
-    """For a terminal, about 110 columns wide."""
-    body = render.text_grid(comparison.strings())
-    return "\n\n".join([f"-------- {_caption(comparison)}\n{body}", *render.paragraph(comparison.notes)]) + "\n"
+    """For a terminal, 80 columns wide: the columns are in blocks, one below the other."""
+    body, caption = (
+        render.text_blocks(comparison.strings(), kept=1),
+        render.paragraph([f"-------- {_caption(comparison)}"]),
+    )
+    return "\n\n".join(["\n".join([*caption, body]), *render.paragraph(comparison.notes)]) + "\n"
 
 
 def csv(comparison: Comparison) -> str:

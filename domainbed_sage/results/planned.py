@@ -68,7 +68,7 @@ def read(results: Path) -> dict[str, Plan]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a readable plan ({type(error).__name__}: {error}). It names the runs that are missing. "
-            f"Remove it, and repeat `domainbed-sage sweep list FILE` for each sweep of this folder: it is written anew."
+            f"Remove it, and repeat `domainbed-sage sweep list FILE` for each sweep of this folder to write it again."
         ) from None
 
 

@@ -91,7 +91,7 @@ def read(folder: Path) -> dict[str, Cached]:
     except FileNotFoundError:
         return {}
     except (OSError, pa.ArrowException, ValueError, IndexError, MemoryError) as error:
-        log.warning("%s is damaged (%s); reading every run anew.", path, error)
+        log.warning("%s is damaged (%s); reading every run again.", path, error)
         return {}
 
 

@@ -60,6 +60,26 @@ def text_grid(strings: pd.DataFrame) -> str:
     return tabulate(_cells(strings, escape.printable), tablefmt="plain", disable_numparse=True)
 
 
+def text_blocks(strings: pd.DataFrame, kept: int = 0) -> str:
+    """As `text_grid`, in blocks of columns that fit a terminal, one below the other.
+
+    Args:
+        strings: the cells.
+        kept: so many columns from the left are in every block.
+    """
+    left, others = list(range(kept)), list(range(kept, strings.shape[1]))
+    blocks = []
+    while others:
+        here = max((n for n in range(2, len(others) + 1) if _fits(strings.iloc[:, left + others[:n]])), default=1)
+        blocks.append(text_grid(strings.iloc[:, left + others[:here]]))
+        others = others[here:]
+    return "\n\n".join(blocks)
+
+
+def _fits(strings: pd.DataFrame) -> bool:
+    return max(map(len, text_grid(strings).splitlines())) <= WIDTH
+
+
 def _cells(
     strings: pd.DataFrame, escaped: Callable[[str], str], strong: str = "{}", bold: pd.DataFrame | None = None
 ) -> Iterator[list[str]]:
@@ -121,12 +141,12 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def text(table: Table) -> str:
-    """For a terminal: 80 columns wide for datasets of up to four environments with short names."""
+    """For a terminal: 80 columns wide, in several blocks of columns where a dataset has many environments."""
     parts = []
     for grid in (*table.grids, table.averages):
         body = text_grid(grid.strings())
-        if max(map(len, body.splitlines())) > WIDTH:
-            body = text_grid(grid.strings(short=True))
+        if not _fits(grid.strings()):
+            body = text_blocks(grid.strings(short=True))
             body += "\n* trials missing, see below" * ("*" in body)
         subject = "Averages" if grid is table.averages else f"Dataset: {escape.printable(grid.title)}"
         parts.append(f"-------- {subject}, model selection method: {table.method.title}\n{body}")

@@ -12,11 +12,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import ErrorReport, NoSpace, Stopped, UserError
@@ -25,7 +23,8 @@ from domainbed_sage.core.plugins import loaded_plugins
 from domainbed_sage.data import own
 from domainbed_sage.sweeps import worker
 from domainbed_sage.sweeps.gpus import visible
-from domainbed_sage.training.notes import note_refusal, read_progress
+from domainbed_sage.sweeps.overview import Overview
+from domainbed_sage.training.notes import note_refusal
 from domainbed_sage.training.ownership import Fenced
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ def run_missing(
     missing = [run for run in runs if not regular(machine.output_dir / run.folder_name / "done")]
     before = len(runs) - len(missing)
     workers = _workers(len(runs), len(missing), _shares(machine.device, jobs, per_gpu), stop)
-    overview = Overview(machine.output_dir, total=len(runs), done=before, rows=workers.jobs)
+    overview = Overview(machine.output_dir, runs, missing, rows=workers.jobs)
     failed: dict[str, str] = {}
     interrupted = False
     previous = _on_terminate(signal.default_int_handler)
@@ -153,7 +152,7 @@ def _shares(device: torch.device, jobs: int | None, per_gpu: int) -> tuple[int |
 
 
 def _attempt(
-    runs: Sequence[RunConfig], machine: Machine, workers: _Workers, overview: "Overview", failed: dict[str, str]
+    runs: Sequence[RunConfig], machine: Machine, workers: _Workers, overview: Overview, failed: dict[str, str]
 ) -> list[RunConfig]:
     """Work through the runs in a pool, note failures, and return the runs that a dying process left undone."""
     pool = workers.pool()
@@ -164,6 +163,7 @@ def _attempt(
             while waiting and not left and len(active) < workers.jobs:  # no more: what a pool has taken, it begins
                 run = waiting.popleft()
                 try:
+                    overview.begin(run)
                     active[pool.submit(worker.execute, run, machine)] = run
                 except BrokenProcessPool:
                     left.append(run)
@@ -188,7 +188,7 @@ def _attempt(
 
 
 def _is_end_of_all(
-    run: RunConfig, report: ErrorReport | None, machine: Machine, overview: "Overview", failed: dict[str, str]
+    run: RunConfig, report: ErrorReport | None, machine: Machine, overview: Overview, failed: dict[str, str]
 ) -> bool:
     """Record the outcome of a run, and return whether all others would fail alike."""
     if report is None:
@@ -219,48 +219,3 @@ def _end(pool: ProcessPoolExecutor, *, ask: bool = False, patience_s: float | No
             log.warning("A process that has nothing left to do does not end; it is killed.")
             process.kill()
             process.join()
-
-
-class Overview:
-    """A bar for the sweep and one for each active run; on anything but a terminal, one line per finished run."""
-
-    def __init__(self, folder: Path, total: int, done: int, rows: int) -> None:
-        self.folder, self.count = folder, done
-        self.total = tqdm(total=total, initial=done, desc="runs", unit="run", disable=None, position=0)
-        self.rows = [
-            tqdm(total=1, disable=None, position=i + 1, leave=False, bar_format="  {desc} |{bar:20}|{postfix}")
-            for i in range(rows)
-        ]
-
-    def finished(self, run: RunConfig, failure: str) -> None:
-        """Count a finished run, and say so, with the first line of why it failed."""
-        self.count += 1
-        self.total.update()
-        verdict = f"FAILED: {failure.splitlines()[0]}" if failure else "done"
-        tqdm.write(f"{self.count:>4}/{self.total.total} {run.folder_name}: {verdict}")
-
-    def look(self, pending: Sequence[RunConfig]) -> None:
-        """Show how far the active runs are, from the notes in their folders."""
-        if self.total.disable:
-            return
-        notes = [(run, self._note(run)) for run in pending]
-        active = [(run, note) for run, note in notes if {"step", "steps"} <= note.keys()][: len(self.rows)]
-        for row, (run, note) in zip(self.rows, active, strict=False):
-            row.total, row.n = note["steps"], note["step"]
-            row.set_description_str(f"{run.algorithm:<8} {run.dataset} {run.held_out} {note['step']:>6.0f}", False)
-            row.set_postfix({k: f"{note[k]:.3f}" for k in ("loss", "agreement") if k in note}, refresh=False)
-            row.refresh()
-        self.total.refresh()
-
-    def close(self) -> None:
-        """Leave only the sweep's bar."""
-        for row in [*self.rows, self.total]:
-            row.close()
-
-    def _note(self, run: RunConfig) -> dict[str, float]:
-        folder = self.folder / run.folder_name
-        try:
-            fresh = time.time() - (folder / "progress.json").stat().st_mtime < 600
-        except OSError:
-            return {}
-        return read_progress(folder) if fresh else {}

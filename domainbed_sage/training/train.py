@@ -212,8 +212,8 @@ class Loop:
                 raise
             raise UserError(
                 f"{self.config.algorithm} cannot take up the state that its checkpoint holds: {error!r}. Its code, or "
-                f"its model's, is not what it was, or its load_state_dict does not read what its state_dict returns. "
-                f"Mend that, or remove the checkpoints in {self.folder.path} to start over."
+                f"its model's, has changed, or its load_state_dict does not read what its state_dict returns. "
+                f"Fix that, or remove the checkpoints in {self.folder.path} to start over."
             ) from error
         self.best = state["best"]
         if self.correct:

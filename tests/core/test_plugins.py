@@ -154,4 +154,4 @@ def test_a_default_that_json_does_not_know(tmp_path, capsys):
     constructor = "    def __init__(self, problem, *, odd: object = object()): pass"
     path = write(tmp_path, "mine.py", ALGORITHM.format(name="Mine", constant=1) + constructor)
     assert main(["list", "algorithms", "--json", "--plugin", str(path)]) == 2
-    assert "error: Hyperparameter 'odd' is nothing that JSON can describe: Pydantic" in capsys.readouterr().err
+    assert "error: Hyperparameter 'odd' cannot be described in JSON: Pydantic" in capsys.readouterr().err

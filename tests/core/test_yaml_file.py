@@ -133,10 +133,10 @@ def test_every_repeated_key_is_named_with_both_lines(tmp_path):
     text = "steps: 3\nalgorithms:\n  SAGE: {}\n  ERM: {lr: 1, lr: 2}\n  'SAGE': {}\nsteps: 3\ndatasets: [A,\n B, A]\n"
     assert message(tmp_path, text, named=["datasets"]).splitlines() == [
         "4 mistakes in FILE:",
-        "  - line 4: 'lr' stands here again; it stands in line 4 already. Remove one of the two.",
-        "  - line 5: 'SAGE' stands here again; it stands in line 3 already. Remove one of the two.",
-        "  - line 6: 'steps' stands here again; it stands in line 1 already. Remove one of the two.",
-        "  - line 8: 'A' stands here again; it stands in line 7 already. Remove one of the two.",
+        "  - line 4: 'lr' is repeated here; it is in line 4 already. Remove one of the two.",
+        "  - line 5: 'SAGE' is repeated here; it is in line 3 already. Remove one of the two.",
+        "  - line 6: 'steps' is repeated here; it is in line 1 already. Remove one of the two.",
+        "  - line 8: 'A' is repeated here; it is in line 7 already. Remove one of the two.",
     ]
 
 

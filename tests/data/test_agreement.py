@@ -205,7 +205,7 @@ def test_a_folder_in_the_folder_of_datasets(tmp_path, monkeypatch):
     assert [env.name for env in named.load(tmp_path).environments] == ["sketch", "art", "photo"]
     with pytest.raises(UserError, match=r"Named is read from disk: give the folder that holds cams/ with --data_dir"):
         named.load(None)
-    with pytest.raises(UserError, match=r"Cams should lie in data_cache/cams, which does not exist\. Give an absolute"):
+    with pytest.raises(UserError, match=r"Cams should be in data_cache/cams, which does not exist\. Give an absolute"):
         folder_dataset("Cams", "cams")
     monkeypatch.setenv("DOMAINBED_DATA_DIR", str(tmp_path))
     assert folder_dataset("Cams", "cams").environments == FOUND

@@ -68,7 +68,7 @@ def test_windows_may_have_saved_it(root):
         (NAMES | {"0": 7}, "'0' should have a text of one line. Found 7"),
         (NAMES | {"0": " "}, "'0' should have a text of one line. Found ' '"),
         (NAMES | {"0": "a\nb"}, r"'0' should have a text of one line. Found 'a\nb'"),
-        (NAMES | {"0": "Tabby_cat"}, "'tabby cat' is the name of 2 classes: no text could tell them apart"),
+        (NAMES | {"0": "Tabby_cat"}, "'tabby cat' is the name of 2 classes: no text could distinguish them"),
         (b'{"0": "dog", "0": "cat", "n01": "tench", "n02": "tabby"}', "'0' is there 2 times"),
     ],
 )

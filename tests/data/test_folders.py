@@ -114,7 +114,7 @@ def test_known_pixels(tmp_path):
 
 
 def test_no_root(tmp_path):
-    fails(tmp_path / "nowhere", "Set should lie in", tmp_path / "nowhere", "does not exist", "--data_dir")
+    fails(tmp_path / "nowhere", "Set should be in", tmp_path / "nowhere", "does not exist", "--data_dir")
 
 
 def test_empty_root(tmp_path):
@@ -166,7 +166,7 @@ def test_all_mistakes_at_once(root):
 def test_data_dir_is_asked_for():
     with pytest.raises(UserError, match=r"PACS is read from disk: give the folder that holds PACS/ with --data_dir"):
         datasets["PACS"].load(None)
-    with pytest.raises(UserError, match=r"OfficeHome should lie in .*office_home, which does not exist"):
+    with pytest.raises(UserError, match=r"OfficeHome should be in .*office_home, which does not exist"):
         datasets["OfficeHome"].load(Path("/nowhere"))
 
 

@@ -218,7 +218,9 @@ def test_small_copies_that_systems_keep(root, name):
 def test_a_folder_that_cannot_be_read(root, monkeypatch):
     closed, real = root / "photo" / "dog", os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: real(path) if Path(path) != closed else real(_closed(path)))
-    with pytest.raises(UserError, match=rf"{closed} cannot be read \(Permission denied\)\. Mend the disk or its perm"):
+    with pytest.raises(
+        UserError, match=rf"{closed} cannot be read \(Permission denied\)\. Repair the disk or its perm"
+    ):
         read_folders(root, "Own")
 
 

@@ -223,7 +223,7 @@ SPOILED: list[tuple[str, str, Spoil, str]] = [
         "repeated key in PREPARED.json",
         "PACS",
         lambda r: (r / "PREPARED.json").write_text('{"notes": ["a"], "notes": []}'),
-        r"It is damaged \(has the key 'notes' 2 times; it should stand there once\): restore it",
+        r"It is damaged \(has the key 'notes' 2 times; it should be there once\): restore it",
     ),
     (
         "damaged PREPARED.json",

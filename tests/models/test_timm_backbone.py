@@ -188,7 +188,7 @@ def test_a_hub_that_cannot_be_reached_is_explained(folder, monkeypatch):
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(UserError, match=r"fetched:\n  - timm: no route to the hub\.\nRun this on a machine"):
+    with pytest.raises(UserError, match=r"downloaded:\n  - timm: no route to the hub\.\nRun this on a machine"):
         weights.download(f"timm:{VIT}")
     assert list(folder.iterdir()) == []
 

@@ -184,7 +184,7 @@ def test_what_cannot_be_reached_is_not_asked(folder, monkeypatch):
     monkeypatch.setattr(network, "check_reachable", offline)
     monkeypatch.setattr(weights, "_fetch_hub", None)
     for name, url in (("laion2b_s34b_b88k", "https://huggingface.co"), ("timm:resnet50.a1_in1k", "https://hugging")):
-        with pytest.raises(UserError, match=rf"could not be fetched:\n  - .*: no way to {url}"):
+        with pytest.raises(UserError, match=rf"could not be downloaded:\n  - .*: no way to {url}"):
             weights.download(name)
 
 

@@ -46,7 +46,7 @@ def test_sentence_of_one_method(folder):
 def test_sentences_of_several_methods_print_adjusted_p(folder):
     comparison = dg.compare(folder, methods=["SAGE", "SAM"])
     first, second, last = comparison.sentence().splitlines()
-    assert last == "The p-values are adjusted for 2 comparisons (Holm); each interval stands alone."
+    assert last == "The p-values are adjusted for 2 comparisons (Holm); each interval is unadjusted."
     adjusted = comparison.frame["like_p_holm"]
     assert f"p = {adjusted['SAGE']:.3f} (t, df 2)." in first
     assert adjusted["SAGE"] == pytest.approx(2 * dg.compare(folder).frame.loc["SAGE", "like_p"])

@@ -182,7 +182,7 @@ def test_damaged_cache_costs_one_reading(folder, parsed, caplog, damage):
     assert sorted(parsed) == ["one", "three", "two"]
     (message,) = caplog.messages
     assert message.startswith(f"{path} is damaged (")
-    assert message.endswith("; reading every run anew.")
+    assert message.endswith("; reading every run again.")
 
 
 def test_cache_of_another_version(folder, parsed, monkeypatch):

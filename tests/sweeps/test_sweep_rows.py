@@ -135,7 +135,7 @@ def test_name(tmp_path):
         ("name: {a: b}", "Found line 1: {'a': 'b'}."),
         ('name: "a\\n"', r"Found line 1: 'a\n'."),
         ("name: " + "a" * 65, "Found line 1: 'aaa"),
-        ("name: a\nname: b", "line 2: 'name' stands here again"),
+        ("name: a\nname: b", "line 2: 'name' is repeated here"),
         ("", "is empty"),
     ],
 )

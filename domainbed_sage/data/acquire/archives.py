@@ -93,7 +93,7 @@ def _damage(archive: Path) -> Iterator[None]:
 
 def _damaged(archive: Path, reason: str) -> DamagedArchive:
     return DamagedArchive(
-        f"{archive} is damaged or cut short ({reason}). Nothing of it was kept unpacked; fetch the archive again."
+        f"{archive} is damaged or cut short ({reason}). Nothing of it was kept unpacked; download the archive again."
     )
 
 

@@ -103,7 +103,7 @@ def _readable(part: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename and Path(os.fsdecode(error.filename)).is_relative_to(part):
-            raise UserError(f"{error.filename} cannot be read ({error.strerror}). Mend its permissions.") from None
+            raise UserError(f"{error.filename} cannot be read ({error.strerror}). Change its permissions.") from None
         raise
 
 

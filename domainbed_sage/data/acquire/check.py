@@ -56,7 +56,7 @@ def _told(mistakes: list[str], *, unless: bool = False) -> Iterator[None]:
             raise
         mistakes.append(str(error))
     except OSError as error:
-        mistakes.append(f"{error.filename} cannot be read ({error.strerror}). Mend the disk or its permissions.")
+        mistakes.append(f"{error.filename} cannot be read ({error.strerror}). Repair the disk or its permissions.")
 
 
 def _compare(spec: DatasetSpec, root: Path, path: Path, mistakes: list[str]) -> list[str]:

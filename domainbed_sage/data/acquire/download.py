@@ -23,7 +23,7 @@ ATTEMPTS = 5
 PAUSE_S = 1.0
 TIMEOUT_S = 30.0
 BUSY = (408, 425, 429, 500, 502, 503, 504)
-KEPT = "What came so far is kept: free some space and start the same command again, it continues."
+KEPT = "What was downloaded so far is kept: free some space and start the same command again, it continues."
 
 
 class _Interrupted(Exception):  # noqa: N818 - not an error yet: it is retried
@@ -63,7 +63,7 @@ def fetch(url: str, path: Path, sha256: str | None = None) -> str:
         path.unlink()
         raise UserError(
             f"{url} should have the sha256 {sha256}. Found {found}. The file was deleted; start the same command again "
-            f"to fetch it anew. If that does not help, the file at the source has changed."
+            f"to download it again. If that does not help, the file at the source has changed."
         )
     return found
 
@@ -149,12 +149,12 @@ def _broken_off(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
-        raise UserError(f"{url} cannot be fetched: {error}") from None
+        raise UserError(f"{url} cannot be downloaded: {error}") from None
     except httpx2.ProxyError as error:
-        raise UserError(f"{url} cannot be fetched, the proxy answers {error}.{network.advice(url)}") from None
+        raise UserError(f"{url} cannot be downloaded, the proxy answers {error}.{network.advice(url)}") from None
     except httpx2.RequestError as error:
         if network.unverified(error):
-            raise UserError(f"{url} cannot be fetched: {error}.{network.advice(url)} {network.UNVERIFIED}") from None
+            raise UserError(f"{url} cannot be downloaded: {error}.{network.advice(url)} {network.UNVERIFIED}") from None
         raise _Interrupted(f"The connection to {url} breaks ({type(error).__name__}: {error})") from None
 
 
@@ -194,4 +194,4 @@ def _refuse(url: str, response: httpx2.Response) -> None:
     if response.status_code >= 300:
         raise UserError(f"{url} answers {status}: the file is gone, has moved, or is not public.")
     if response.headers.get("Content-Type", "").startswith("text/html"):
-        raise UserError(f"{url} answers with a web page instead of a file: the file has moved, or wants a login.")
+        raise UserError(f"{url} answers with a web page instead of a file: the file has moved, or requires a login.")

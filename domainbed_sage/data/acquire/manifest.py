@@ -76,7 +76,7 @@ def _entry(path: Path) -> Entry:
     try:
         return Entry(path.stat().st_size, digest(path))
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}). Mend the disk or its permissions.") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}). Repair the disk or its permissions.") from None
 
 
 def render(manifest: Manifest) -> str:

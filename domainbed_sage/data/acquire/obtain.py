@@ -116,7 +116,7 @@ def staging(spec: DatasetSpec, data_dir: Path) -> Iterator[Path]:
     if target.exists():
         raise UserError(
             f"{target} exists already. Check it with `domainbed-sage data check {spec.name}`, or move it away to get "
-            f"it anew."
+            f"it again."
         )
     with disk.explained(folder, "Free some space and start the same command again."):
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,11 +126,11 @@ def staging(spec: DatasetSpec, data_dir: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{spec.name} is being fetched to {data_dir} by another process. Wait for its end."
+                f"{spec.name} is being downloaded to {data_dir} by another process. Wait for its end."
             ) from None
         except OSError as error:
             raise UserError(
-                f"{data_dir} lies on a file system without locks ({error.strerror}), where two downloads at once could "
+                f"{data_dir} is on a file system without locks ({error.strerror}), where two downloads at once could "
                 "spoil each other's work. Choose another --data_dir, and move the dataset there when it is complete."
             ) from None
         try:

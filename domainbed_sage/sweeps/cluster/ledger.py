@@ -135,7 +135,7 @@ def locked(results: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             raise UserError(
-                f"{results} lies on a file system without locks ({error.strerror}), where two launches at once could "
+                f"{results} is on a file system without locks ({error.strerror}), where two launches at once could "
                 f"submit runs twice. Put the results on another file system."
             ) from None
         yield

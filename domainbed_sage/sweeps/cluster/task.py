@@ -151,7 +151,7 @@ def _await_end() -> None:
     """Wait for Slurm to end this job. Ending by itself would make it a failed job, which is not started again."""
     time.sleep(LINGER_S)
     raise UserError(
-        f"This job was told to end, saved the state of its runs, and still lives after {LINGER_S / 60:.0f} minutes. "
+        f"This job was asked to end, saved the state of its runs, and still runs after {LINGER_S / 60:.0f} minutes. "
         f"Launch the sweep again to continue them."
     )
 

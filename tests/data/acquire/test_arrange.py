@@ -120,5 +120,5 @@ def test_a_source_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         raise PermissionError(13, "Permission denied", str(source))
 
     monkeypatch.setattr(arrange.shutil, "copyfile", copyfile)
-    with pytest.raises(UserError, match=r"mine/\S+\.jpg cannot be read \(Permission denied\)\. Mend its permissions"):
+    with pytest.raises(UserError, match=r"mine/\S+\.jpg cannot be read \(Permission denied\)\. Change its permissions"):
         get(tmp_path, root)

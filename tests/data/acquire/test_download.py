@@ -147,7 +147,7 @@ def test_a_server_that_stays_busy(site: Site, tmp_path: Path) -> None:
 def test_a_web_page_is_no_archive(site: Site, tmp_path: Path) -> None:
     site.types[PATH] = "text/html; charset=utf-8"
     with pytest.raises(
-        UserError, match="answers with a web page instead of a file: the file has moved, or wants a log"
+        UserError, match="answers with a web page instead of a file: the file has moved, or requires a log"
     ):
         download.fetch(site.url + PATH, tmp_path / "PACS.zip")
 
@@ -163,7 +163,7 @@ def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/PACS.zip", "PACS.zip", "http://[::1/PACS.zip"])
 def test_addresses_that_are_none(url: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"PACS.zip cannot be fetched: "):
+    with pytest.raises(UserError, match=r"PACS.zip cannot be downloaded: "):
         download.fetch(url, tmp_path / "PACS.zip")
 
 
@@ -177,7 +177,7 @@ def test_disk_too_small(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_disk_that_fills_up_while_writing(site: Site, tmp_path: Path) -> None:
     (tmp_path / "PACS.zip.part").symlink_to("/dev/full")
-    with pytest.raises(NoSpace, match=r"No space is left for \S+PACS.zip. What came so far is kept: free some spa"):
+    with pytest.raises(NoSpace, match=r"No space is left for \S+PACS.zip. What was downloaded so far is kept: free"):
         download.fetch(site.url + PATH, tmp_path / "PACS.zip")
     assert not (tmp_path / "PACS.zip").exists()
 

@@ -134,14 +134,14 @@ def test_a_file_that_cannot_be_read(data: Path) -> None:
     broken = data / "PACS" / "photo" / "dog" / "gone.jpg"
     broken.symlink_to(data / "nowhere")
     with pytest.raises(
-        UserError, match=r"photo/dog/gone.jpg cannot be read \(No such file or directory\). Mend the disk"
+        UserError, match=r"photo/dog/gone.jpg cannot be read \(No such file or directory\). Repair the disk"
     ):
         manifest.build(data / "PACS", ["photo"])
 
 
 def test_a_missing_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "PACS", "--data_dir", tmp_path) == 2
-    assert f"PACS should lie in {tmp_path}/PACS, which does not exist. Check --data_dir." in capsys.readouterr().err
+    assert f"PACS should be in {tmp_path}/PACS, which does not exist. Check --data_dir." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rows", [None, b"a,b\n", b"a,one,x\n", b"x" * 200_000])

@@ -216,7 +216,7 @@ def test_two_downloads_do_not_meet(tmp_path: Path) -> None:
     (tmp_path / ".PACS.download").mkdir()
     with (tmp_path / ".PACS.download" / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=r"PACS is being fetched to \S+ by another process. Wait for its end"):
+        with pytest.raises(UserError, match=r"PACS is being downloaded to \S+ by another process. Wait for its end"):
             get(tmp_path, PACS.sources)
 
 
@@ -225,7 +225,7 @@ def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(UserError, match=r"lies on a file system without locks \(No locks available\)"):
+    with pytest.raises(UserError, match=r"is on a file system without locks \(No locks available\)"):
         get(tmp_path, PACS.sources)
 
 

@@ -142,4 +142,4 @@ def test_no_launch_without_locks(sweep, launch, monkeypatch):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(ledger.fcntl, "flock", flock)
-    assert "lies on a file system without locks (No locks available)" in launch(status=2)
+    assert "is on a file system without locks (No locks available)" in launch(status=2)

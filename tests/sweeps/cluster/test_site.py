@@ -70,7 +70,7 @@ def test_every_setting_but_extra_is_an_option():
         ("cpus: 8.0", "line 1: cpus should be a whole number ≥ 1. Found 8.0"),
         ("account: 0123", r'line 1: account should be a text or null. Found 0123\. Write it in quotes: "0123"\.'),
         ("qos: true", r'line 1: qos should be a text or null. Found true\. Write it in quotes: "true"\.'),
-        ("account: a\naccount: b", "line 2: 'account' stands here again; it stands in line 1 already"),
+        ("account: a\naccount: b", "line 2: 'account' is repeated here; it is in line 1 already"),
         (
             "setup: module load x",
             "line 1: setup should be a list of shell commands, each a text. Found 'module load x'",
