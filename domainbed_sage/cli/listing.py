@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import as_json, machine
+from domainbed_sage.cli.terminal import width
 from domainbed_sage.core.errors import UserError, described, known, near, shown
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 RUN_STEPS = 5001  # DomainBed's; passes are averaged over them where a method's steps differ
 KINDS = ("algorithms", "models", "optimizers", "data")
-WIDTH = 80  # columns
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _wrapped(text: str, indent: int = 4) -> list[str]:
     """The text in lines of a terminal; those after the first are indented further."""
     return textwrap.wrap(
         " ".join(text.split()),
-        WIDTH,
+        width(),
         initial_indent=" " * indent,
         subsequent_indent=" " * (indent + 4),
         break_long_words=False,

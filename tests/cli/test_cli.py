@@ -17,6 +17,7 @@ from helpers import assert_same, command, ended, records, run, small_config, wai
 
 import domainbed_sage
 from domainbed_sage.algorithms import algorithms
+from domainbed_sage.algorithms.erm import ERM
 from domainbed_sage.cli import main
 from domainbed_sage.core.hparams import Power, declared
 from domainbed_sage.data.specs import datasets
@@ -136,7 +137,7 @@ def test_list_of_a_thing_of_another_kind(say):
 
 
 def test_an_algorithm_without_a_docstring_does_not_show_its_base(say, monkeypatch):
-    class Silent(algorithms["ERM"]):
+    class Silent(ERM):
         pass
 
     monkeypatch.setitem(algorithms._things, "Silent", Silent)

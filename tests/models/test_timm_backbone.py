@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from domainbed_sage.cli import weights as command
+from domainbed_sage.core import network
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.models import models, weights
 from domainbed_sage.models.timm_backbone import timm_model
@@ -44,6 +45,7 @@ def hub(monkeypatch):
         return create(backbone, pretrained=pretrained, **options)
 
     monkeypatch.setattr(timm, "create_model", pretrained_vit)
+    monkeypatch.setattr(network, "check_reachable", lambda url: None)
     torch.manual_seed(5)
     return create(VIT)
 
@@ -188,6 +190,7 @@ def test_a_hub_that_cannot_be_reached_is_explained(folder, monkeypatch):
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr(network, "check_reachable", lambda url: None)
     with pytest.raises(UserError, match=r"downloaded:\n  - timm: no route to the hub\.\nRun this on a machine"):
         weights.download(f"timm:{VIT}")
     assert list(folder.iterdir()) == []
