@@ -121,7 +121,7 @@ def test_errors_of_usage_import_nothing_slow(words):
 @pytest.mark.parametrize(
     ("action", "shown"),
     [
-        (["list"], "2 runs: 1 done, 1 failed")(  # a run that was begun, has ended and is not done,
+        (["list"], "2 runs: 1 done, 1 failed"),  # begun, ended, and not done
             ["list", "--json"], '"state": "done"'
         ),
         (["status"], "2 runs in"),
