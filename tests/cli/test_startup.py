@@ -122,8 +122,7 @@ def test_errors_of_usage_import_nothing_slow(words):
     ("action", "shown"),
     [
         (["list"], "2 runs: 1 done, 1 failed"),  # begun, ended, and not done
-            ["list", "--json"], '"state": "done"'
-        ),
+        (["list", "--json"], '"state": "done"'),
         (["status"], "2 runs in"),
         (["status", "--json"], '"done": 1'),
         (["logs", "env0"], "==> "),
