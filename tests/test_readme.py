@@ -21,6 +21,17 @@ def block(language: str, after: str) -> str:
     return found.group(1)
 
 
+def test_the_comparison_has_the_numbers_of_its_records(tmp_path, capsys):
+    (command,) = block("console", "## A comparison of all methods").splitlines()
+    words = command.replace("results/", f"{Path(__file__).parent.parent}/results/", 1).replace(
+        "/tmp/tables", str(tmp_path)
+    )
+    assert main(words.split()[1:]) == 0
+    printed = block("text", "## A comparison of all methods")
+    assert len(printed.splitlines()) == 8
+    assert printed in capsys.readouterr().out
+
+
 @pytest.fixture
 def example(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
