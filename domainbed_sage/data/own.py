@@ -6,7 +6,6 @@ names and sizes of all classes. Runs on two folders of one name are so told apar
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError, counted, raise_all
 from domainbed_sage.data import layout
 from domainbed_sage.data.layout import Counts, Expected
@@ -120,6 +120,6 @@ def _read(root: Path, name: str, expected: Expected, before: Counts, data_dir: P
 
 def population(counts: Counts) -> str:
     """What a folder holds, for records and tables, e.g. ``600 images, 4be14a09``."""
-    text = json.dumps([[e, sorted(classes.items())] for e, classes in counts.items()])
+    text = strict_json.dumps([[e, sorted(classes.items())] for e, classes in counts.items()])
     total = sum(sum(classes.values()) for classes in counts.values())
     return f"{counted(total, 'image')}, {hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,6 +1,5 @@
 """Several results folders, of other labs or dates, as one; whether they agree is stated."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.results import planned
 from domainbed_sage.results.agreement import check_agreement
@@ -148,7 +148,7 @@ def _facts(parts: Mapping[Path, Loaded]) -> dict[str, dict[str, dict[Path, froze
 
 def _versions(parts: Mapping[Path, Loaded]) -> dict[str, dict[Path, frozenset[Any]]]:
     stated = {
-        place: [json.loads(text or "{}") for text in sorted({run.versions for run in loaded.records})]
+        place: [strict_json.loads(text or "{}") for text in sorted({run.versions for run in loaded.records})]
         for place, loaded in parts.items()
     }
     names = sorted({name for versions in stated.values() for own in versions for name in own})

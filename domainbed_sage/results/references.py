@@ -3,7 +3,6 @@
 `references.bib` holds the entries, `references.toml` says which of them are for which algorithm and dataset.
 """
 
-import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -53,7 +52,7 @@ def used(records: "Iterable[RunRecord]") -> tuple[list[str], list[str]]:
     datasets: dict[str, None] = {}
     for run in records:
         datasets[run.dataset] = algorithms[run.algorithm] = None
-        hparams = json.loads(run.hparams)
+        hparams = strict_json.loads(run.hparams)
         inner = hparams.get("around") if isinstance(hparams, dict) else None
         if isinstance(inner, str):
             algorithms[inner] = None

@@ -250,7 +250,7 @@ def test_a_process_that_does_not_end(write_sweep, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "IDLE_S", 1.0)
     runs = read_sweep(write_sweep("steps: 1\ntest_envs: [[0]]\nalgorithms: [Lingers]\n")).runs()
     assert run_missing(runs, on_cpu(tmp_path), 1) == Outcome(1, 0, {})
-    assert multiprocessing.active_children() == []
+    wait_for(lambda: not multiprocessing.active_children())
 
 
 # How many processes, and what each has

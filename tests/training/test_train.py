@@ -233,7 +233,7 @@ def test_weights_that_are_not_finite_at_the_last_step(tmp_path):
 
 def test_perturbation_that_drowns_in_rounding(tmp_path):
     hparams = {"rho": 1e-6, "gamma": 1e-6}
-    message = r"(?s)SAGE's perturbation does not survive bf16 arithmetic: .*cosine.*--precision fp32.*larger radius"
+    message = r"(?s)SAGE's perturbation does not survive bf16 arithmetic\. .*cosine.*--precision fp32.*larger radius"
     with pytest.raises(UserError, match=message):
         run(small_config("SAGE", precision="bf16", hparams=hparams), tmp_path / "bf16")
     assert not (tmp_path / "bf16" / "results.jsonl").exists()

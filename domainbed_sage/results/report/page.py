@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -198,7 +197,7 @@ def _short(value: Any) -> Any:
 
 def _embedded(value: Any) -> str:
     """JSON that may stand inside a `script` element."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    text = strict_json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
 
 
