@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.results.escape import printable
 
 if TYPE_CHECKING:
