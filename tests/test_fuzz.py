@@ -41,7 +41,13 @@ def test_only_messages_for_the_user(reader):
 )
 def test_it_sees_that_a_guard_is_gone(name, guard, instead, monkeypatch):
     monkeypatch.setattr(f"domainbed_sage.{guard}", instead)
-    monkeypatch.setattr(fuzz, "HASTE", settings(fuzz.HASTE, phases=[Phase.generate], report_multiple_bugs=False))
+    monkeypatch.setattr(
+        fuzz,
+        "HASTE",
+        settings(
+            fuzz.HASTE, max_examples=4 * fuzz.HASTE.max_examples, phases=[Phase.generate], report_multiple_bugs=False
+        ),
+    )
     reader = next(reader for reader in fuzz.READERS if reader.name == name)
     with pytest.raises(Exception, match=r"(?s)."):
         fuzz.check(reader, examples=1000)

@@ -188,5 +188,5 @@ def _hyperparameter(h: "HParam") -> dict[str, Any]:
         schema, default = TypeAdapter(h.annotation).json_schema(), to_jsonable_python(h.default)
     except Exception as error:  # the types of a plugin can be anything
         reason = described(error).splitlines()[0].rstrip(".")
-        raise UserError(f"Hyperparameter {h.name!r} is nothing that JSON can describe: {reason}.") from error
+        raise UserError(f"Hyperparameter {h.name!r} cannot be described in JSON: {reason}.") from error
     return {"name": h.name, "default": default, "schema": schema, "search": h.search and _search(h.search)}

@@ -79,20 +79,16 @@ def test_what_is_not_known_is_an_error(cite, words):
     assert words[-1] in said.err
 
 
+@pytest.mark.usefixtures("forget_plugins")
 @pytest.mark.parametrize(
     ("paper", "line"),
     [("Roe, ICLR 2027", "Roe, ICLR 2027 (no BibTeX entry here)"), ("", references.UNKNOWN)],
 )
-def test_a_plugin_is_a_comment(cite, tmp_path, monkeypatch, paper, line):
-    from domainbed_sage.algorithms import algorithms
-
+def test_a_plugin_is_a_comment(cite, tmp_path, paper, line):
     name = f"Cited{len(paper)}"
     (tmp_path / "mine.py").write_text(PLUGIN.format(name=name, paper=paper))
     fill(tmp_path / "out", name)
     assert f"% {name}: {references.UNKNOWN}" in cite(tmp_path / "out").out.splitlines()
-    try:
-        for words in ((tmp_path / "out",), ("--algorithm", name)):
-            said = cite(*words, "--plugin", tmp_path / "mine.py").out
-            assert f"% {name}: {line}" in said.splitlines()
-    finally:
-        algorithms._things.pop(name)
+    for words in ((tmp_path / "out",), ("--algorithm", name)):
+        said = cite(*words, "--plugin", tmp_path / "mine.py").out
+        assert f"% {name}: {line}" in said.splitlines()
