@@ -10,15 +10,14 @@ applied to the matrix itself; and the smallest, median and largest of the result
 "Muon's code" is the plain iteration, in float32 and in bf16.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+import bench_arguments
 import pandas as pd
 import plain_loops
 import torch
@@ -117,17 +116,11 @@ def rows_of(name: str, G: Tensor, rounds: int, device: str) -> list[dict[str, An
 
 def main() -> None:
     """Measure, print, and write the requested files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clip_vit_b16", choices=list(models))
-    parser.add_argument(
-        "--hparams", type=json.loads, default={"weights": "none"}, help="JSON, the model's hyperparameters"
-    )
+    parser = bench_arguments.parser(__doc__)
     parser.add_argument("--rows", type=int, default=12, help="images in the minibatch")
     parser.add_argument("--largest", type=int, default=4, help="use only the shapes with the most elements")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     layers = gradients(args.model, args.hparams, args.rows, args.device)

@@ -13,9 +13,9 @@ import argparse
 import copy
 import json
 import platform
-from pathlib import Path
 from typing import Any
 
+import bench_arguments
 import pandas as pd
 import torch
 
@@ -30,19 +30,13 @@ from domainbed_sage.models.optimizers import adam
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clip_vit_b16", choices=list(models))
-    parser.add_argument(
-        "--hparams", type=json.loads, default={"weights": "none"}, help="JSON, the model's hyperparameters"
-    )
+    parser = bench_arguments.parser(__doc__)
     parser.add_argument("--domains", type=int, default=3, help="K")
     parser.add_argument("--rows", type=int, default=1, help="images per domain")
     parser.add_argument("--classes", type=int, default=7)
     parser.add_argument("--rho", type=float, nargs="+", default=[1e-6])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16x6", "bf16x3", "tf32", "bf16"])
     parser.add_argument("--reference", default="fp64", choices=("fp64", "fp32"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

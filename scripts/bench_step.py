@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import bench_arguments
 import matplotlib.pyplot as plt
 import pandas as pd
 import plain_loops
@@ -46,11 +47,7 @@ Cases = dict[str, Callable[[], object]]
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="clip_vit_b16", choices=list(models))
-    parser.add_argument(
-        "--hparams", type=json.loads, default={"weights": "none"}, help="JSON, the model's hyperparameters"
-    )
+    parser = bench_arguments.parser(__doc__)
     parser.add_argument("--domains", type=int, default=3, help="K")
     parser.add_argument("--rows", type=int, default=12, help="images in the minibatch, summed over all domains")
     parser.add_argument("--classes", type=int, default=7)
@@ -61,9 +58,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--layouts", action="store_true", help="also measure channels-last and compiled passes")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path, help="PNG or SVG")
     return parser.parse_args()
 

@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from domainbed_sage.cli import guarded, table
+from domainbed_sage.cli import guarded, results_folders, table
 from domainbed_sage.cli.parser import Parser
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the tables and write them to the results folder; return 1 if a run in it is unreadable."""
-    _, faults = table.show([args.input_dir], table.Wanted(table.DOMAINBED, as_latex=args.latex))
+    _, faults = table.show([args.input_dir], table.Wanted(results_folders.DOMAINBED, as_latex=args.latex))
     return int(bool(faults))
 
 

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbed_sage.cli import machine
-from domainbed_sage.core.errors import bullets
+from domainbed_sage.cli import machine, results_folders
 from domainbed_sage.data import own
 from domainbed_sage.data.specs import datasets, find
 from domainbed_sage.results import references
@@ -39,9 +38,7 @@ def main(args: argparse.Namespace) -> int:
     papers = _papers(algorithms, args.algorithm)
     citations = {name: datasets[name].citation for name in [*data, *named] if name in datasets}
     print(references.bibtex([*algorithms, *args.algorithm], [*data, *named], papers | citations))
-    if faults:
-        print(f"Unreadable in {', '.join(map(str, args.results))}:\n{bullets(faults)}", file=sys.stderr)
-    return int(bool(faults))
+    return results_folders.name_unreadable(args.results, faults)
 
 
 def _of_folders(results: Sequence[Path]) -> tuple[list[str], list[str], list[str]]:

@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from domainbed_sage.cli.table import SELECTIONS
-from domainbed_sage.core.errors import bullets
+from domainbed_sage.cli import results_folders
 
 _FORMS = ("latex", "csv", "json", "sentence")
 _DESCRIPTION = """Compare methods with a reference, paired by dataset, held-out environment and trial. Two questions are
@@ -18,21 +17,10 @@ Name all methods that you set out to compare, and no others: p-values are adjust
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = _DESCRIPTION
-    parser.add_argument(
-        "results",
-        type=Path,
-        nargs="+",
-        metavar="RESULTS_DIR",
-        help="the folder that holds the run directories, or several",
-    )
+    results_folders.add_results(parser)
     parser.add_argument("--reference", default="ERM", metavar="METHOD", help="row to compare with (default: ERM)")
     parser.add_argument("--compare", nargs="+", required=True, metavar="METHOD", help="rows to compare with it")
-    parser.add_argument(
-        "--selection",
-        choices=SELECTIONS,
-        default="training-domain",
-        help="how checkpoints and hyperparameters are chosen (default: %(default)s)",
-    )
+    results_folders.add_selection(parser)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--latex", action="store_true", help="print a table in LaTeX")
     forms.add_argument("--csv", action="store_true", help="print every number as CSV")
@@ -60,9 +48,8 @@ def main(args: argparse.Namespace) -> int:
     unprinted = comparison.notes if form in ("csv", "sentence") else ()
     for note in (*unprinted, *loaded.remarks, *loaded.left_out()):
         print(f"Note: {note}", file=sys.stderr)
-    if loaded.faults:
-        print(f"Unreadable in {', '.join(map(str, args.results))}:\n{bullets(loaded.faults)}", file=sys.stderr)
+    status = results_folders.name_unreadable(args.results, loaded.faults)
     if args.out:
         written = claims.write_all(comparison, args.out)
         print("Wrote " + ", ".join(map(str, written)), file=sys.stderr)
-    return int(bool(loaded.faults))
+    return status

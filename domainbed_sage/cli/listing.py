@@ -3,13 +3,12 @@
 import argparse
 import inspect
 import re
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import as_json, machine
-from domainbed_sage.cli.terminal import width
+from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import UserError, described, known, near, shown
 
 if TYPE_CHECKING:
@@ -135,16 +134,9 @@ def _own_values(thing: Thing) -> Iterator[str]:
         yield from _wrapped("its own random search: " + "; ".join(f"{k} {v}" for k, v in thing.search.items()))
 
 
-def _wrapped(text: str, indent: int = 4) -> list[str]:
-    """The text in lines of a terminal; those after the first are indented further."""
-    return textwrap.wrap(
-        " ".join(text.split()),
-        width(),
-        initial_indent=" " * indent,
-        subsequent_indent=" " * (indent + 4),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+def _wrapped(text: str, indent: int = 4) -> Iterator[str]:
+    """The text as wide as the terminal, line breaks of its own aside; as part of a generator's lines."""
+    yield folded(" ".join(text.split()), " " * indent)
 
 
 def as_object(thing: Thing) -> dict[str, Any]:

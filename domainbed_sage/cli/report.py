@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbed_sage.cli.table import SELECTIONS
+from domainbed_sage.cli import results_folders
 from domainbed_sage.core.errors import UserError, bullets
 
 PAGE = "report.html"
@@ -18,9 +18,7 @@ is 1 if a run, or a plan, is unreadable: it is left out, and named on the page."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = _DESCRIPTION
-    parser.add_argument(
-        "results", type=Path, nargs="+", metavar="RESULTS_DIR", help="folders that hold the run directories"
-    )
+    results_folders.add_results(parser)
     parser.add_argument(
         "--reference", default="", metavar="METHOD", help="row to compare with (default: ERM, otherwise the first)"
     )
@@ -31,12 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         help="rows whose comparison was declared before the results were seen: p-values are adjusted for these only",
     )
-    parser.add_argument(
-        "--selection",
-        choices=SELECTIONS,
-        default="training-domain",
-        help="how checkpoints and hyperparameters are chosen (default: %(default)s)",
-    )
+    results_folders.add_selection(parser)
     parser.add_argument("--paper", action="store_true", help="also compare with Table 1 of the SAGE paper")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help=f"write the page here (default: RESULTS_DIR/{PAGE}, of one folder)"

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed_sage.core.errors import NoSpace, UserError, bullets
+from domainbed_sage.cli import results_folders
+from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from domainbed_sage.results.looks import Look
     from domainbed_sage.results.tables import Table
 
-DOMAINBED = ("training-domain", "leave-one-domain-out", "oracle")  # `results.selection.DOMAINBED`
-SELECTIONS = (*DOMAINBED, "last")  # names in `results.selection.METHODS`
 FORMATS = ("png", "pdf", "svg")  # `results.picture.FORMATS`
 _DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, or of several folders as one, and write
 them as Markdown, LaTeX and CSV. Runs that are not finished, missing runs and foreign entries are named below the
@@ -27,19 +26,8 @@ tables. The exit status is 1 if a run, or the plan of a folder, is unreadable: i
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = _DESCRIPTION
-    parser.add_argument(
-        "results",
-        type=Path,
-        nargs="+",
-        metavar="RESULTS_DIR",
-        help="the folder that holds the run directories, or several",
-    )
-    parser.add_argument(
-        "--selection",
-        choices=(*SELECTIONS, "all"),
-        default="training-domain",
-        help="how checkpoints and hyperparameters are chosen; all: by DomainBed's three (default: %(default)s)",
-    )
+    results_folders.add_results(parser)
+    results_folders.add_selection(parser, "all", about="; all: by DomainBed's three")
     parser.add_argument("--algorithms", nargs="+", metavar="ROW", help="only these rows, by their labels")
     parser.add_argument("--datasets", nargs="+", metavar="DATASET", help="only these datasets")
     parser.add_argument("--only", choices=("averages",), help="only the table of averages over datasets")
@@ -69,7 +57,7 @@ class Wanted:
     """What to print and write of results.
 
     Attributes:
-        methods: names in `SELECTIONS`.
+        methods: names in `results_folders.SELECTIONS`.
         rows: labels of the rows to show; None for all.
         datasets: the datasets to show; None for all.
         only_averages: leave out the tables of single datasets.
@@ -103,7 +91,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: a folder holds no runs, or there are contradictory ones.
     """
     wanted = Wanted(
-        methods=DOMAINBED if args.selection == "all" else [args.selection],
+        methods=results_folders.DOMAINBED if args.selection == "all" else [args.selection],
         rows=args.algorithms,
         datasets=args.datasets,
         only_averages=args.only == "averages",
@@ -140,8 +128,7 @@ def show(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]
     writers += _zero_shot(part) if wanted.with_paper else []
     if wanted.formats and any(run.single for run in part.records):
         writers.append(partial(_draw_curves, part, drawn, wanted.formats))
-    if whole.faults:
-        print(f"Unreadable in {', '.join(map(str, results))}:\n{bullets(whole.faults)}", file=sys.stderr)
+    results_folders.name_unreadable(results, whole.faults)
     return _written(writers, results, wanted.out), whole.faults
 
 

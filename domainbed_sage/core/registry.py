@@ -1,5 +1,6 @@
 """Registries by name: of algorithms, datasets, models, optimizers."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -39,6 +40,28 @@ class Registry(Mapping[str, T], Generic[T]):
                 raise UserError(f"{self.kind} {name!r} is registered twice. Choose another name for the new one.")
             self._things[name] = thing
             return thing
+
+        return enter
+
+    def register_class(self, name: str, base: type, needs: str) -> Callable[[T], T]:
+        """Return a class decorator as `register`, which also gives the class its name as the attribute `name`.
+
+        Args:
+            name: of the class.
+            base: what it should be a subclass of, with nothing abstract left.
+            needs: what that takes, for the message.
+
+        Raises:
+            UserError: see `register`; it is no such class.
+        """
+
+        def enter(cls: Any) -> T:
+            suits = inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
+            if not suits:
+                kind = self.kind.capitalize()
+                raise UserError(f"{kind} {name!r} should be a subclass of {base.__name__} with {needs}. Found {cls!r}.")
+            cls.name = name
+            return self.register(name)(cls)
 
         return enter
 

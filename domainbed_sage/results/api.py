@@ -77,7 +77,7 @@ def load_results(folder: Folders, *, include_unfinished: bool = False) -> pd.Dat
     loaded = _load(folder, include_unfinished)
     names = environment_names(loaded.records, loaded.planned or (), None)
     expected = loaded.expected()
-    there = {_key(run) for run in loaded.records if run.single}
+    there = {run.key for run in loaded.records if run.single}
     frame = to_frame(loaded.records, names, list(dict.fromkeys(key[1] for key in expected)))
     missing = [key for key in dict.fromkeys(expected) if key not in there]
     frame.attrs["missing"] = strict_json.dumps(missing)  # a string: pandas copies it with every part of the frame
@@ -197,10 +197,6 @@ def _load(folders: Folders, include_unfinished: bool) -> Loaded:
     return loaded
 
 
-def _key(run: RunRecord) -> Key:
-    return run.dataset, run.label, run.test_envs[0], run.trial_seed
-
-
 def _expected(frame: pd.DataFrame, runs: Sequence[RunRecord]) -> list[Key] | None:
     """The results that a frame has runs for, and those that were missing when it was loaded, in its order.
 
@@ -208,7 +204,7 @@ def _expected(frame: pd.DataFrame, runs: Sequence[RunRecord]) -> list[Key] | Non
     """
     if "missing" not in frame.attrs:
         return None
-    present = [_key(run) for run in runs if run.single]
+    present = [run.key for run in runs if run.single]
     datasets, labels = (_order(frame[name]) for name in ("dataset", "label"))
     missing: Iterable[Key] = (tuple(key) for key in strict_json.loads(frame.attrs["missing"]))
     keys = {*present, *(key for key in missing if key[0] in datasets and key[1] in labels)}

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results.expected import Key
+from domainbed_sage.results.failures import read_note
 from domainbed_sage.results.planned import PlannedRun
 from domainbed_sage.results.records import RESULTS, RunRecord, parse_run
 
@@ -37,27 +37,18 @@ def waiting(runs: Iterable[PlannedRun], records: Iterable[RunRecord], folder: Pa
         records: the runs that are finished.
         folder: of the results.
     """
-    there = {(run.dataset, run.label, run.test_envs[0], run.trial_seed) for run in records if run.single}
+    there = {run.key for run in records if run.single}
     found = []
     for run in runs:
-        key = (run.dataset, run.label, run.test_envs[0], run.trial_seed)
-        if len(run.test_envs) == 1 and key not in there:
+        if len(run.test_envs) == 1 and run.key not in there:
             stands = f"not finished (step {_reached(folder / run.folder_name):,} of {run.steps:,})"
-            found.append(Begun(run.folder_name, key, stands))
+            found.append(Begun(run.folder_name, run.key, stands))
     return tuple(found)
 
 
 def _reached(run: Path) -> int:
     """Steps that are taken for certain: by the last record, or by the note of its progress."""
-    return max(_whole(_progress(run)), _whole(_last(run)) + 1)
-
-
-def _progress(run: Path) -> Any:
-    try:
-        note = strict_json.loads((run / PROGRESS).read_bytes())
-    except (OSError, ValueError):
-        return 0
-    return note.get("step") if isinstance(note, dict) else 0
+    return max(_whole(read_note(run / PROGRESS).get("step")), _whole(_last(run)) + 1)
 
 
 def _last(run: Path) -> Any:

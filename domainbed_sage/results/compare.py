@@ -111,6 +111,7 @@ def compare(table: Table, reference: str, methods: Sequence[str], folders: Seque
     cells = table.results.set_index(["algorithm", "dataset", "env", "trial_seed"])["test_acc"] * 100
     images = Images(folders)
     runs = {name: [run for run in table.records if run.label == name] for name in (reference, *methods)}
+    conditions = {name: fairness.conditions(own) for name, own in runs.items()}
     rows: list[dict[str, float | str]] = []
     notes: list[str] = []
     unanswered: dict[tuple[str, str], str] = {}
@@ -122,9 +123,8 @@ def compare(table: Table, reference: str, methods: Sequence[str], folders: Seque
         unanswered |= {(method, question): why for question, why in whys.items() if why}
         remarks += [f"no answer for {claims.TITLES[question]}: {why}." for question, why in whys.items() if why]
         remarks += [f"no interval for other test images: {no_images}."] if no_images else []
-        notes += [
-            f"{method}: {remark}" for remark in remarks + fairness.uneven(runs[method], runs[reference], reference)
-        ]
+        remarks += fairness.uneven(conditions[method], conditions[reference], reference)
+        notes += [f"{method}: {remark}" for remark in remarks]
     notes += footer.endings(run for own in runs.values() for run in own)
     frame = pd.DataFrame(rows).set_index("method")
     for question in QUESTIONS:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from domainbed_sage.results import render
 from domainbed_sage.results.looks import Look
 from domainbed_sage.results.picture import FAINT, Block, beside, pages, shortened, strips
 from domainbed_sage.results.tables import AVERAGE, Cell, Grid, Table
@@ -22,6 +23,7 @@ NUMBERS = 0.42  # share of a panel's width that is left for the numbers
 class _Column(NamedTuple):
     name: str
     cells: Sequence[Cell]
+    best: Sequence[bool]
     chance: float | None
 
 
@@ -37,9 +39,12 @@ def draw(table: Table, looks: Mapping[str, Look], chance: Mapping[str, float] | 
     blocks = []
     for grid in grids:
         columns = []
+        best = render.best(grid)
         for at, name in enumerate(map(str, grid.cells.columns)):
             subject = name if grid is table.averages else grid.title
-            columns.append(_Column(name, list(grid.cells.iloc[:, at]), (chance or {}).get(subject)))
+            columns.append(
+                _Column(name, list(grid.cells.iloc[:, at]), list(best.iloc[:, at]), (chance or {}).get(subject))
+            )
         shares = list(strips(len(columns), MOST))
         line = 0.19 if len(grid.cells) <= 8 else 0.14
         height = 0.18 + (0.36 + line * len(grid.cells)) * len(shares)
@@ -78,14 +83,12 @@ def _grid(grid: Grid, columns: Sequence[_Column], looks: Mapping[str, Look], par
 def _column(panel: "Axes", column: _Column, looks: Sequence[Look]) -> None:
     _frame(panel, column)
     cells = column.cells
-    highest = max((round(cell.mean, 1) for cell in cells if cell.complete), default=None)
     means, errs = [cell.mean for cell in cells], np.nan_to_num([cell.err for cell in cells])
     colours: Any = [look.colour for look in looks]  # which Matplotlib takes, and does not declare
     panel.errorbar(means, range(len(cells)), xerr=errs, fmt="none", ecolor=colours, elinewidth=0.9)
-    for at, (cell, look) in enumerate(zip(cells, looks, strict=True)):
+    for at, (cell, look, best) in enumerate(zip(cells, looks, column.best, strict=True)):
         face = look.colour if cell.complete else "white"
         panel.plot(cell.mean, at, look.marker, color=look.colour, mfc=face, ms=2.7, mew=0.7)
-        best = len(cells) > 1 and cell.complete and round(cell.mean, 1) == highest
         text = "X" if math.isnan(cell.mean) else f"{cell.mean:.1f}{'' if cell.complete else '*'}"
         weight = "bold" if best else "normal"
         how = {"ha": "right", "va": "center_baseline", "fontsize": 6, "fontweight": weight}

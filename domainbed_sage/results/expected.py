@@ -20,7 +20,7 @@ def planned_keys(folder: Path) -> list[Key] | None:
     """
     plans = planned.read(folder)
     runs = [run for plan in plans.values() for run in plan.runs if len(run.test_envs) == 1]
-    return list(dict.fromkeys((r.dataset, r.label, r.test_envs[0], r.trial_seed) for r in runs)) if plans else None
+    return list(dict.fromkeys(run.key for run in runs)) if plans else None
 
 
 def check_plan(records: Iterable[RunRecord], plan: Iterable[Key]) -> None:

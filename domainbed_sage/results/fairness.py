@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from domainbed_sage.core import strict_json
 from domainbed_sage.results.records import RunRecord
@@ -17,10 +17,10 @@ _FACTS = {
     "device": "device",
 }  # what a sentence calls it: attribute of a `RunRecord`
 _BUDGET = "hyperparameter settings per result"
-_Found = Mapping[tuple[str, str], set[Any]]  # values by fact and dataset
+Conditions: TypeAlias = Mapping[tuple[str, str], set[Any]]  # values by fact and dataset
 
 
-def uneven(ours: Iterable[RunRecord], theirs: Iterable[RunRecord], reference: str) -> list[str]:
+def uneven(here: Conditions, there: Conditions, reference: str) -> list[str]:
     """What two rows differ in beside the method, one sentence for each fact.
 
     Compared are model, optimizer, precision, steps, population of images, split sizes, devices, versions of the
@@ -28,11 +28,10 @@ def uneven(ours: Iterable[RunRecord], theirs: Iterable[RunRecord], reference: st
     records do not say agrees with everything.
 
     Args:
-        ours: the runs of one row.
-        theirs: those of the other.
+        here: the conditions of one row, see `conditions`.
+        there: those of the other.
         reference: name of the other row.
     """
-    here, there = _found(ours), _found(theirs)
     differing: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for fact, dataset in sorted(here.keys() & there.keys()):
         if here[fact, dataset] != there[fact, dataset]:
@@ -44,7 +43,8 @@ def uneven(ours: Iterable[RunRecord], theirs: Iterable[RunRecord], reference: st
     ]
 
 
-def _found(runs: Iterable[RunRecord]) -> _Found:
+def conditions(runs: Iterable[RunRecord]) -> Conditions:
+    """What the runs of a row were run with."""
     found: defaultdict[tuple[str, str], set[Any]] = defaultdict(set)
     settings: defaultdict[tuple[str, int, int], set[tuple[int, str]]] = defaultdict(set)
     for run in runs:

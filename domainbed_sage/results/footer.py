@@ -23,7 +23,7 @@ def missing(
     begun: Mapping[Key, str],
 ) -> list[str]:
     """Say in words what is missing, one sentence per algorithm, dataset and reason; `begun`: how far a run has come."""
-    there = {(run.dataset, run.label, run.test_envs[0], run.trial_seed) for run in records if run.single}
+    there = {run.key for run in records if run.single}
     needs = f"runs are there, but this selection needs {method.needs}"
     gaps: defaultdict[tuple[str, str, str], defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for key in keys:

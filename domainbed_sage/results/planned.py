@@ -40,6 +40,11 @@ class PlannedRun:
     trial_seed: int
     steps: int
 
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """The result that it is a setting of, see `expected.Key`; by the first environment that it holds out."""
+        return self.dataset, self.label, self.test_envs[0], self.trial_seed
+
 
 @dataclass(frozen=True)
 class Plan:

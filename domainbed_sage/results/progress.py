@@ -60,7 +60,7 @@ def of_runs(runs: Sequence[RunRecord], names: Mapping[str, Sequence[str]]) -> pd
     trials: defaultdict[Key, list[RunRecord]] = defaultdict(list)
     for run in runs:
         if run.single:
-            trials[run.dataset, run.label, run.test_envs[0], run.trial_seed].append(run)
+            trials[run.key].append(run)
     curves: defaultdict[tuple[str, str, int], list[RunRecord]] = defaultdict(list)
     for key, settings in trials.items():
         if (best := best_by_source_validation(settings)) is not None:

@@ -90,6 +90,11 @@ class RunRecord:
         return int(self.in_acc.shape[1])
 
     @property
+    def key(self) -> tuple[str, str, int, int]:
+        """The result that it is a setting of, see `expected.Key`; by the first environment that it holds out."""
+        return self.dataset, self.label, self.test_envs[0], self.trial_seed
+
+    @property
     def single(self) -> bool:
         """Whether the run holds out one environment only."""
         return len(self.test_envs) == 1

@@ -119,12 +119,8 @@ class Work:
 
 def step_work(run: RunConfig, precision: Precision) -> tuple[Work, Work]:
     """Work of a step of this run in a precision, averaged over its steps, and of a pass over one image."""
-    cls, batch_size = algorithms[run.algorithm], run.hparams["batch_size"]
-    kinds = _kinds(cls, run.steps, Alike(run.of(cls)))
-    counts = [count(_case(run, cls, step)._replace(precision=precision), batch_size) for step, _ in kinds]
-    plain = count(_case(run, ERM, 0)._replace(num_domains=1, precision=precision), batch_size)[:WORK] / batch_size
-    step = np.sum([passes * c[:WORK] for (_, passes), c in zip(kinds, counts, strict=True)], axis=0) / run.steps
-    return _work(step), _work(plain)
+    step, image, _ = _counts(run, precision)
+    return _work(step), _work(image)
 
 
 def _work(pair: Count) -> Work:
@@ -134,15 +130,18 @@ def _work(pair: Count) -> Work:
 
 def step_cost(run: RunConfig) -> StepCost:
     """Cost of a step of this run, averaged over its steps."""
+    step, image, peak = _counts(run, "fp32")
+    return StepCost(float(step[0]), float(image[0]), peak)
+
+
+def _counts(run: RunConfig, precision: Precision) -> tuple[Count, Count, float]:
+    """The first `WORK` numbers of a `Count`, of a step on average and of a pass over one image; the most bytes."""
     cls, batch_size = algorithms[run.algorithm], run.hparams["batch_size"]
     kinds = _kinds(cls, run.steps, Alike(run.of(cls)))
-    counts = [count(_case(run, cls, step), batch_size) for step, _ in kinds]
-    plain = count(_case(run, ERM, 0)._replace(num_domains=1), batch_size)
-    return StepCost(
-        sum(passes * float(c[0]) for (_, passes), c in zip(kinds, counts, strict=True)) / run.steps,
-        float(plain[0]) / batch_size,
-        max(float(c[WORK:].max()) for c in counts),
-    )
+    counts = [count(_case(run, cls, step)._replace(precision=precision), batch_size) for step, _ in kinds]
+    plain = count(_case(run, ERM, 0)._replace(num_domains=1, precision=precision), batch_size)
+    step = np.sum([passes * c[:WORK] for (_, passes), c in zip(kinds, counts, strict=True)], axis=0) / run.steps
+    return step, plain[:WORK] / batch_size, max(float(c[WORK:].max()) for c in counts)
 
 
 @cache

@@ -187,11 +187,11 @@ def test_cite_does_without_torch(results):
 
 
 def test_names_that_are_known_before_the_import_are_right():
-    from domainbed_sage.cli import table
+    from domainbed_sage.cli import results_folders, table
     from domainbed_sage.results import picture, selection
 
-    assert tuple(selection.METHODS) == table.SELECTIONS
-    assert selection.DOMAINBED == table.DOMAINBED
+    assert tuple(selection.METHODS) == results_folders.SELECTIONS
+    assert selection.DOMAINBED == results_folders.DOMAINBED
     assert picture.FORMATS == table.FORMATS
 
 

@@ -47,16 +47,6 @@ def drawn(means):
     return curves.draw(means, names, looks.looks(sorted(means["label"].unique())))
 
 
-@pytest.fixture
-def gappy(tmp_path):
-    """SAGE lacks a trial of environment 1, and environment 2."""
-    sweep_folder.write_flat(tmp_path, [0.50, 0.60, 0.70], trial=0)
-    sweep_folder.write_flat(tmp_path, [0.54, 0.60, 0.76], trial=1)
-    sweep_folder.write_flat(tmp_path, [0.50, 0.80, None], trial=0, algorithm="SAGE")
-    sweep_folder.write_flat(tmp_path, [0.60, None, None], trial=1, algorithm="SAGE")
-    return tmp_path
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_bytes_are_the_same_each_time(gappy, kind):
     for draw in (lambda: dots.draw(table(gappy), look_of(table(gappy)))[0], lambda: drawn(methods(2, 1))[0]):

@@ -1,6 +1,5 @@
 """What makes one direction of the gradients of K losses, and what it is given."""
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -183,14 +182,7 @@ def register(name: str) -> Callable[[type[Solver]], type[Solver]]:
     Raises:
         UserError: the name is taken, or the thing is no solver.
     """
-
-    def enter(cls: type[Solver]) -> type[Solver]:
-        if not (inspect.isclass(cls) and issubclass(cls, Solver)) or inspect.isabstract(cls):
-            raise UserError(f"Solver {name!r} should be a subclass of Solver with all its methods. Found {cls!r}.")
-        cls.name = name
-        return solvers.register(name)(cls)
-
-    return enter
+    return solvers.register_class(name, Solver, "all its methods")
 
 
 def make_solver(name: str, tasks: Tasks, hparams: Mapping[str, Any] | None = None) -> Solver:

@@ -150,7 +150,7 @@ def runs(loaded: Loaded, table: Table, failures: Sequence[Failure], names: Mappi
     datasets = {name: at for at, name in enumerate(names)}
     rows = []
     for run in sorted(loaded.records, key=lambda run: (datasets[run.dataset], places.get(run.label, -1))):
-        key = (run.dataset, run.label, run.test_envs[0], run.trial_seed, run.hparams_seed)
+        key = (*run.key, run.hparams_seed)
         step, validation, held_out = chosen.get(key if run.single else (), (None, math.nan, math.nan))
         rows.append(
             {

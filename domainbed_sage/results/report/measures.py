@@ -22,8 +22,8 @@ Measured = Mapping[str, FloatArray]  # name to [T]; NaN where an evaluation has 
 def read(path: Path, run: RunRecord) -> Measured:
     """The further numbers in the records of a run, at the steps of its evaluations.
 
-    They were read before, and found to be sound. So they are not checked again as in `metrics.logged`, which takes five
-    times as long: a line that has become unreadable since counts as if it held none of these numbers.
+    They were read before, and found to be sound. So they are not checked again, which would take five times as long: a
+    line that has become unreadable since counts as if it held none of these numbers.
 
     Args:
         path: the run's directory.
