@@ -36,6 +36,11 @@ class Parser(argparse.ArgumentParser):
             message += near(match["found"], re.findall(r"[^\s,']+", match["known"])).rstrip()
         super().error(message)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """The values of an argument; ``--flag=--`` gives the text ``--``, of which argparse makes an empty list."""
+        doubled = arg_strings * 2 if action.option_strings and arg_strings == ["--"] else arg_strings
+        return super()._get_values(action, doubled)  # it takes the first away
+
     def _as_declared(self, word: str) -> str:
         """A flag in the other spelling as it was declared; anything else as it is."""
         name, equals, value = word.partition("=")

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from importlib.metadata import entry_points
@@ -25,7 +26,7 @@ def load_plugin(path: Path) -> None:
     path = path.resolve()
     if path in _loaded:
         return
-    name = f"domainbed_sage_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"domainbed_sage_plugin_{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise UserError(f"Plugin {path} should be a Python file; it does not exist or does not end in .py.")

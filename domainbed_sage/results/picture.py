@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # imported where a picture is drawn: that takes as long as ev
 FORMATS = ("png", "pdf", "svg")
 WIDTH, HEIGHT = 7.0, 9.4  # inches, the text of a page
 LONGEST = 32  # characters of a name
+PLACES = 5  # digits of a place in a figure, as a share of its size
+MISSING = "Glyph .* missing from font"  # begins what matplotlib says of a character that no font has
 FAINT, INK, PALE = "#767676", "#333333", "#c4c4c4"
 _ASIAN = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 _STYLE: Any = {
@@ -98,8 +100,26 @@ def pages(blocks: Sequence[Block], title: str, below: str = "", legend: Sequence
                 figure.legend(handles=in_rows, loc="outside upper center", title=title, **how)
             else:
                 figure.suptitle(title, fontsize=8)
+            _settle(figure)
             figures.append(figure)
     return figures
+
+
+def _settle(figure: "Figure") -> None:
+    """Lay the figure out once for all formats, at places that are the same each time.
+
+    What solves for the layout is not exact, and its last digits are others each time; they are rounded away.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", MISSING)  # said when the figure is written
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for panel in figure.axes:
+        x, y, width, height = (round(side, PLACES) for side in panel.get_position().bounds)
+        panel.set_position((x, y, width, height))
+    for text in (text for sheet in (figure, *figure.subfigs) for text in sheet.texts):
+        x, y = text.get_position()
+        text.set_position((round(x, PLACES), round(y, PLACES)))
 
 
 def _legend_columns(names: Sequence[str]) -> int:
@@ -142,7 +162,7 @@ def write_all(figures: "Sequence[Figure]", folder: Path, stem: str, formats: Seq
     return [
         write_atomically(folder / f"{name}.{kind}", written(figure, kind))
         for name, figure in zip(names, figures, strict=True)
-        for kind in FORMATS  # always in this order, because what was written before moves the layout by a hair
+        for kind in FORMATS
         if kind in formats
     ]
 
@@ -151,7 +171,7 @@ def written(figure: "Figure", kind: str = "png") -> bytes:
     """A figure in one of `FORMATS`, with the same bytes each time."""
     buffer = io.BytesIO()
     with style(), warnings.catch_warnings(record=True) as said:
-        warnings.filterwarnings("always", "Glyph .* missing from font")
+        warnings.filterwarnings("always", MISSING)
         figure.savefig(buffer, format=kind, metadata=_UNDATED[kind])
     glyphs = [warning for warning in said if "Glyph" in str(warning.message)]
     for other in (warning for warning in said if warning not in glyphs):

@@ -73,3 +73,9 @@ def test_mistakes_are_explained_with_the_usage_of_the_subcommand(capsys, words, 
     assert stop.value.code == 2
     assert err.startswith(f"usage: {usage}")
     assert said in err
+
+
+def test_two_hyphens_as_a_value(parser):
+    """argparse makes an empty list of it, which no option expects."""
+    found = parser.parse_args(["--output_dir=--", "--", "--"])
+    assert (found.output_dir, found.rest) == ("--", ["--"])

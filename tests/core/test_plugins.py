@@ -1,5 +1,6 @@
 """Plugins: files beside them, equal names, and everything that can go wrong in one is a message."""
 
+import os
 import pickle
 import re
 import sys
@@ -155,3 +156,12 @@ def test_a_default_that_json_does_not_know(tmp_path, capsys):
     path = write(tmp_path, "mine.py", ALGORITHM.format(name="Mine", constant=1) + constructor)
     assert main(["list", "algorithms", "--json", "--plugin", str(path)]) == 2
     assert "error: Hyperparameter 'odd' cannot be described in JSON: Pydantic" in capsys.readouterr().err
+
+
+def test_a_plugin_whose_path_is_no_text(tmp_path):
+    """A name of bytes that are not UTF-8, as old disks have them."""
+    path = tmp_path / os.fsdecode(b"\xfc.py")
+    with pytest.raises(UserError, match="should be a Python file; it does not exist"):
+        load_plugin(path)
+    path.write_text("")
+    load_plugin(path)
