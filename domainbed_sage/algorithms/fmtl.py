@@ -20,7 +20,7 @@ class FMTL(Algorithm):
     h_k = ∇L_k(θ + ε_k) - g_k with ε_k = ρ g_k / ‖g_k‖, for the shared parameters and for those of head k. The shared
     ones get A(g_1, …, g_K) + A(h_1, …, h_K), A being the solver; the heads get their gradients at θ + ε_k.
 
-    Source: Phan et al., F-MTL, Algorithm 1; VietHoang1512/FS-MTL.
+    Source: Phan et al., arXiv 2022, Algorithm 1; VietHoang1512/FS-MTL.
 
     Args:
         problem: see `Problem`.
@@ -33,7 +33,7 @@ class FMTL(Algorithm):
     Differences from the paper: as in the code, shared parameters and head are perturbed together, in one pass a task.
     """
 
-    paper = "Phan et al., F-MTL"
+    paper = "Phan et al., arXiv 2022"
     passes_per_step = 2
 
     def __init__(
@@ -56,7 +56,7 @@ class FMTL(Algorithm):
         perturbed = []
         for k, g_k in enumerate(g):
             with self.perturbed(self.ascent(g_k, k)):
-                perturbed.append(self.objectives.of_one(batch, k))
+                perturbed.append(self.gradient_of(self.objectives.loss_of(batch, k)))
         losses_there, there = torch.stack([loss for loss, _ in perturbed]), [gradient for _, gradient in perturbed]
         self.descend(self.combined(batch, losses, g, there))
         return {"loss": batch.weights @ losses, "loss_perturbed": batch.weights @ losses_there}
@@ -67,7 +67,9 @@ class FMTL(Algorithm):
         both = [a or b for a, b in zip(shared, head, strict=True)]
         for mask in (both,) if self.joint_norm else (shared, head):
             if chosen := part(g, mask):
-                torch._foreach_copy_(list(part(epsilon, mask)), list(self._of_length_rho(chosen, part(self.params, mask))))
+                torch._foreach_copy_(
+                    list(part(epsilon, mask)), list(self._of_length_rho(chosen, part(self.params, mask)))
+                )
         return epsilon
 
     @torch.no_grad()

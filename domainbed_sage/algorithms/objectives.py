@@ -57,9 +57,9 @@ class Objectives(ABC):
     def mean_gradient(self, batch: Any) -> tuple[Tensor, Vector]:
         """Σ_k w_k L_k with the batch's weights, and its gradient, from one pass."""
 
-    @abstractmethod
-    def of_one(self, batch: Any, k: int) -> tuple[Tensor, Vector]:
-        """Loss L_k and its gradient."""
+    def loss_of(self, batch: Any, k: int) -> Tensor:
+        """Loss L_k []."""
+        return self.single_losses(batch)[k]
 
     def losses(self, batch: Any) -> Tensor:
         """L_1, …, L_K from one forward pass over the whole batch [K]."""
@@ -114,12 +114,11 @@ class Domains(Objectives):
 
     mean_gradient = gradient
 
-    def of_one(self, batch: Any, k: int) -> tuple[Tensor, Vector]:
-        """See `Objectives.of_one`; where no layer mixes samples, the rows of domain k pass alone."""
-        algorithm = self.algorithm
-        if algorithm.model.mixes_samples:
-            return algorithm.gradient_of(self.single_losses(batch)[k])
-        return algorithm.gradient_of(algorithm.loss(*list(batch.domains())[k]))
+    def loss_of(self, batch: Any, k: int) -> Tensor:
+        """See `Objectives.loss_of`; where no layer mixes samples, the rows of domain k pass alone."""
+        if self.algorithm.model.mixes_samples:
+            return super().loss_of(batch, k)
+        return self.algorithm.loss(*list(batch.domains())[k])
 
     def gradients(self, batch: Any) -> tuple[Tensor, list[Vector]]:
         """See `Objectives.gradients`.

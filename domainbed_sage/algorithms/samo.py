@@ -28,9 +28,7 @@ class _OwnPerturbations(Algorithm):
         max_norm: what the direction of the shared parameters is clipped to, after a factor K.
     """
 
-    def __init__(
-        self, problem: Problem, interpolation: float, zo_eps: float, layerwise: bool, max_norm: float
-    ) -> None:
+    def __init__(self, problem: Problem, interpolation: float, zo_eps: float, layerwise: bool, max_norm: float) -> None:
         super().__init__(problem)
         self.interpolation, self.zo_eps, self.layerwise, self.max_norm = interpolation, zo_eps, layerwise, max_norm
 
@@ -56,11 +54,11 @@ class _OwnPerturbations(Algorithm):
             for t, is_shared, of_head in zip(g, shared, head, strict=True)
         )
         with self.perturbed(self.ascent(d, k)):
-            return self.objectives.of_one(batch, k)
+            return self.gradient_of(self.objectives.loss_of(batch, k))
 
     @torch.no_grad()
     def estimate(self, batch: Any, g: Vector, k: int) -> Vector:
-        """z_k = (L_k(θ + ε₀ Z) - L_k(θ - ε₀ Z)) / (2 ε₀) Z of the shared parameters, Z ~ N(0, I), in evaluation mode."""
+        """z_k = (L_k(θ + ε₀ Z) - L_k(θ - ε₀ Z)) / (2 ε₀) Z of the shared parameters in evaluation mode; Z ~ N(0, 1)."""
         Z = tuple(self.draws.normal("Z", p) for p in part(self.params, self.objectives.shared))
         self.model.eval()
         ahead, behind = (self._loss_at(batch, k, scale(sign * self.zo_eps, Z)) for sign in (1, -1))
@@ -73,7 +71,7 @@ class _OwnPerturbations(Algorithm):
 
     def _loss_at(self, batch: Any, k: int, offset: Vector) -> Tensor:
         with perturbed(part(self.params, self.objectives.shared), offset):
-            return self.objectives.losses(batch)[k]
+            return self.objectives.loss_of(batch, k)
 
 
 class _Previous:
@@ -98,12 +96,12 @@ class SAMO(_OwnPerturbations):
     g is the gradient of the mean loss, and z_k an estimate of task k's own from two losses, along one random direction.
     ε_k has the length ρ over all shared parameters, and ρ again over those of head k, where it is along g alone.
 
-    Source: OptMN-Lab/SAMO, `trainer_samo.py`; the paper's text was not at hand.
+    Source: Ban et al., ICCV 2025; OptMN-Lab/SAMO, `trainer_samo.py`, since the paper's text was not at hand.
 
     Args:
         problem: see `Problem`.
         samo_rho: radius ρ.
-        interpolation: b.
+        samo_beta: b.
         zo_eps: distance ε₀ of the two losses that z_k compares.
         layerwise: whether z_k gets the length of g in every tensor, the paper's «layerwise normalisation».
         accumulate: whether g is added to the gradient that the optimizer was given in the step before.
@@ -114,21 +112,21 @@ class SAMO(_OwnPerturbations):
     the run's random numbers, where the code sets the global seed anew in every step.
     """
 
-    paper = "Ban, Ji et al., SAMO, ICCV 2025"
-    passes_per_step = 3
+    paper = "Ban et al., ICCV 2025"
+    passes_per_step = 4
 
     def __init__(
         self,
         problem: Problem,
         *,
         samo_rho: Annotated[float, Field(ge=0), Choice(0.001, 0.003, 0.01)] = 0.001,
-        interpolation: Annotated[float, Field(ge=0, le=1), Choice(0.1, 0.5, 0.9)] = 0.5,
+        samo_beta: Annotated[float, Field(ge=0, le=1), Choice(0.1, 0.5, 0.9)] = 0.5,
         zo_eps: Annotated[float, Field(gt=0)] = 0.01,
         layerwise: bool = True,
         accumulate: bool = False,
         samo_max_norm: Annotated[float, Field(gt=0)] = 1.0,
     ) -> None:
-        super().__init__(problem, interpolation, zo_eps, layerwise, samo_max_norm)
+        super().__init__(problem, samo_beta, zo_eps, layerwise, samo_max_norm)
         self.rho, self.previous = samo_rho, _Previous()
         if accumulate:
             self.kept["previous"] = self.previous
@@ -157,8 +155,8 @@ class SAGESAMO(_OwnPerturbations):
     """SAMO with SAGE's spectral perturbation of every task's direction, and SAGE's noise on the combined gradient.
 
     Source: none. Rows of SAGE's Table 2 name it, and neither paper nor code says what it is: this is a choice. SAMO's
-    direction (1 - b) g + b z_k goes through `spectral_ascent`, the agreement S is of the K gradients at θ, and the noise
-    comes after clipping.
+    direction (1 - b) g + b z_k goes through `spectral_ascent`, the agreement S is that of the K gradients at θ, and the
+    noise comes after clipping.
 
     Args:
         problem: see `Problem`.
@@ -167,7 +165,7 @@ class SAGESAMO(_OwnPerturbations):
         ns: see `SAGE`.
         ns_steps: see `SAGE`.
         scale_by_weight: see `SAGE`.
-        interpolation: see `SAMO`.
+        samo_beta: see `SAMO`.
         zo_eps: see `SAMO`.
         layerwise: see `SAMO`.
         samo_max_norm: see `SAMO`.
@@ -175,7 +173,7 @@ class SAGESAMO(_OwnPerturbations):
 
     paper = "Ballas and Diou, arXiv 2026"
     experimental = True
-    passes_per_step = 3
+    passes_per_step = 4
 
     def __init__(
         self,
@@ -186,12 +184,12 @@ class SAGESAMO(_OwnPerturbations):
         ns: PolarMethod = "quintic",
         ns_steps: Annotated[int, Field(ge=0, le=100)] = 5,
         scale_by_weight: bool = True,
-        interpolation: Annotated[float, Field(ge=0, le=1), Choice(0.1, 0.5, 0.9)] = 0.5,
+        samo_beta: Annotated[float, Field(ge=0, le=1), Choice(0.1, 0.5, 0.9)] = 0.5,
         zo_eps: Annotated[float, Field(gt=0)] = 0.01,
         layerwise: bool = True,
         samo_max_norm: Annotated[float, Field(gt=0)] = 1.0,
     ) -> None:
-        super().__init__(problem, interpolation, zo_eps, layerwise, samo_max_norm)
+        super().__init__(problem, samo_beta, zo_eps, layerwise, samo_max_norm)
         self.rho, self.gamma = rho, gamma
         self.spectral = partial(spectral_ascent, method=ns, steps=ns_steps, scale_by_weight=scale_by_weight)
 

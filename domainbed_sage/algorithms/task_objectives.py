@@ -106,10 +106,6 @@ class TaskObjectives(Objectives):
         """See `Objectives.mean_gradient`; the solver does not take part."""
         return self.algorithm.gradient_of(self.losses(batch).mean())
 
-    def of_one(self, batch: TaskBatch, k: int) -> tuple[Tensor, Vector]:
-        """See `Objectives.of_one`."""
-        return self.algorithm.gradient_of(self.single_losses(batch)[k])
-
     def moments(self, batch: TaskBatch) -> tuple[Tensor, Tensor, Vector]:
         """See `Objectives.moments`."""
         losses, gradients = self.gradients(batch)

@@ -30,9 +30,7 @@ class MGDA(GramSolver):
 
     paper = "Sener and Koltun, NeurIPS 2018"
 
-    def __init__(
-        self, tasks: Tasks, *, solution: Literal["exact", "authors"] = "exact", times_k: bool = True
-    ) -> None:
+    def __init__(self, tasks: Tasks, *, solution: Literal["exact", "authors"] = "exact", times_k: bool = True) -> None:
         super().__init__(tasks)
         self.exact, self.factor_k = solution == "exact", times_k
 
