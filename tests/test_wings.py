@@ -12,6 +12,7 @@ WINGS = (  # each may import from itself and from those before it
     "core",
     "geometry",
     "models",
+    "tasks",
     "data",
     "data.acquire",
     "algorithms.solvers",  # a part of the next one: both import from each other

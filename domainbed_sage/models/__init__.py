@@ -1,6 +1,7 @@
 """Models by name; importing a file registers what it builds."""
 
 from domainbed_sage.models.base import ImageSpec, Model
+from domainbed_sage.models.multitask import MultiTaskModel
 from domainbed_sage.models.registry import ModelSpec, models
 from domainbed_sage.models.registry import build as build_model
 from domainbed_sage.models.registry import register as register_model
@@ -16,6 +17,7 @@ __all__ = [
     "ImageSpec",
     "Model",
     "ModelSpec",
+    "MultiTaskModel",
     "build_model",
     "clip",
     "efficientnet",

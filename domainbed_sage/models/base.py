@@ -1,8 +1,9 @@
-"""The interface of a model: a featurizer, a classifier, and the images it expects."""
+"""The interface of a model: a featurizer, a classifier, and the images it expects; and what all networks share."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,7 +18,50 @@ class ImageSpec:
     std: tuple[float, float, float]
 
 
-class Model(nn.Module):
+class Network(nn.Module):
+    """What every model says of its BatchNorm layers; their gains and biases are always trained.
+
+    Attributes:
+        freeze_bn: BatchNorm layers use and keep their stored statistics, also in training mode.
+    """
+
+    freeze_bn: bool = False
+
+    def take_shapes(self, state: Mapping[str, Tensor]) -> None:
+        """Give buffers whose shape is set by the first update, if there are any, the shapes of a stored state."""
+
+    def batch_norms(self) -> Iterator[_BatchNorm]:
+        """The BatchNorm layers."""
+        return (m for m in self.modules() if isinstance(m, _BatchNorm))
+
+    @property
+    def mixes_samples(self) -> bool:
+        """Whether a sample's outputs depend on the other rows of the batch (BatchNorm with batch statistics)."""
+        return any(m.training or not m.track_running_stats for m in self.batch_norms())
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; frozen BatchNorm layers stay in evaluation mode."""
+        super().train(mode)
+        if self.freeze_bn:
+            for m in self.batch_norms():
+                m.eval()
+        return self
+
+    @contextmanager
+    def frozen_statistics(self) -> Iterator[None]:
+        """Keep running BatchNorm statistics unchanged inside the block; outputs stay those of the current mode."""
+        layers = [(m, m.momentum) for m in self.batch_norms()]
+        counts = [m.num_batches_tracked.clone() if m.num_batches_tracked is not None else None for m, _ in layers]
+        try:
+            for m, _ in layers:
+                m.momentum = 0.0
+            yield
+        finally:
+            for (m, momentum), count in zip(layers, counts, strict=True):
+                m.momentum, m.num_batches_tracked = momentum, count
+
+
+class Model(Network):
     """Logits = classifier(featurizer(images)).
 
     Args:
@@ -47,36 +91,3 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, C]."""
         return self.classifier(self.featurizer(x))
-
-    def take_shapes(self, state: Mapping[str, Tensor]) -> None:
-        """Give buffers whose shape is set by the first update, if there are any, the shapes of a stored state."""
-
-    def batch_norms(self) -> Iterator[_BatchNorm]:
-        """The BatchNorm layers."""
-        return (m for m in self.modules() if isinstance(m, _BatchNorm))
-
-    @property
-    def mixes_samples(self) -> bool:
-        """Whether a sample's logits depend on the other rows of the batch (BatchNorm with batch statistics)."""
-        return any(m.training or not m.track_running_stats for m in self.batch_norms())
-
-    def train(self, mode: bool = True) -> "Model":
-        """Set training mode; frozen BatchNorm layers stay in evaluation mode."""
-        super().train(mode)
-        if self.freeze_bn:
-            for m in self.batch_norms():
-                m.eval()
-        return self
-
-    @contextmanager
-    def frozen_statistics(self) -> Iterator[None]:
-        """Keep running BatchNorm statistics unchanged inside the block; outputs stay those of the current mode."""
-        layers = [(m, m.momentum) for m in self.batch_norms()]
-        counts = [m.num_batches_tracked.clone() if m.num_batches_tracked is not None else None for m, _ in layers]
-        try:
-            for m, _ in layers:
-                m.momentum = 0.0
-            yield
-        finally:
-            for (m, momentum), count in zip(layers, counts, strict=True):
-                m.momentum, m.num_batches_tracked = momentum, count

@@ -1,0 +1,191 @@
+"""Losses and metrics of scenes: recorded ones of the authors' codes, and what is done where nothing is valid."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.tasks import Depth, Normals, Segmentation
+from domainbed_sage.tasks.scene_meters import BINS
+
+FOLDER = Path(__file__).parents[1] / "data" / "mtl"
+RECORDED = {name: np.load(FOLDER / f"{name}.npz") for name in ("metrics", "metrics_absent_class")}
+TASKS = {"nyuv2": (Segmentation(13), Depth(), Normals()), "cityscapes": (Segmentation(7), Depth())}
+INPUTS = {"segmentation": ("seg_pred", "label"), "depth": ("depth_pred", "depth"), "normals": ("normal_pred", "normal")}
+COLUMNS = ("miou", "pixacc", "abserr", "relerr", "mean", "median", "w11", "w22", "w30")
+PERCENT = {"miou", "pixacc", "w11", "w22", "w30"}  # recorded as fractions
+CASES = [(file, data) for file in RECORDED for data in TASKS]
+
+
+def pairs(file, data, task):
+    """Predictions and targets of all batches."""
+    batches = sorted({int(key.split("/")[1]) for key in RECORDED[file] if key.endswith("seg_pred") and data in key})
+    for batch in batches:
+        yield tuple(torch.from_numpy(RECORDED[file][f"{data}/{batch}/{key}"]) for key in INPUTS[task.name])
+
+
+def measured(task, batches):
+    meter = task.meter()
+    for prediction, target in batches:
+        meter.update(prediction, target)
+    return meter.compute()
+
+
+def joined(batches):
+    """All of them as one batch."""
+    return [tuple(torch.cat(parts) for parts in zip(*batches, strict=True))]
+
+
+def unit(*shape, seed=0):
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return x / x.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(("file", "data"), CASES)
+def test_recorded_losses(file, data):
+    for task, expected in zip(TASKS[data], RECORDED[file][f"{data}/losses"].T, strict=True):
+        found = [task.loss(prediction, target).item() for prediction, target in pairs(file, data, task)]
+        assert found == pytest.approx(expected.tolist(), rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("file", "data"), CASES)
+def test_recorded_metrics(file, data):
+    found = {}
+    for task in TASKS[data]:
+        found |= measured(task, pairs(file, data, task))
+    expected = dict(zip(COLUMNS, RECORDED[file][f"{data}/metrics"].tolist(), strict=False))
+    expected["miou_present"] = 100 * float(RECORDED[file][f"{data}/nanmean_iou"])
+    for name, value in expected.items():
+        value *= 100 if name in PERCENT else 1
+        assert found[name] == pytest.approx(value, rel=1e-12, nan_ok=True), name
+    assert np.isnan(found["miou"]) == (file == "metrics_absent_class")
+
+
+@pytest.mark.parametrize(("file", "data"), CASES)
+def test_pixels_count_alike_in_one_batch(file, data):
+    """The mean over pixels does not depend on batches, and equals the recorded one of a single batch."""
+    recorded = dict(zip(COLUMNS[2:], RECORDED[file][f"{data}/as_one_batch"].tolist(), strict=False))
+    for task in TASKS[data][1:]:
+        split = measured(task, pairs(file, data, task))
+        whole = measured(task, joined(list(pairs(file, data, task))))
+        for name in [name for name in split if not name.endswith("_pixels")]:
+            expected = recorded[name] * (100 if name in PERCENT else 1)
+            assert whole[name] == pytest.approx(expected, rel=1e-12)
+            half_bin = {"abs": 90 / BINS} if name == "median" else {"rel": 1e-12}
+            assert split[f"{name}_pixels"] == pytest.approx(expected, **half_bin)
+            assert whole[f"{name}_pixels"] == pytest.approx(split[f"{name}_pixels"], rel=1e-12)
+
+
+@pytest.mark.parametrize("valid", [1, 2, 5, 6])
+def test_medians(valid):
+    """Of an even number of pixels, the mean of the two in the middle; invalid pixels do not enter."""
+    prediction, target = unit(1, 3, 1, 8), unit(1, 3, 1, 8, seed=1)
+    target[..., valid:] = 0
+    angles = np.degrees(np.arccos((prediction * target).sum(1).flatten()[:valid].numpy()))
+    found = measured(Normals(), [(prediction, target)])
+    assert found["median"] == pytest.approx(np.median(angles))
+    assert found["median_pixels"] == pytest.approx(np.median(angles), abs=90 / BINS)
+
+
+def test_shares_are_of_what_is_strictly_below():
+    bounds = torch.tensor([11.25, 22.5, 30.0], dtype=torch.float64).deg2rad()
+    target = torch.zeros(1, 3, 1, 3, dtype=torch.float64)
+    target[:, 0] = 1
+    for nudge, expected in ((1e-9, [0, 100 / 3, 200 / 3]), (-1e-9, [100 / 3, 200 / 3, 100])):
+        a = bounds + nudge
+        prediction = torch.stack([a.cos(), a.sin(), 0 * a])[None, :, None]
+        found = measured(Normals(), [(prediction, target)])
+        assert [found[name] for name in ("w11", "w22", "w30")] == pytest.approx(expected)
+
+
+def nothing_valid(task):
+    """A prediction, and a target without a valid pixel."""
+    prediction = unit(2, task.channels, 4, 5).log_softmax(1) if task.channels == 13 else unit(2, task.channels, 4, 5)
+    target = torch.full((2, 4, 5), -1) if task.channels == 13 else torch.zeros_like(prediction)
+    return prediction.requires_grad_(), target
+
+
+@pytest.mark.parametrize("task", TASKS["nyuv2"], ids=lambda task: task.name)
+def test_batch_without_a_valid_pixel(task):
+    """Its loss and gradient are 0, the mean over batches does not count it, and alone it is nothing to measure."""
+    empty = nothing_valid(task)
+    loss = task.loss(*empty)
+    (gradient,) = torch.autograd.grad(loss, empty[0])
+    assert loss.item() == 0
+    assert (gradient == 0).all()
+    batches = list(pairs("metrics", "nyuv2", task))
+    assert measured(task, [batches[0], empty, *batches[1:]]) == pytest.approx(measured(task, batches), rel=1e-15)
+    for seen in ([], [empty]):
+        with pytest.raises(UserError, match=f"measure {task.name} on"):
+            measured(task, seen)
+
+
+@pytest.mark.parametrize("task", TASKS["nyuv2"][1:], ids=lambda task: task.name)
+def test_prediction_that_is_nan_is_not_hidden(task):
+    prediction, target = next(pairs("metrics", "nyuv2", task))
+    prediction = torch.full_like(prediction, torch.nan)
+    assert task.loss(prediction, target).isnan()
+    found = measured(task, [(prediction, target)])
+    assert np.isnan(found["mean" if task.name == "normals" else "relerr"])
+    if task.name == "normals":
+        assert (found["median"], found["median_pixels"], found["w30"]) == (180, pytest.approx(179.995), 0)
+
+
+@pytest.mark.parametrize("data", TASKS)
+def test_losses_are_a_mean_over_valid_pixels(data):
+    """Invalid pixels have no gradient, and equal pixels equal ones."""
+    for task in TASKS[data]:
+        prediction, target = next(pairs("metrics", data, task))
+        (g,) = torch.autograd.grad(task.loss(prediction.requires_grad_(), target), prediction)
+        per_pixel = target.sum(1) != 0 if task.name != "segmentation" else target != -1
+        assert (g.abs().sum(1)[~per_pixel] == 0).all()
+        sizes = {"segmentation": g.sum(1), "depth": g.abs().sum(1), "normals": g.square().sum(1).sqrt()}[task.name]
+        expected = torch.tensor(1 / per_pixel.sum().item(), dtype=torch.float64)
+        torch.testing.assert_close(sizes[per_pixel].abs(), expected.expand(int(per_pixel.sum())))
+
+
+@pytest.mark.parametrize("task", TASKS["nyuv2"], ids=lambda task: task.name)
+def test_dtype_and_device_are_those_of_the_input_and_nothing_is_read(task):
+    """On the meta device nothing can be read; labels may be floats, as files have them."""
+    prediction, target = (x.float() for x in next(pairs("metrics", "nyuv2", task)))
+    assert task.loss(prediction, target).dtype == torch.float32
+    meter = task.meter()
+    for _ in range(2):
+        assert task.loss(prediction.to("meta"), target.to("meta")).device.type == "meta"
+        meter.update(prediction.to("meta"), target.to("meta"))
+
+
+@pytest.mark.parametrize("task", TASKS["nyuv2"], ids=lambda task: task.name)
+def test_shapes_that_would_be_broadcast(task):
+    prediction, target = next(pairs("metrics", "nyuv2", task))
+    for wrong in (target[:1], target[..., :1], target[:, None]):
+        for call in (task.loss, task.meter().update):
+            with pytest.raises(UserError, match=f"target of {task.name} should have the shape"):
+                call(prediction, wrong)
+
+
+@pytest.mark.parametrize("label", [-2, 13])
+def test_a_label_that_is_no_class_is_not_counted_as_another(label):
+    prediction, target = next(pairs("metrics", "nyuv2", Segmentation(13)))
+    target[0, 0, 0] = label
+    prediction[0, 5, 0, 0] = 1  # 13 * 13 + 5 and -2 * 13 + 5 are no places of the matrix
+    for call in (Segmentation(13).loss, Segmentation(13).meter().update):
+        with pytest.raises(IndexError):
+            call(prediction, target)
+
+
+def test_metrics_have_directions():
+    for task in TASKS["nyuv2"]:
+        assert list(measured(task, pairs("metrics", "nyuv2", task))) == list(task.meter().higher_is_better)
+    directions = {name: up for task in TASKS["nyuv2"] for name, up in task.meter().higher_is_better.items()}
+    recorded = RECORDED["metrics"]["nyuv2/higher_is_better"].astype(bool).tolist()
+    assert [directions[name] for name in COLUMNS] == recorded
+
+
+def test_tasks_are_values():
+    assert Segmentation(13) == Segmentation(13) != Segmentation(7)
+    assert len({Depth(), Depth(), Normals()}) == 2
+    with pytest.raises(UserError, match=r"at least 2 classes. Found 1"):
+        Segmentation(1)
