@@ -14,6 +14,7 @@ WINGS = (  # each may import from itself and from those before it
     "models",
     "data",
     "data.acquire",
+    "data.multitask",
     "algorithms.solvers",  # a part of the next one: both import from each other
     "algorithms",
     "results",
