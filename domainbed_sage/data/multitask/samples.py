@@ -1,14 +1,16 @@
 """Samples of several tasks: the form that every reader gives them, and what may be in it."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from domainbed_sage.data.multitask.base import Kind, Word
+from domainbed_sage.core.errors import UserError, raise_all
+from domainbed_sage.data.multitask.base import Kind, TaskData, Word
 
 Sample: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]
 
@@ -126,3 +128,24 @@ VALUES: dict[Word, Callable[[Tensor, Kind], list[str]]] = {
     "normal": _normal_mistakes,
     "classification": _class_mistakes,
 }
+
+
+def check(data: TaskData, progress: Callable[[Iterable[int]], Iterable[int]] = tqdm) -> None:
+    """Read every sample of a dataset, and check its types, shapes and values.
+
+    Args:
+        data: any dataset.
+        progress: wraps the numbers of all samples.
+
+    Raises:
+        UserError: samples cannot be read, or are not as they should be; lists all mistakes.
+    """
+    places = [(split, samples, i) for split, samples in data.splits.items() for i in range(len(samples))]
+    found: list[str] = []
+    for number in progress(range(len(places))):
+        split, samples, index = places[number]
+        try:
+            found += [f"{split} {index}: {text}" for text in mistakes(samples[index], data.kinds)]
+        except UserError as error:
+            found.append(error.message.replace("\n", " "))
+    raise_all(found, f"the samples of {data.name}")
