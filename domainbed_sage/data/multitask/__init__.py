@@ -1,0 +1,1 @@
+"""Multi-task datasets: images, each with one target for every task."""
