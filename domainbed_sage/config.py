@@ -12,13 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from domainbed_sage.algorithms import algorithms
+from domainbed_sage.algorithms.problems import Specification, kind_of, specification
 from domainbed_sage.core.errors import Mistake, UserError, raise_all, shown
 from domainbed_sage.core.hparams import HParam, Search, declared, resolve, unknown, validate
 from domainbed_sage.data import own
-from domainbed_sage.data.specs import DatasetSpec, datasets
-from domainbed_sage.data.transforms import DataOptions
 from domainbed_sage.geometry.products import Precision
-from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 
 Evaluation: TypeAlias = Literal["lazy", "full"]
@@ -37,7 +35,7 @@ class RunConfig(BaseModel):
     Attributes:
         dataset: name of the dataset.
         algorithm: name of the algorithm.
-        test_envs: indices of the held-out environments.
+        test_envs: indices of the held-out environments; of several tasks, that of the test split.
         model: name of the model.
         optimizer: name of the base optimiser.
         trial_seed: number of the trial; seeds the in/out split and the random hyperparameters.
@@ -87,12 +85,12 @@ class RunConfig(BaseModel):
     @property
     def source_envs(self) -> tuple[int, ...]:
         """Indices of the environments to train on."""
-        return tuple(i for i in range(len(datasets[self.dataset].environments)) if i not in self.test_envs)
+        return tuple(i for i in range(len(specification(self.dataset).environments)) if i not in self.test_envs)
 
     @property
     def held_out(self) -> str:
         """Labels of the held-out environments, e.g. ``A+S``."""
-        return "+".join(datasets[self.dataset].environments[i] for i in self.test_envs)
+        return "+".join(specification(self.dataset).environments[i] for i in self.test_envs)
 
     def of(self, *configurables: Any) -> dict[str, Any]:
         """The hyperparameters that these components declare."""
@@ -134,16 +132,17 @@ class Machine:
             raise UserError(f"num_workers should be a number of loader processes, 0 or more. Found {self.num_workers}.")
 
 
-def declared_hparams(algorithm: str, model: str, optimizer: str) -> Mapping[str, HParam]:
+def declared_hparams(dataset: str, algorithm: str, model: str, optimizer: str) -> Mapping[str, HParam]:
     """Every hyperparameter of a run with these parts, from their signatures."""
-    return declared(DataOptions, optimizers[optimizer], models[model].build, algorithms[algorithm])
+    kind = kind_of(dataset)
+    return declared(*kind.configurables, optimizers[optimizer], kind.models[model].build, algorithms[algorithm])
 
 
 def make_config(
     *,
     dataset: str,
     algorithm: str,
-    test_envs: Sequence[int | str],
+    test_envs: Sequence[int | str] | None = None,
     model: str | None = None,
     optimizer: str = "adam",
     steps: int | None = None,
@@ -161,31 +160,33 @@ def make_config(
         UserError: unknown names, environments that leave no source, impossible values; all at once.
     """
     dataset = own.known(dataset)
-    model = model or (datasets[dataset].model if dataset in datasets else "small_cnn")
-    names = ((datasets, dataset), (algorithms, algorithm), (models, model), (optimizers, optimizer))
+    kind = kind_of(dataset)
+    model = model or (kind.datasets[dataset].model if dataset in kind.datasets else "small_cnn")
+    names = ((kind.datasets, dataset), (algorithms, algorithm), (kind.models, model), (optimizers, optimizer))
     mistakes: list[str] = [
         Mistake(registry.unknown(name), registry.kind) for registry, name in names if name not in registry
     ]
     raise_all(mistakes, DESCRIPTION)
-    spec = datasets[dataset]
-    steps = spec.steps if steps is None else steps
-    checkpoint_freq = spec.checkpoint_freq if checkpoint_freq is None else checkpoint_freq
+    spec, network = specification(dataset), kind.models[model]
+    usual_steps, usual_freq = spec.schedule(hparams or {})
+    steps = usual_steps if steps is None else steps
+    checkpoint_freq = usual_freq if checkpoint_freq is None else checkpoint_freq
     mistakes += _value_mistakes(steps, checkpoint_freq, **fields)
-    envs = environment_indices(spec, test_envs, mistakes)
+    envs = environment_indices(spec, spec.held_out if test_envs is None else test_envs, mistakes)
     resolved: dict[str, Any] = {}
-    known, ranges = declared_hparams(algorithm, model, optimizer), search or {}
+    known, ranges = declared_hparams(dataset, algorithm, model, optimizer), search or {}
     drawn = ranges if fields.get("hparams_seed", 0) else {}
     mistakes += [Mistake(unknown(name, known), name) for name in ranges if name not in known]
     try:
         resolved = resolve(
             known,
             {name: value for name, value in (hparams or {}).items() if name not in drawn},
-            recommended={**models[model].recommended, **algorithms[algorithm].recommended},
-            search={**spec.search, **models[model].search, **ranges},
+            recommended={**spec.recommended, **network.recommended, **algorithms[algorithm].recommended},
+            search={**spec.search, **network.search, **ranges},
             hparams_seed=fields.get("hparams_seed", 0),
             trial_seed=fields.get("trial_seed", 0),
         )
-        resolved = algorithms[algorithm].completed(resolved)
+        resolved = kind.completed(algorithms[algorithm].completed(resolved))
     except UserError as error:
         mistakes += error.mistakes
     raise_all(mistakes, DESCRIPTION)
@@ -209,12 +210,12 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
         UserError: it names things that are not registered (a plugin may be missing), or has impossible values.
     """
     config = RunConfig(**values)
-    validate(declared_hparams(config.algorithm, config.model, config.optimizer), config.hparams)
-    algorithms[config.algorithm].completed(config.hparams)
+    validate(declared_hparams(config.dataset, config.algorithm, config.model, config.optimizer), config.hparams)
+    kind_of(config.dataset).completed(algorithms[config.algorithm].completed(config.hparams))
     return config
 
 
-def environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mistakes: list[str]) -> list[int]:
+def environment_indices(spec: Specification, test_envs: Sequence[int | str], mistakes: list[str]) -> list[int]:
     """Indices of the held-out environments, each given by its name or its index; appends errors to `mistakes`.
 
     Text and numbers mean the same, on the command line and in sweep files: a name wins over an index. Digits that are
@@ -236,7 +237,10 @@ def environment_indices(spec: DatasetSpec, test_envs: Sequence[int | str], mista
     if len(set(indices)) != len(indices) or not test_envs:
         text = f"test_envs should name each held-out environment once. Found {list(test_envs)}."
         mistakes.append(Mistake(text, "test_envs"))
-    if len(set(indices)) == len(spec.environments):
+    if spec.only_held_out and not set(indices) <= {spec.environments.index(name) for name in spec.only_held_out}:
+        text = f"test_envs should be {spec.only_held_out[0]} for {spec.name}. Found {list(test_envs)}."
+        mistakes.append(Mistake(text, "test_envs"))
+    elif len(set(indices)) == len(spec.environments):
         text = f"test_envs {list(test_envs)} leave no environment of {spec.name} to train on. Known: {names}."
         mistakes.append(Mistake(text, "test_envs"))
     return indices

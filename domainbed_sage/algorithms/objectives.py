@@ -82,6 +82,13 @@ class Objectives(ABC):
         losses, grads = self.gradients(batch)
         return losses, gram(grads), weighted_mean_(grads, batch.sizes)
 
+    @abstractmethod
+    def predict(self, x: Tensor) -> Any:
+        """What the network makes of rows, for evaluation, in the precision of the problem."""
+
+    def begins(self, step: int) -> None:  # noqa: B027 - a hook
+        """Take note that a step begins; the training loop calls it before `update`."""
+
     def stepped(self) -> None:  # noqa: B027 - a hook
         """Take note that the weights were updated."""
 
@@ -107,6 +114,10 @@ class Domains(Objectives):
         return weighted_mean_(gradients, batch.sizes)
 
     combine = aggregate
+
+    def predict(self, x: Tensor) -> Tensor:
+        """See `Objectives.predict`: logits [N, C]."""
+        return self.algorithm.forward(x)
 
     def gradient(self, batch: Any) -> tuple[Tensor, Vector]:
         """See `Objectives.gradient`: of Σ_k w_k L_k, the loss of all rows."""

@@ -2,22 +2,22 @@
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from domainbed_sage.algorithms.objectives import Objectives
 from domainbed_sage.algorithms.solvers import Combined, LossSolver, Solver, Tasks, make_solver
-from domainbed_sage.algorithms.solvers.base import weighted_sum_
+from domainbed_sage.algorithms.solvers.base import solver_hparams, weighted_sum_
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.batch import TaskBatch
 from domainbed_sage.geometry.vectors import Vector, add_, gram, part, scale_, weighted_mean_
 
-if TYPE_CHECKING:
-    from domainbed_sage.algorithms.base import Algorithm
-
-Over = Literal["all", "shared"]
+Over: TypeAlias = Literal["all", "shared"]
+SolverName: TypeAlias = Annotated[str, Field(description="the name of a solver")]
+SolverHParams: TypeAlias = Annotated[dict[str, Any], Field(description="an object of that solver's hyperparameters")]
 
 
 class Loss(Protocol):
@@ -38,10 +38,13 @@ class TaskObjectives(Objectives):
         algorithm: the algorithm that asks; its network gives one output a task.
         tasks: the losses of the outputs, in their order.
         heads: for each task, names of the parameters of its head; all others are shared.
+        steps_per_epoch: after how many steps an epoch ends, for the schedule, and for solvers that look at epochs.
         solver: name of the solver.
-        hparams: hyperparameters of the solver.
+        solver_hparams: hyperparameters of the solver.
         agreement_over: parameters whose gradients the inner products of `moments` are of.
         perturb: parameters whose gradient `moments` returns; it is 0 for the others, which then are not perturbed.
+        lr_decay: what the learning rates are multiplied by after every `lr_decay_epochs` epochs.
+        lr_decay_epochs: see `lr_decay`.
 
     Raises:
         UserError: no parameter is shared, a name is not one of the network's trainable parameters, or the solver has
@@ -50,13 +53,17 @@ class TaskObjectives(Objectives):
 
     def __init__(
         self,
-        algorithm: "Algorithm",
+        algorithm: Any,
         tasks: Sequence[Loss],
         heads: Sequence[Collection[str]],
-        solver: str = "LS",
-        hparams: Mapping[str, Any] | None = None,
+        steps_per_epoch: int = 0,
+        *,
+        solver: SolverName = "LS",
+        solver_hparams: SolverHParams = {},  # noqa: B006 - never changed
         agreement_over: Over = "all",
         perturb: Over = "all",
+        lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.5,
+        lr_decay_epochs: Annotated[int, Field(ge=1)] = 100,
     ) -> None:
         super().__init__(algorithm)
         self.tasks, self.agreement_over, self.perturb = tasks, agreement_over, perturb
@@ -64,15 +71,42 @@ class TaskObjectives(Objectives):
         if unknown := set(itertools.chain(*heads)).difference(names):
             raise UserError(f"The network has no trainable parameter {', '.join(sorted(unknown))}, named as a head's.")
         self.heads = [[name in head for name in names] for head in heads]
-        self.solver: Solver = make_solver(solver, Tasks(len(tasks), part(algorithm.params, self.shared)), hparams)
+        self.solver: Solver = make_solver(
+            solver, Tasks(len(tasks), part(algorithm.params, self.shared)), solver_hparams
+        )
         self.batch: TaskBatch | None = None
+        self.steps_per_epoch, self.lr_decay, self.lr_decay_epochs = steps_per_epoch, lr_decay, lr_decay_epochs
+
+    @classmethod
+    def completed(cls, hparams: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters with all of the solver's, for records.
+
+        Raises:
+            UserError: there is no such solver, or it has other hyperparameters.
+        """
+        return {**hparams, "solver_hparams": solver_hparams(hparams["solver"], hparams["solver_hparams"])}
+
+    def begins(self, step: int) -> None:
+        """See `Objectives.begins`: the learning rates of its epoch, and the end of the epoch before."""
+        if not self.steps_per_epoch:
+            return
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if not within and epoch:
+            self.solver.epoch_ended()
+        for optimizer in (self.algorithm.optimizer, *self.solver.scheduled):
+            for group in optimizer.param_groups:  # PyTorch's schedulers keep the first rate there as well
+                first = group.setdefault("initial_lr", group["lr"])
+                group["lr"] = first * self.lr_decay ** (epoch // self.lr_decay_epochs)
+
+    def predict(self, x: Tensor) -> tuple[Tensor, ...]:
+        """See `Objectives.predict`: one prediction a task."""
+        with self.algorithm.arithmetic(x.device):
+            return tuple(p.to(x.dtype) for p in self.algorithm.model(x))
 
     def single_losses(self, batch: TaskBatch) -> list[Tensor]:
         """See `Objectives.single_losses`."""
-        with self.algorithm.arithmetic(batch.x.device):
-            predictions = self.algorithm.model(batch.x)
-        found = zip(self.tasks, predictions, batch.targets, strict=True)
-        return [task.loss(p.to(batch.x.dtype), y) for task, p, y in found]
+        found = zip(self.tasks, self.predict(batch.x), batch.targets, strict=True)
+        return [task.loss(p, y) for task, p, y in found]
 
     def combine(self, batch: TaskBatch, losses: Tensor, gradients: Sequence[Vector]) -> Vector:
         """See `Objectives.combine`; a factor K in the solver's weights stays."""

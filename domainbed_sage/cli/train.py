@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seeds everything else")
     parser.add_argument("--steps", type=int, help="number of steps; by default the dataset's")
     parser.add_argument("--checkpoint_freq", type=int, help="steps between evaluations; by default the dataset's")
-    parser.add_argument("--test_envs", nargs="+", default=["0"], help="held-out environments, by index or name")
+    parser.add_argument("--test_envs", nargs="+", help="held-out environments, by index or name; by default 0")
     parser.add_argument("--holdout_fraction", type=float, default=0.2, help="share of the out splits")
     parser.add_argument("--precision", default="fp32", help="fp32, tf32, bf16, bf16x3 or bf16x6 (default: %(default)s)")
     parser.add_argument(

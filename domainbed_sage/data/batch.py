@@ -80,6 +80,10 @@ class TaskBatch:
         """Weights 1 / K of the tasks [K]."""
         return self.x.new_full((len(self.targets),), 1 / len(self.targets))
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "TaskBatch":
+        """Return the batch with `function` applied to all inputs at once."""
+        return TaskBatch(function(self.x), self.targets)
+
     def to(self, device: torch.device | str) -> "TaskBatch":
         """Return the batch on a device."""
         targets = tuple(y.to(device, non_blocking=True) for y in self.targets)

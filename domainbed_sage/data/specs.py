@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import Power, Search, check_ranges
@@ -39,6 +39,9 @@ class DatasetSpec:
         citation: what to cite.
         sources: where to get it, in order of preference.
         search: random-search ranges that replace the suite's for this dataset, by hyperparameter.
+        recommended: defaults that replace the suite's for this dataset, by hyperparameter.
+        held_out: what is held out when nothing is said; DomainBed's.
+        only_held_out: all that may be held out; empty, as here, if each environment may be.
     """
 
     name: str
@@ -57,6 +60,9 @@ class DatasetSpec:
     citation: str = ""
     sources: tuple[Source, ...] = ()
     search: Mapping[str, Search] = field(default_factory=dict)
+    recommended: Mapping[str, Any] = field(default_factory=dict)
+    held_out: ClassVar[tuple[str, ...]] = ("index:0",)
+    only_held_out: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         names, folders = self.environments, self.expected.environments or self.environments
@@ -68,6 +74,11 @@ class DatasetSpec:
         check_ranges(self.search, f"dataset {self.name}")
         load = self.load.load if isinstance(self.load, _Checked) else self.load  # of a copy with other fields
         object.__setattr__(self, "load", _Checked(self, load))
+
+    def schedule(self, hparams: Mapping[str, Any]) -> tuple[int, int]:
+        """Steps, and steps between evaluations, when none are given."""
+        del hparams
+        return self.steps, self.checkpoint_freq
 
     def place(self, data_dir: Path | None) -> Path | None:
         """The folder that holds the dataset's folder: `data_dir`, unless its specification gives an absolute path."""

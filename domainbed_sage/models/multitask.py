@@ -124,6 +124,17 @@ class MultiTaskModel(Network, ABC):
         """
         return tuple("pred" not in name for name, p in self.named_parameters() if p.requires_grad)
 
+    def heads(self) -> list[list[str]]:
+        """For each task, names of the parameters of its head, as these codes divide them.
+
+        What is not in `code_shared` and what only this task depends on: attention modules count as shared.
+        """
+        names = [name for name, p in self.named_parameters() if p.requires_grad]
+        return [
+            [name for name, own, shared in zip(names, self.private(k), self.code_shared, strict=True) if own > shared]
+            for k in range(len(self.task_names))
+        ]
+
 
 def _behind(end: Node | None) -> set[Node]:
     """All nodes of the graph that a backward pass from here would visit."""

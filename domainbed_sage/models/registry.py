@@ -28,8 +28,8 @@ class ModelSpec:
     """How to build a model, and the hyperparameter defaults that suit it.
 
     Attributes:
-        build: ``build(classes, **hparams) -> Model``, given the names of the classes; its keyword-only arguments are
-            hyperparameters.
+        build: ``build(classes, **hparams) -> Model``, given the names of the classes, or the tasks; its keyword-only
+            arguments are hyperparameters.
         recommended: defaults that replace the suite's for this model, e.g. its learning rate.
         require: given the hyperparameters of a run, makes sure before anything starts that the weights it needs are on
             this machine, and returns where they come from, for the records (``name``, ``sha256``, …). It raises a
@@ -38,7 +38,7 @@ class ModelSpec:
         search: random-search ranges that replace the suite's and the dataset's for this model, by hyperparameter.
     """
 
-    build: Callable[..., Model]
+    build: Callable[..., Any]
     recommended: Mapping[str, Any] = field(default_factory=dict)
     require: Require = nothing_required
     without_weights: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def build(name: str, classes: Sequence[str], hparams: Mapping[str, Any]) -> Mode
             that it asks for, or does not give one logit for each class.
     """
     try:
-        model = models[name].build(classes, **hparams)
+        model: Model = models[name].build(classes, **hparams)
     except UserError:
         raise
     except Exception as error:

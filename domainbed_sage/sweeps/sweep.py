@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, PrivateAttr
 
 from domainbed_sage.algorithms import algorithms
+from domainbed_sage.algorithms.problems import kind_of, specification
 from domainbed_sage.config import Evaluation, RunConfig, declared_hparams, environment_indices, make_config
 from domainbed_sage.core.errors import Mistake, UserError, counted, raise_all
 from domainbed_sage.core.plugins import load_plugin
@@ -16,8 +17,6 @@ from domainbed_sage.core.seeding import seed_hash
 from domainbed_sage.core.settings import checked, line_of
 from domainbed_sage.core.yaml_file import Document
 from domainbed_sage.data import own
-from domainbed_sage.data.specs import datasets
-from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.sweeps import name as sweep_name
 from domainbed_sage.sweeps.parts import Data, DatasetName, Label, OneOfPrecisions, PositiveInt, Row, Schedule
@@ -140,10 +139,13 @@ class Sweep(Schedule):
 
     def _held_out(self, dataset: str) -> list[tuple[list[int | str], list[int]]]:
         """The held-out environments of each run, as they are given and as indices: these seed the run."""
-        known = dataset in datasets
+        known = dataset in kind_of(dataset).datasets
         if isinstance(self.test_envs, list):
-            return [(e, environment_indices(datasets[dataset], e, []) if known else []) for e in self.test_envs]
-        n = len(datasets[dataset].environments) if known else 1
+            return [(e, environment_indices(specification(dataset), e, []) if known else []) for e in self.test_envs]
+        if known and specification(dataset).only_held_out:
+            last = len(specification(dataset).environments) - 1
+            return [([f"index:{last}"], [last])]
+        n = len(specification(dataset).environments) if known else 1
         held_out = []
         for i in range(n):
             held_out.append([i])
@@ -178,9 +180,14 @@ class Sweep(Schedule):
             text = f"{label} is the name of another algorithm than {row.algorithm}. Give this row another label."
             raise UserError(text, [Mistake(text, "algorithm")])
         own = [name for name in Row.model_fields if getattr(row, name) not in (None, {})]
-        if not own or algorithm not in algorithms or model not in models or optimizer not in optimizers:
+        if (
+            not own
+            or algorithm not in algorithms
+            or model not in kind_of(settings["dataset"]).models
+            or optimizer not in optimizers
+        ):
             return
-        for name in set(own) & set(declared_hparams(algorithm, model, optimizer)):
+        for name in set(own) & set(declared_hparams(settings["dataset"], algorithm, model, optimizer)):
             text = (
                 f"{name!r} of {label} could be the row's {name} or a hyperparameter of that name. Set the "
                 "hyperparameter under `hparams:` of the sweep or of a dataset, which mean nothing else."

@@ -15,7 +15,7 @@ from domainbed_sage.data.specs import datasets
 from domainbed_sage.results.records import FloatArray, IntArray
 from domainbed_sage.training import finished
 from domainbed_sage.training.evaluate import key
-from domainbed_sage.training.experiment import Experiment
+from domainbed_sage.training.experiment import Experiment, of_domains
 from domainbed_sage.training.finished import FinishedRun
 from domainbed_sage.training.metrics import Scores
 
@@ -104,7 +104,7 @@ def assess(
     experiment = finished.load(run, machine)
     wanted = {(env, split) for env in chosen for split in splits}
     results: list[SplitResult] = []
-    for together in measured_together(run.config, len(experiment.evaluator.environments)):
+    for together in measured_together(run.config, len(of_domains(experiment).environments)):
         if some := sorted(together & wanted):
             results += _predict(run, experiment, some, keep_logits)
     results.sort(key=lambda result: (result.env, result.split))
@@ -146,7 +146,7 @@ class _Recorder:
 def _predict(
     run: FinishedRun, experiment: Experiment, wanted: Sequence[tuple[int, str]], keep_logits: bool
 ) -> Iterator[SplitResult]:
-    evaluator, num_classes = experiment.evaluator, len(experiment.classes)
+    evaluator, num_classes = of_domains(experiment), len(experiment.classes)
     recorder = _Recorder(experiment.algorithm.forward, num_classes, keep_logits)
     evaluator.measure(recorder, set(wanted))
     rows = [evaluator.splits[env].indices(half) for env, half in wanted]

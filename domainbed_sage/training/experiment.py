@@ -8,10 +8,13 @@ from typing import Any
 import torch
 
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
+from domainbed_sage.algorithms.problems import TASKS, kind_of
 from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import corrupt
 from domainbed_sage.data.decode import decoder
 from domainbed_sage.data.environment import MultiDomainDataset
+from domainbed_sage.data.multitask.stream import TaskStream
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import Split, check_sizes, split
 from domainbed_sage.data.stream import TrainStream
@@ -20,24 +23,65 @@ from domainbed_sage.models import build_model, models
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.training import provenance
 from domainbed_sage.training.evaluate import Evaluator
+from domainbed_sage.training.task_evaluator import TaskEvaluator
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """The parts of a run, built from its description; `metadata` is in every record, `classes` are names by label."""
+    """The parts of a run, built from its description.
+
+    Attributes:
+        algorithm: made anew.
+        stream: its minibatches.
+        normalize: map of a minibatch's inputs, on the device, to the network's.
+        evaluator: measures it.
+        steps_per_epoch: steps of a pass over the data.
+        metadata: what is in every record.
+        classes: their names by label; none where several tasks are learned.
+        of_model: what the file of the model says about it.
+        after_epochs: whether it is evaluated at the end of every `checkpoint_freq` steps, and not at the first of them,
+            as DomainBed does.
+    """
 
     algorithm: Algorithm
-    stream: TrainStream
+    stream: TrainStream | TaskStream
     normalize: Transform
-    evaluator: Evaluator
+    evaluator: Evaluator | TaskEvaluator
     steps_per_epoch: float
     metadata: dict[str, Any]
     classes: tuple[str, ...]
+    of_model: dict[str, Any]
+    after_epochs: bool = False
+
+    def is_evaluated(self, step: int, checkpoint_freq: int) -> bool:
+        """Whether the weights after this step are; those after the last one always are."""
+        return (step + self.after_epochs) % checkpoint_freq == 0
+
+
+def of_domains(experiment: Experiment) -> Evaluator:
+    """The evaluator of a run of domain generalization.
+
+    Raises:
+        UserError: it is a run on several tasks, of which there are no accuracies of single images.
+    """
+    if isinstance(experiment.evaluator, Evaluator):
+        return experiment.evaluator
+    raise UserError(
+        f"Which images are classified correctly is known of domain generalization alone, and "
+        f"{experiment.metadata['args']['dataset']} has several tasks: its metrics are in results.jsonl."
+    )
 
 
 def build(config: RunConfig, machine: Machine) -> Experiment:
+    """Build the parts of a run, of whatever kind its problem is."""
+    from domainbed_sage.training.task_experiment import build_tasks  # which needs `Experiment`
+
+    return (build_tasks if kind_of(config.dataset) is TASKS else build_domains)(config, machine)
+
+
+def build_domains(config: RunConfig, machine: Machine) -> Experiment:
     """Build model, algorithm, minibatch stream and evaluator of a run; the weights depend on its seed alone."""
     _set_precision(config)
     weights = models[config.model].require(config.of(models[config.model].build))
@@ -79,8 +123,15 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     )
     smallest = min(len(s.in_) for s in splits)
     _check_sizes(dataset, config, [len(s.in_) for s in splits], options.batch_size)
-    metadata = provenance.metadata(config, machine, dataset, weights)
-    return Experiment(algorithm, stream, to_input, evaluator, smallest / options.batch_size, metadata, dataset.classes)
+    population, names = (dataset.variant, dataset.notes), [env.name for env in dataset.environments]
+    metadata = provenance.metadata(config, machine, "domain_generalization", names, population, weights)
+    of_model = {
+        "model_input_shape": [3, model.image.size, model.image.size],
+        "model_num_classes": datasets[config.dataset].num_classes,
+        "model_num_domains": len(config.source_envs),
+    }
+    epoch = smallest / options.batch_size
+    return Experiment(algorithm, stream, to_input, evaluator, epoch, metadata, dataset.classes, of_model)
 
 
 def read_data(config: RunConfig, machine: Machine, options: DataOptions) -> tuple[MultiDomainDataset, list[Split]]:

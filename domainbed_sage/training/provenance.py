@@ -3,7 +3,7 @@
 import functools
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,35 @@ import torch
 import torchvision
 
 import domainbed_sage
+from domainbed_sage.algorithms.problems import specification
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core import strict_json
-from domainbed_sage.data.environment import MultiDomainDataset
-from domainbed_sage.data.specs import datasets
 
 
 def metadata(
-    config: RunConfig, machine: Machine, dataset: MultiDomainDataset, weights: Mapping[str, str | None]
+    config: RunConfig,
+    machine: Machine,
+    task: str,
+    environments: Sequence[str],
+    population: tuple[str, Sequence[str]],
+    weights: Mapping[str, str | None],
 ) -> dict[str, Any]:
-    """DomainBed's `args` and `hparams`, and ours: environments, data population, weights, versions, device, commit."""
+    """DomainBed's `args` and `hparams`, and ours: environments, data population, weights, versions, device, commit.
+
+    Args:
+        config: the run.
+        machine: where it runs.
+        task: ``domain_generalization``, DomainBed's word, or ``multi_task``.
+        environments: names of the environments, or of the splits.
+        population: what identifies the data, and what else is to be known about them.
+        weights: where the pretrained weights come from.
+    """
+    variant, notes = population
     args = config.model_dump(mode="json", exclude={"hparams"}) | {
-        "task": "domain_generalization",
+        "task": task,
         "uda_holdout_fraction": 0,
         "hparams": strict_json.dumps(config.hparams, sort_keys=True),
-        "data_dir": str(datasets[config.dataset].place(machine.data_dir)),
+        "data_dir": str(specification(config.dataset).place(machine.data_dir)),
         "output_dir": str(machine.output_dir),
         "skip_model_save": machine.skip_model_save,
         "save_model_every_checkpoint": False,
@@ -35,8 +49,8 @@ def metadata(
     return {
         "args": args,
         "hparams": config.hparams,
-        "environments": [env.name for env in dataset.environments],
-        "data": {"variant": dataset.variant, "notes": list(dataset.notes)},
+        "environments": list(environments),
+        "data": {"variant": variant, "notes": list(notes)},
         "weights": dict(weights),
         "versions": versions(),
         "device": device_name(machine.device),

@@ -71,7 +71,7 @@ class TaskRecording:
     algorithm: str
     solver: str
     hparams: Mapping[str, Any] = field(default_factory=dict)
-    solver_hparams: Mapping[str, Any] = field(default_factory=dict)
+    solver_hparams: dict[str, Any] = field(default_factory=dict)
     objectives: Mapping[str, Any] = field(default_factory=dict)
     close: bool = True
 

@@ -88,7 +88,7 @@ class _Replay:
             tasks=[_Loss(F.mse_loss if y.is_floating_point() else F.cross_entropy) for y in self.batch(0).targets],
             heads=[[f"classifier.{k}.weight", f"classifier.{k}.bias"] for k in range(self.K)],
             solver=how.solver,
-            hparams=how.solver_hparams,
+            solver_hparams=how.solver_hparams,
             **how.objectives,
         )
         network, cls = self.network(), algorithms[how.algorithm]

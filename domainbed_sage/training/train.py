@@ -19,13 +19,13 @@ from domainbed_sage.core import limits
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.core.seeding import step_seed
-from domainbed_sage.data.specs import datasets
 from domainbed_sage.training import console, origin, provenance
 from domainbed_sage.training.callbacks import Callbacks
 from domainbed_sage.training.correct import CorrectImages
 from domainbed_sage.training.evaluate import Accuracies
-from domainbed_sage.training.experiment import Experiment, build
+from domainbed_sage.training.experiment import Experiment, build, of_domains
 from domainbed_sage.training.run_folder import RunFolder
+from domainbed_sage.training.task_evaluator import TaskEvaluator
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Loop:
         self.step_times: list[float] = []
         self.best = float("-inf")  # highest source out accuracy so far
         self.saved_at = self.shown_at = self.began = time.monotonic()
-        self.correct = CorrectImages(experiment.evaluator) if machine.keep_correctness else None
+        self.correct = CorrectImages(of_domains(experiment)) if machine.keep_correctness else None
         self.first = 0  # step that this process began with
         self.finished = False
         self.told = False  # whether the head of the table of evaluations is printed
@@ -112,7 +112,8 @@ class Loop:
         start = self.first = self._resume(state) if state else 0
         self.began = time.monotonic()
         pin_memory = self.machine.device.type == "cuda"
-        batches = self.experiment.stream.batches(start, self.config.steps, self.machine.num_workers, pin_memory)
+        stream: Any = self.experiment.stream
+        batches = stream.batches(start, self.config.steps, self.machine.num_workers, pin_memory)
         bar = tqdm(
             initial=start,
             total=self.config.steps,
@@ -132,6 +133,7 @@ class Loop:
     def _step(self, step: int, batch: Any) -> None:
         torch.manual_seed(step_seed(self.config.seed, "update", step))
         self.algorithm.step, self.algorithm.batch = step, batch
+        self.algorithm.objectives.begins(step)
         metrics = self.algorithm.update(batch)
         check_metrics(metrics, self.config.algorithm)
         for key, value in metrics.items():
@@ -140,7 +142,7 @@ class Loop:
     def _after(self, step: int, bar: "tqdm[Any]") -> None:
         bar.update()
         last = step == self.config.steps - 1
-        if step % self.config.checkpoint_freq == 0 or last:
+        if last or self.experiment.is_evaluated(step, self.config.checkpoint_freq):
             self._record(step)
             self._save(step + 1)
         elif self.stop.is_set() or time.monotonic() - self.saved_at > self.machine.save_every_s:
@@ -166,19 +168,27 @@ class Loop:
             **measured,
         }
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())), extra=console.IN_FILES)
-        if not self.told:
-            log.info("%s", console.HEAD)
-            self.told = True
-        source = self.experiment.evaluator.source_accuracy(measured)
-        log.info("%s", console.row(record, self.config, source, self.best))
+        self._tell(record, measured)
         self.folder.append(record | ({"evaluated": ending} if ending else {}) | self.experiment.metadata)
         self.listeners.record(record)
         self.pending, self.step_times = {}, []
 
+    def _tell(self, record: Mapping[str, Any], measured: Accuracies) -> None:
+        """Print the row of an evaluation, for people."""
+        evaluator = self.experiment.evaluator
+        if not self.told:
+            log.info("%s", console.task_head(evaluator.shown) if isinstance(evaluator, TaskEvaluator) else console.HEAD)
+            self.told = True
+        if isinstance(evaluator, TaskEvaluator):
+            log.info("%s", console.task_row(record, evaluator.shown))
+        else:
+            source = evaluator.source_accuracy(measured)
+            log.info("%s", console.row(record, self.config, source, self.best))
+
     def _measure(self, step: int) -> tuple[Accuracies, str]:
         """Evaluate the weights of this step; after the last one, those that the method ends in, and what they are."""
         last, found = step == self.config.steps - 1, Accuracies()
-        if step % self.config.checkpoint_freq == 0:
+        if self.experiment.is_evaluated(step, self.config.checkpoint_freq):
             found = self._evaluate(last)
             if self.algorithm.watches_loss:
                 self.algorithm.validated(self.experiment.evaluator.source_loss(found))
@@ -188,7 +198,7 @@ class Loop:
         return found, ending
 
     def _evaluate(self, last: bool) -> Accuracies:
-        evaluator, predict = self.experiment.evaluator, self.algorithm.forward
+        evaluator, predict = self.experiment.evaluator, self.algorithm.objectives.predict
         self.algorithm.model.eval()
         full = self.config.evaluation == "full"
         accuracies = evaluator.full(predict) if full else evaluator.lazy(predict, self.best, last)
@@ -248,14 +258,11 @@ class Loop:
 
 
 def _model_file(config: RunConfig, experiment: Experiment) -> dict[str, Any]:
-    model = experiment.algorithm.model
     return {
         "args": config.model_dump(mode="json", exclude={"hparams"}),
         "model_hparams": config.hparams,
-        "model_input_shape": [3, model.image.size, model.image.size],
-        "model_num_classes": datasets[config.dataset].num_classes,
-        "model_num_domains": len(config.source_envs),
-        "model_dict": model.state_dict(),
+        **experiment.of_model,
+        "model_dict": experiment.algorithm.model.state_dict(),
     }
 
 

@@ -64,9 +64,8 @@ class Thrice(Model):
 
 
 def with_tasks(name, model, tasks, heads, solver="LS", precision="fp64", solver_hparams=None, **options):
-    objectives = partial(
-        TaskObjectives, tasks=tasks, heads=heads, solver=solver, hparams=solver_hparams, **options.pop("objectives", {})
-    )
+    hparams = solver_hparams or {}
+    objectives = partial(TaskObjectives, tasks=tasks, heads=heads, solver=solver, solver_hparams=hparams)
     problem = Problem(model, partial(adam, lr=1e-2), len(tasks), precision, objectives=objectives)
     return algorithms[name](problem, **options)
 

@@ -183,14 +183,22 @@ def register(name: str) -> Callable[[type[Solver]], type[Solver]]:
     return solvers.register_class(name, Solver, "all its methods")
 
 
-def make_solver(name: str, tasks: Tasks, hparams: Mapping[str, Any] | None = None) -> Solver:
-    """The solver of this name, with its defaults where `hparams` gives nothing.
+def solver_hparams(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All hyperparameters of the solver of this name, with its defaults where nothing is given.
 
     Raises:
         UserError: there is no such solver, or it has other hyperparameters.
     """
     cls = solvers[name]
     try:
-        return cls(tasks, **validate(declared(cls), hparams or {}))
+        return validate(declared(cls), given or {})
     except UserError as error:
         raise UserError(f"Solver {name}: {error}", error.mistakes) from None
+
+
+def make_solver(name: str, tasks: Tasks, hparams: Mapping[str, Any] | None = None) -> Solver:
+    """The solver of this name, see `solver_hparams`.
+
+    Raises: as `solver_hparams`.
+    """
+    return solvers[name](tasks, **solver_hparams(name, hparams))

@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from domainbed_sage.core.errors import UserError, raise_all
 from domainbed_sage.core.registry import Registry
@@ -75,6 +75,9 @@ class TaskDataSpec:
         size_bytes: what it takes on disk, roughly; 0 where that is not known.
         licence: terms of use, as far as its authors state any.
         citation: what to cite.
+        epochs: passes over the training samples when no number of steps is given.
+        model: model when none is named.
+        recommended: defaults that replace the suite's for this dataset, by hyperparameter; the batch size is there.
     """
 
     name: str
@@ -86,6 +89,32 @@ class TaskDataSpec:
     size_bytes: int = 0
     licence: str = ""
     citation: str = ""
+    epochs: int = 200
+    model: str = "mtan_segnet"
+    recommended: Mapping[str, Any] = field(default_factory=lambda: {"batch_size": 8, "lr": 1e-4})
+    search: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """What is held out: the last split."""
+        return self.environments[-1:]
+
+    only_held_out = held_out
+
+    def schedule(self, hparams: Mapping[str, Any]) -> tuple[int, int]:
+        """Steps of its epochs, and of one, with the batch size of these hyperparameters."""
+        batch_size = hparams.get("batch_size", self.recommended.get("batch_size", 0))
+        steps = -(-self.counts["train"] // batch_size) if isinstance(batch_size, int) and batch_size > 0 else 1
+        return self.epochs * steps, steps
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Labels of the splits, of which the last one is held out."""
+        return tuple(self.counts)
+
+    def place(self, data_dir: Path | None) -> Path | None:
+        """The folder that holds the dataset's folder."""
+        return data_dir
 
     def read(self, data_dir: Path | None) -> TaskData:
         """Read it and check that it is what this says.

@@ -20,7 +20,7 @@ from domainbed_sage.data.multitask.room_views import View
 from domainbed_sage.data.multitask.samples import ArraySamples
 
 NAME = "Rooms"
-SIZE = (48, 64)
+SIZE = (64, 96)
 LEAST = 8  # pixels of a side
 NOTE = "synthetic: rendered rooms, no photographs"
 

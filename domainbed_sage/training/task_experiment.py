@@ -1,0 +1,85 @@
+"""The parts of a run on several tasks, built from its description."""
+
+from functools import partial
+
+import torch
+
+from domainbed_sage.algorithms import Problem, algorithms
+from domainbed_sage.algorithms.task_objectives import TaskObjectives
+from domainbed_sage.config import Machine, RunConfig
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.data.multitask.base import Kind, TaskData, task_datasets
+from domainbed_sage.data.multitask.options import TaskOptions
+from domainbed_sage.data.multitask.stream import TaskStream
+from domainbed_sage.models.optimizers import optimizers
+from domainbed_sage.models.task_models import task_models
+from domainbed_sage.tasks import Classification, Depth, Normals, Segmentation, Task
+from domainbed_sage.training import provenance
+from domainbed_sage.training.experiment import Experiment
+from domainbed_sage.training.task_evaluator import TaskEvaluator
+
+
+def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
+    """Build model, algorithm, minibatch stream and evaluator of a run; the weights depend on its seed alone."""
+    options = TaskOptions(**config.of(TaskOptions))
+    data = task_datasets[config.dataset].read(machine.data_dir)
+    tasks = tasks_of(data)
+    torch.manual_seed(config.seed)
+    spec = task_models[config.model]
+    model = spec.build(tasks, **config.of(spec.build)).to(machine.device)
+    stream = TaskStream(data.train, tasks, options.batch_size, options.augment == "mtan", config.seed)
+    objectives = partial(
+        TaskObjectives,
+        tasks=tasks,
+        heads=model.heads(),
+        steps_per_epoch=stream.steps_per_epoch,
+        **config.of(TaskObjectives),
+    )
+    make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
+    problem = Problem(
+        model,
+        make_optimizer,
+        len(tasks),
+        config.precision,
+        steps=config.steps,
+        batch_size=options.batch_size,
+        evaluations=config.steps // config.checkpoint_freq,
+        hparams=config.hparams,
+        objectives=objectives,
+    )
+    cls = algorithms[config.algorithm]
+    evaluator = TaskEvaluator(data.test, tasks, options.batch_size, machine.device, machine.num_workers)
+    weights, population = spec.require(config.of(spec.build)), (data.population, data.notes)
+    return Experiment(
+        cls(problem, **config.of(cls)),
+        stream,
+        lambda x: x,
+        evaluator,
+        stream.steps_per_epoch,
+        provenance.metadata(config, machine, "multi_task", list(data.splits), population, weights),
+        classes=(),
+        of_model={"model_tasks": {task.name: task.channels for task in tasks}},
+        after_epochs=True,
+    )
+
+
+def tasks_of(data: TaskData) -> list[Task]:
+    """The tasks of a dataset, in the order of its targets.
+
+    Raises:
+        UserError: one is of a kind that is not known.
+    """
+    return [_task(name, kind) for name, kind in data.kinds.items()]
+
+
+def _task(name: str, kind: Kind) -> Task:
+    match kind.word:
+        case "segmentation":
+            return Segmentation(kind.channels, name)
+        case "depth":
+            return Depth(name)
+        case "normal":
+            return Normals(name)
+        case "classification":
+            return Classification(name, kind.channels)
+    raise UserError(f"Task {name} is of an unknown kind. Found {kind.word!r}.")
