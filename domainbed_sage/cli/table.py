@@ -102,7 +102,10 @@ def main(args: argparse.Namespace) -> int:
         interval=args.interval,
         out=args.out,
     )
-    written, faults = show(args.results, wanted)
+    from domainbed_sage.results import task_runs
+
+    several = [task_runs.is_there(folder) for folder in args.results]
+    written, faults = show_tasks(args.results, wanted) if any(several) else show(args.results, wanted)
     if written:
         print("Wrote " + ", ".join(map(str, written)))
     return int(bool(faults))
@@ -130,6 +133,25 @@ def show(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]
         writers.append(partial(_draw_curves, part, drawn, wanted.formats))
     results_folders.name_unreadable(results, whole.faults)
     return _written(writers, results, wanted.out), whole.faults
+
+
+def show_tasks(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]]:
+    """Print the tables of a folder of runs on several tasks, and write them; see `show`.
+
+    Raises:
+        UserError: there is more than one folder, or no finished run.
+    """
+    from domainbed_sage.results import task_runs, task_tables
+
+    if len(results) > 1:
+        raise UserError(f"Runs on several tasks are shown of one folder at a time. Found {len(results)} folders.")
+    found = task_runs.load(results[0])
+    if not found.runs:
+        raise UserError(f"No run in {results[0]} is finished: {len(found.unfinished)} of them have begun.")
+    tables = task_tables.build(found)
+    print("\n".join(map(task_tables.text, tables)), end="")
+    results_folders.name_unreadable(results, found.unreadable)
+    return _written([partial(task_tables.write_all, tables)], results, wanted.out), list(found.unreadable)
 
 
 def _one_method(loaded: "Loaded", method: str, wanted: Wanted, drawn: "Mapping[str, Look]") -> Iterator[Writer]:

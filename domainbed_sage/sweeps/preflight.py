@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from domainbed_sage.algorithms.problems import Specification, kind_of, specification
 from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError, bullets
-from domainbed_sage.data.specs import DatasetSpec, datasets
-from domainbed_sage.models import models
+from domainbed_sage.data.multitask.base import TaskDataSpec
 
 
 def check(runs: Iterable[RunConfig], data_dir: Path | None) -> None:
@@ -30,7 +30,7 @@ def check(runs: Iterable[RunConfig], data_dir: Path | None) -> None:
 
 def _missing_data(runs: Iterable[RunConfig], data_dir: Path | None) -> Iterator[str]:
     for name in dict.fromkeys(run.dataset for run in runs):
-        spec = datasets[name]
+        spec = specification(name)
         place = spec.place(data_dir)
         if spec.folder and place is None:
             yield f"{name} is read from disk: give the folder that holds {spec.folder}/ with --data_dir. {_how(spec)}"
@@ -38,8 +38,10 @@ def _missing_data(runs: Iterable[RunConfig], data_dir: Path | None) -> Iterator[
             yield f"{name} should be in {place / spec.folder}, which does not exist. {_how(spec, place)}"
 
 
-def _how(spec: DatasetSpec, place: Path | None = None) -> str:
+def _how(spec: Specification, place: Path | None = None) -> str:
     where = place or "DIR"
+    if isinstance(spec, TaskDataSpec):
+        return "docs/multitask_data.md says how to get it."
     if spec.sources:
         return f"To get it: domainbed-sage data download {spec.name} --data_dir {where}"
     return f"Put it there; `domainbed-sage data check {spec.name} --data_dir {where}` says what it should hold."
@@ -48,11 +50,12 @@ def _how(spec: DatasetSpec, place: Path | None = None) -> str:
 def _missing_weights(runs: Iterable[RunConfig]) -> Iterator[str]:
     checked: list[tuple[str, dict[str, Any]]] = []
     for run in runs:
-        model = (run.model, run.of(models[run.model].build))
+        spec = kind_of(run.dataset).models[run.model]
+        model = (run.model, run.of(spec.build))
         if model in checked:
             continue
         checked.append(model)
         try:
-            models[run.model].require(model[1])
+            spec.require(model[1])
         except UserError as error:
             yield str(error)

@@ -46,7 +46,7 @@ class TaskEvaluator:
                 for meter, prediction, target in zip(meters, predict(there.x), there.targets, strict=True):
                     meter.update(prediction, target)
         found = zip(self.tasks, meters, strict=True)
-        return {f"test_{task.name}_{name}": v for task, meter in found for name, v in meter.compute().items()}
+        return {key(task.name, name): v for task, meter in found for name, v in meter.compute().items()}
 
     def lazy(self, predict: Callable[[Tensor], Any], best: float, last: bool) -> Accuracies:
         """As `full`: there is no less to measure."""
@@ -61,6 +61,17 @@ class TaskEvaluator:
     source_loss = source_accuracy
 
     @property
+    def higher_is_better(self) -> dict[str, bool]:
+        """The direction of every metric, by its key in records."""
+        metrics = ((task.name, task.meter().higher_is_better) for task in self.tasks)
+        return {key(task, name): better for task, directions in metrics for name, better in directions.items()}
+
+    @property
     def shown(self) -> list[str]:
         """One metric of each task, for people: the first one."""
-        return [f"test_{task.name}_{next(iter(task.meter().higher_is_better))}" for task in self.tasks[:MOST_SHOWN]]
+        return [key(task.name, next(iter(task.meter().higher_is_better))) for task in self.tasks[:MOST_SHOWN]]
+
+
+def key(task: str, metric: str) -> str:
+    """Name of a metric in a record."""
+    return f"test_{task}_{metric}"

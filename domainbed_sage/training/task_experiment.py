@@ -7,10 +7,10 @@ import torch
 from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.algorithms.task_objectives import TaskObjectives
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, known
 from domainbed_sage.data.multitask.base import Kind, TaskData, task_datasets
 from domainbed_sage.data.multitask.options import TaskOptions
-from domainbed_sage.data.multitask.stream import TaskStream
+from domainbed_sage.data.multitask.stream import OneTask, TaskStream
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.models.task_models import task_models
 from domainbed_sage.tasks import Classification, Depth, Normals, Segmentation, Task
@@ -23,11 +23,14 @@ def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
     """Build model, algorithm, minibatch stream and evaluator of a run; the weights depend on its seed alone."""
     options = TaskOptions(**config.of(TaskOptions))
     data = task_datasets[config.dataset].read(machine.data_dir)
-    tasks = tasks_of(data)
+    tasks, (train, test) = tasks_of(data), (data.train, data.test)
+    if options.only_task:
+        k = _number(data, options.only_task)
+        tasks, train, test = tasks[k : k + 1], OneTask(train, k), OneTask(test, k)
     torch.manual_seed(config.seed)
     spec = task_models[config.model]
     model = spec.build(tasks, **config.of(spec.build)).to(machine.device)
-    stream = TaskStream(data.train, tasks, options.batch_size, options.augment == "mtan", config.seed)
+    stream = TaskStream(train, tasks, options.batch_size, options.augment == "mtan", config.seed)
     objectives = partial(
         TaskObjectives,
         tasks=tasks,
@@ -48,7 +51,7 @@ def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
         objectives=objectives,
     )
     cls = algorithms[config.algorithm]
-    evaluator = TaskEvaluator(data.test, tasks, options.batch_size, machine.device, machine.num_workers)
+    evaluator = TaskEvaluator(test, tasks, options.batch_size, machine.device, machine.num_workers)
     weights, population = spec.require(config.of(spec.build)), (data.population, data.notes)
     return Experiment(
         cls(problem, **config.of(cls)),
@@ -56,7 +59,8 @@ def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
         lambda x: x,
         evaluator,
         stream.steps_per_epoch,
-        provenance.metadata(config, machine, "multi_task", list(data.splits), population, weights),
+        provenance.metadata(config, machine, "multi_task", list(data.splits), population, weights)
+        | {"higher_is_better": evaluator.higher_is_better},
         classes=(),
         of_model={"model_tasks": {task.name: task.channels for task in tasks}},
         after_epochs=True,
@@ -70,6 +74,13 @@ def tasks_of(data: TaskData) -> list[Task]:
         UserError: one is of a kind that is not known.
     """
     return [_task(name, kind) for name, kind in data.kinds.items()]
+
+
+def _number(data: TaskData, name: str) -> int:
+    names = list(data.kinds)
+    if name not in names:
+        raise UserError(f"{data.name} has no task {name!r} (only_task). {known(names)}.")
+    return names.index(name)
 
 
 def _task(name: str, kind: Kind) -> Task:

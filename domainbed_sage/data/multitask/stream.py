@@ -59,6 +59,25 @@ class TaskStream(Dataset[TaskBatch]):
         return loaded(self, range(start, stop), num_workers, pin_memory=pin_memory)
 
 
+class OneTask(Samples):
+    """Samples with the target of one of their tasks.
+
+    Args:
+        samples: with the targets of all tasks.
+        k: number of the task.
+    """
+
+    def __init__(self, samples: Samples, k: int) -> None:
+        self.samples, self.k = samples, k
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, targets = self.samples[index]
+        return image, (targets[self.k],)
+
+
 class EvaluationBatches(Dataset[TaskBatch]):
     """Samples in order, so many at a time.
 

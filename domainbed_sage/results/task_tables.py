@@ -1,0 +1,118 @@
+"""Tables of runs on several tasks: the metrics of every row, and Δm against single-task networks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from domainbed_sage.core.errors import counted
+from domainbed_sage.core.files import write_atomically
+from domainbed_sage.results import render
+from domainbed_sage.results.delta_m import Baseline
+from domainbed_sage.results.task_runs import LAST, TaskRun, TaskRuns
+
+STL = "STL"  # single-task learning, in the words of SAGE's Table 2
+DELTA = "Δm %"
+BESIDE = "_pixels"  # ends the name of a figure over pixels that stands beside the authors' one
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """The table of one dataset.
+
+    Attributes:
+        dataset: its name.
+        means: mean over the trials, rows x metrics, and Δm where there is a baseline; NaN where something is missing.
+        trials: number of trials behind each row.
+        higher_is_better: the direction of each metric.
+        notes: sentences for the footer.
+    """
+
+    dataset: str
+    means: pd.DataFrame
+    trials: pd.Series
+    higher_is_better: Mapping[str, bool]
+    notes: tuple[str, ...]
+
+
+def build(found: TaskRuns) -> list[TaskTable]:
+    """One table for each dataset, in the order of the runs."""
+    names = dict.fromkeys(run.dataset for run in found.runs)
+    return [_table(name, [run for run in found.runs if run.dataset == name], found) for name in names]
+
+
+def _table(dataset: str, runs: Sequence[TaskRun], found: TaskRuns) -> TaskTable:
+    better = {name: up for run in runs for name, up in run.higher_is_better.items() if not name.endswith(BESIDE)}
+    rows = dict.fromkeys(STL if run.only_task else run.label for run in runs)
+    of_row = {row: [run for run in runs if row == (STL if run.only_task else run.label)] for row in rows}
+    means = pd.DataFrame(
+        {name: {row: _mean(of_row[row], name) for row in rows} for name in better}, index=pd.Index(rows, name="Method")
+    )
+    if STL in rows and means.loc[STL].notna().all():
+        numbers = {row: {name: _mean(of_row[row], name) for name in better} for row in rows}
+        baseline = Baseline(STL, numbers[STL], better)
+        means[DELTA] = [baseline.delta_m(numbers[row]) for row in rows]
+    trials = pd.Series({row: len({run.trial_seed for run in of_row[row]}) for row in rows})
+    return TaskTable(dataset, means, trials, better, tuple(_notes(runs, means, found)))
+
+
+def _mean(runs: Sequence[TaskRun], name: str) -> float:
+    values = [run.metrics[name] for run in runs if name in run.metrics]
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _notes(runs: Sequence[TaskRun], means: pd.DataFrame, found: TaskRuns) -> list[str]:
+    counts = sorted({run.evaluations for run in runs})
+    over = f"the last {counts[0]}" if len(counts) == 1 else f"the last {counts[0]} to {counts[-1]}"
+    notes = [f"Each number is the mean over {over} evaluations (at most {LAST}), then over trials; none is selected."]
+    if DELTA in means:
+        notes.append(f"{DELTA}: mean relative change of the metrics against {STL}; less is better.")
+    else:
+        notes.append(f"No Δm: it takes runs of every task alone (the hyperparameter only_task), as the row {STL}.")
+    notes += [f"Data: {variant}." for variant in sorted({run.variant for run in runs})]
+    if found.unfinished:
+        notes.append(f"Left out, not finished: {counted(len(found.unfinished), 'run')} ({found.unfinished[0]}, …).")
+    return notes
+
+
+def text(table: TaskTable) -> str:
+    """The table for a terminal, its footer below."""
+    head = f"-------- Dataset: {table.dataset}, test samples"
+    return "\n\n".join([f"{head}\n{render.text_blocks(_strings(table))}", *render.paragraph(table.notes)]) + "\n"
+
+
+def markdown(table: TaskTable) -> str:
+    """The table in Markdown, best of each column bold."""
+    grid = render.markdown_grid(_strings(table), _best(table))
+    return "\n\n".join([f"## {table.dataset}, test samples", grid, *render.markdown_list(table.notes)]) + "\n"
+
+
+def write_all(tables: Sequence[TaskTable], folder: Path) -> list[Path]:
+    """Write `tasks`.md and .csv, numbers in full, into `folder`; each complete or not at all."""
+    frames = [table.means.assign(Trials=table.trials).assign(Dataset=table.dataset) for table in tables]
+    csv = render.csv_text(pd.concat(frames).reset_index())
+    return [
+        write_atomically(folder / "tasks.md", "\n".join(map(markdown, tables))),
+        write_atomically(folder / "tasks.csv", csv),
+    ]
+
+
+def _strings(table: TaskTable) -> pd.DataFrame:
+    strings = table.means.apply(lambda column: column.map(_written)).assign(trials=table.trials.map(str))
+    arrows = {name: "↑" if up else "↓" for name, up in table.higher_is_better.items()}
+    return strings.rename(columns=lambda name: f"{name.removeprefix('test_')} {arrows.get(name, '')}".strip())
+
+
+def _written(number: float) -> str:
+    """Four digits."""
+    return "-" if pd.isna(number) else f"{number:.4g}"
+
+
+def _best(table: TaskTable) -> pd.DataFrame:
+    """Which cells are the best of their column; the baseline's Δm is none."""
+    signs = pd.Series({name: 1 if table.higher_is_better.get(str(name)) else -1 for name in table.means})
+    signed = table.means * signs
+    best = signed.eq(signed.max()).assign(trials=False)
+    best.columns = _strings(table).columns
+    return best
