@@ -121,6 +121,8 @@ def _row(algorithm: str, hparams: Mapping[str, Any]) -> str:
 
 def _number(record: Mapping[str, Any], name: str) -> float:
     value = record[name]
+    if value is None:  # of a mean over classes, one of which neither occurs nor is predicted
+        return float("nan")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"{name} at step {record.get('step')} should be a number. Found {value!r}.")
     return float(value)

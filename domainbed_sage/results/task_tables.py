@@ -14,7 +14,8 @@ from domainbed_sage.results.task_runs import LAST, TaskRun, TaskRuns
 
 STL = "STL"  # single-task learning, in the words of SAGE's Table 2
 DELTA = "Δm %"
-BESIDE = "_pixels"  # ends the name of a figure over pixels that stands beside the authors' one
+BESIDE = ("_pixels", "_present")  # end the names of figures that stand beside those of the authors
+CALIBRATION = ("_brier", "_ece")  # are not in Δm
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,16 @@ def build(found: TaskRuns) -> list[TaskTable]:
 
 
 def _table(dataset: str, runs: Sequence[TaskRun], found: TaskRuns) -> TaskTable:
-    better = {name: up for run in runs for name, up in run.higher_is_better.items() if not name.endswith(BESIDE)}
+    by_tasks = sorted(runs, key=lambda run: -len(run.metrics))  # first those that have all, in their order
+    better = {name: up for run in by_tasks for name, up in run.higher_is_better.items() if not name.endswith(BESIDE)}
     rows = dict.fromkeys(STL if run.only_task else run.label for run in runs)
     of_row = {row: [run for run in runs if row == (STL if run.only_task else run.label)] for row in rows}
     means = pd.DataFrame(
         {name: {row: _mean(of_row[row], name) for row in rows} for name in better}, index=pd.Index(rows, name="Method")
     )
     if STL in rows and means.loc[STL].notna().all():
-        numbers = {row: {name: _mean(of_row[row], name) for name in better} for row in rows}
+        counted_names = [name for name in better if not name.endswith(CALIBRATION)]
+        numbers = {row: {name: _mean(of_row[row], name) for name in counted_names} for row in rows}
         baseline = Baseline(STL, numbers[STL], better)
         means[DELTA] = [baseline.delta_m(numbers[row]) for row in rows]
     trials = pd.Series({row: len({run.trial_seed for run in of_row[row]}) for row in rows})

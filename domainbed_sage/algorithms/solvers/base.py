@@ -193,7 +193,8 @@ def solver_hparams(name: str, given: Mapping[str, Any] | None = None) -> dict[st
     try:
         return validate(declared(cls), given or {})
     except UserError as error:
-        raise UserError(f"Solver {name}: {error}", error.mistakes) from None
+        mistakes = [f"solver_hparams of {name}: {mistake}" for mistake in error.mistakes]
+        raise UserError("\n".join(mistakes), mistakes) from None
 
 
 def make_solver(name: str, tasks: Tasks, hparams: Mapping[str, Any] | None = None) -> Solver:

@@ -1,0 +1,157 @@
+"""Tables of runs on several tasks: means over evaluations and trials, the single-task row, Δm, and what is left out."""
+
+import json
+
+import pytest
+
+from domainbed_sage.cli import main
+from domainbed_sage.results import planned, task_runs, task_tables
+from domainbed_sage.results.delta_m import Baseline
+
+BETTER = {
+    "test_seg_miou": True,
+    "test_seg_miou_present": True,
+    "test_depth_abserr": False,
+    "test_depth_abserr_pixels": False,
+}
+
+
+def write(results, name, values, *, algorithm="ERM", solver="LS", trial=0, only_task="", done=True, better=BETTER):
+    """A run whose metrics in each evaluation are these, by key."""
+    folder = results / name
+    folder.mkdir(parents=True)
+    args = {"task": "multi_task", "dataset": "Rooms", "algorithm": algorithm, "trial_seed": trial}
+    about = {
+        "args": args,
+        "hparams": {"solver": solver, "only_task": only_task},
+        "data": {"variant": "5 train, 3 test"},
+        "higher_is_better": {key: up for key, up in better.items() if key in values},
+    }
+    evaluations = max(map(len, values.values()))
+    lines = [
+        json.dumps({"step": t, **{key: series[t] for key, series in values.items()}, **about})
+        for t in range(evaluations)
+    ]
+    (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
+    if done:
+        (folder / "done").write_text("done")
+
+
+def metrics(seg, depth, n=1):
+    return {
+        "test_seg_miou": [seg] * n,
+        "test_seg_miou_present": [99.0] * n,
+        "test_depth_abserr": [depth] * n,
+        "test_depth_abserr_pixels": [99.0] * n,
+    }
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Single tasks, two trials of LS, one of SAGE."""
+    for trial, (seg, depth) in enumerate([(40.0, 2.0), (42.0, 2.2)]):
+        parts = metrics(seg, depth)
+        write(tmp_path, f"seg{trial}", {k: v for k, v in parts.items() if "seg" in k}, trial=trial, only_task="seg")
+        write(tmp_path, f"dep{trial}", {k: v for k, v in parts.items() if "dep" in k}, trial=trial, only_task="depth")
+    write(tmp_path, "ls0", metrics(30.0, 1.0))
+    write(tmp_path, "ls1", metrics(34.0, 3.0), trial=1)
+    write(tmp_path, "sage", metrics(41.0, 1.0), algorithm="SAGE", solver="FairGrad")
+    return tmp_path
+
+
+def test_rows_means_and_delta_m(results):
+    (table,) = task_tables.build(task_runs.load(results))
+    assert list(table.means.columns) == ["test_seg_miou", "test_depth_abserr", task_tables.DELTA]
+    assert dict(table.trials) == {"STL": 2, "ERM-LS": 2, "SAGE-FairGrad": 1}
+    means = table.means
+    assert means.loc["STL"].tolist() == pytest.approx([41.0, 2.1, 0.0])
+    assert means.loc["ERM-LS"].tolist()[:2] == pytest.approx([32.0, 2.0])
+    baseline = Baseline("x", {"test_seg_miou": 41.0, "test_depth_abserr": 2.1}, BETTER)
+    for row in ("ERM-LS", "SAGE-FairGrad"):
+        expected = baseline.delta_m(means.loc[row, ["test_seg_miou", "test_depth_abserr"]].to_dict())
+        assert means.at[row, task_tables.DELTA] == pytest.approx(expected)
+
+
+def test_only_the_last_ten_evaluations_count(tmp_path):
+    series = {"test_seg_miou": [0.0, 1000.0, *range(10)], "test_depth_abserr": [5.0] * 12}
+    write(tmp_path, "long", series)
+    write(tmp_path, "short", {"test_seg_miou": [1.0, 3.0], "test_depth_abserr": [5.0] * 2}, solver="UW")
+    long, short = task_runs.load(tmp_path).runs
+    assert (long.metrics["test_seg_miou"], long.evaluations) == (4.5, 10)
+    assert (short.metrics["test_seg_miou"], short.evaluations) == (2.0, 2)
+    (table,) = task_tables.build(task_runs.load(tmp_path))
+    assert "the last 2 to 10 evaluations" in table.notes[0]
+
+
+def test_without_single_tasks_there_is_no_delta_m(tmp_path):
+    write(tmp_path, "ls", metrics(30.0, 1.0))
+    write(tmp_path, "seg", {"test_seg_miou": [40.0]}, only_task="seg")
+    (table,) = task_tables.build(task_runs.load(tmp_path))
+    assert task_tables.DELTA not in table.means
+    assert any("No Δm" in note for note in table.notes)
+
+
+def test_calibration_is_shown_and_not_in_delta_m(tmp_path):
+    better = {"test_left_accuracy": True, "test_left_brier": False}
+    for name, only, accuracy, brier in (("stl", "left", 80.0, 0.2), ("ls", "", 88.0, 0.9)):
+        values = {"test_left_accuracy": [accuracy], "test_left_brier": [brier]}
+        write(tmp_path, name, values, only_task=only, better=better)
+    (table,) = task_tables.build(task_runs.load(tmp_path))
+    assert table.means.at["ERM-LS", "test_left_brier"] == 0.9
+    assert table.means.at["ERM-LS", task_tables.DELTA] == pytest.approx(-10.0)
+
+
+def test_the_plan_names_and_orders_rows(results):
+    run = {"dataset": "Rooms", "test_envs": (1,), "trial_seed": 0, "steps": 1, "algorithm": "ERM"}
+    rows = [("sage", "Ours"), ("ls0", "Sum"), ("ls1", "Sum")]
+    runs = tuple(planned.PlannedRun(folder_name=name, label=label, **run) for name, label in rows)
+    planned.write(results, "s", planned.Plan("x", runs))
+    (table,) = task_tables.build(task_runs.load(results))
+    assert list(table.means.index) == ["Ours", "Sum", "STL"]
+
+
+def test_the_command(results, capsys):
+    write(results, "begun", metrics(1.0, 1.0), done=False)
+    (results / "torn").mkdir()
+    (results / "torn" / "results.jsonl").write_text('{"args": 3}\n')
+    (results / "torn" / "done").write_text("done")
+    assert main(["table", str(results)]) == 1
+    out, err = capsys.readouterr()
+    assert "Dataset: Rooms, test samples" in out
+    assert "seg_miou ↑" in out
+    assert "depth_abserr ↓" in out
+    assert "miou_present" not in out
+    assert "Left out, not finished: 1 run (begun, …)." in out
+    assert "torn" in err
+    text = (results / "tasks.md").read_text()
+    assert "**41**" in text  # the best of its column
+    assert "SAGE-FairGrad,41.0,1.0," in (results / "tasks.csv").read_text()
+
+
+def test_a_number_that_is_none(tmp_path):
+    write(tmp_path, "x", {"test_seg_miou": ["much"]})
+    write(tmp_path, "nan", {"test_seg_miou": [None]})
+    found = task_runs.load(tmp_path)
+    assert [run.name for run in found.runs] == ["nan"]
+    assert "test_seg_miou at step 0 should be a number. Found 'much'" in found.unreadable[0]
+    (table,) = task_tables.build(found)
+    assert " -" in task_tables.text(table)
+
+
+def test_of_another_kind(tmp_path):
+    write(tmp_path, "x", {"test_seg_miou": [1.0]})
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "results.jsonl").write_text('{"args": {"task": "domain_generalization"}, "hparams": {}}\n')
+    (tmp_path / "y" / "done").write_text("done")
+    assert "is of another kind" in task_runs.load(tmp_path).unreadable[0]
+    assert task_runs.is_there(tmp_path)
+    assert not task_runs.is_there(tmp_path / "y")
+    assert not task_runs.is_there(tmp_path / "nothing")
+
+
+def test_what_is_refused(tmp_path, capsys):
+    write(tmp_path / "a", "begun", metrics(1.0, 1.0), done=False)
+    assert main(["table", str(tmp_path / "a")]) == 2
+    assert "No run in" in capsys.readouterr().err
+    assert main(["table", str(tmp_path / "a"), str(tmp_path / "a")]) == 2
+    assert "one folder at a time" in capsys.readouterr().err
