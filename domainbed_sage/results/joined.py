@@ -1,7 +1,7 @@
 """Several results folders, of other labs or dates, as one; whether they agree is stated."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.results import planned
 from domainbed_sage.results.agreement import check_agreement
+from domainbed_sage.results.begun import Begun
+from domainbed_sage.results.expected import Key
 from domainbed_sage.results.folder import Loaded, load_records
 from domainbed_sage.results.records import RunRecord
 
@@ -71,13 +73,19 @@ def _join(parts: Mapping[Path, Loaded]) -> Loaded:
         planned=keys if plans else None,
         plan_fault=" ".join(loaded.plan_fault for loaded in parts.values() if loaded.plan_fault),
         folders=folders,
-        waiting=(),
+        waiting=tuple(_waiting(parts, {run.key for run in records.values() if run.single})),
         remarks=(*_overlap(again), *provenance(parts), *_unplanned(parts, bool(plans)), *_own(parts)),
     )
 
 
 def _named(parts: Mapping[Path, Loaded], kind: str) -> Iterator[str]:
     return (str(place / name) for place, loaded in parts.items() for name in getattr(loaded, kind))
+
+
+def _waiting(parts: Mapping[Path, Loaded], there: Collection[Key]) -> Iterator[Begun]:
+    """Unfinished runs whose result is in no folder, named as in `Loaded.unfinished`."""
+    for place, loaded in parts.items():
+        yield from (replace(run, name=str(place / run.name)) for run in loaded.waiting if run.key not in there)
 
 
 def _check_equal(place: Path, run: RunRecord, other_place: Path, other: RunRecord) -> None:
