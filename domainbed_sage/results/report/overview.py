@@ -17,9 +17,10 @@ from domainbed_sage.results import render
 from domainbed_sage.results.compare import QUESTIONS, Comparison
 from domainbed_sage.results.folder import Loaded
 from domainbed_sage.results.intervals import CONFIDENCE
+from domainbed_sage.results.plain import grid
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.report.sections import Data, Unavailable
-from domainbed_sage.results.tables import AVERAGE, Cell, Grid, Table
+from domainbed_sage.results.tables import AVERAGE, Table
 
 FACTS = ("device", "model", "optimizer", "precision")  # of a run; `versions` has further ones
 
@@ -77,26 +78,9 @@ def averages(table: Table, from_best: Comparison | None, against: Comparison | N
     }
 
 
-def grid(shown: Grid) -> Data:
-    """One table: its columns, and a row for each method."""
-    best = render.best(shown)
-    rows = [
-        {
-            "method": str(method),
-            "cells": [_cell(cell, mark) for cell, mark in zip(cells, best.loc[method], strict=True)],
-        }
-        for method, *cells in shown.cells.itertuples()
-    ]
-    return {"title": shown.title, "columns": [str(name) for name in shown.cells.columns], "rows": rows}
-
-
 def datasets(table: Table) -> Data:
     """The table of every dataset."""
     return {"grids": [grid(own) | {"caption": render.caption(table, own)} for own in table.grids]}
-
-
-def _cell(cell: Cell, best: bool) -> Data:
-    return {"mean": cell.mean, "err": cell.err, "trials": cell.trials, "expected": cell.expected, "best": bool(best)}
 
 
 def differences(against: Comparison | None, declared: Comparison | None) -> Data:
