@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ _UNSTATED = "not stated"
 _MOST = 6  # values in a sentence
 
 
-def load_folders(paths: Sequence[Path], *, include_unfinished: bool = False) -> Loaded:
+def load_folders(
+    paths: Sequence[Path], *, include_unfinished: bool = False, unpacked: ExitStack | None = None
+) -> Loaded:
     """Read the runs of all these results folders, as `load_records` reads one; a folder given twice counts once.
 
     A run that is in several folders counts once. The plans of all folders are joined. `Loaded.remarks` says in which
@@ -37,6 +40,7 @@ def load_folders(paths: Sequence[Path], *, include_unfinished: bool = False) -> 
     Args:
         paths: results folders.
         include_unfinished: also read runs without a `done` file.
+        unpacked: as of `load_records`.
 
     Raises:
         UserError: no folder is given, runs of the same name differ, or as `load_records`, for each and for all.
@@ -44,7 +48,7 @@ def load_folders(paths: Sequence[Path], *, include_unfinished: bool = False) -> 
     if not paths:
         raise UserError("No results folder is given. Give one or several that hold run directories.")
     places = {path.resolve(): path for path in paths}.values()
-    parts = {path: load_records(path, include_unfinished=include_unfinished) for path in places}
+    parts = {path: load_records(path, include_unfinished=include_unfinished, unpacked=unpacked) for path in places}
     if len(parts) == 1:
         return next(iter(parts.values()))
     joined = _join(parts)
@@ -73,6 +77,7 @@ def _join(parts: Mapping[Path, Loaded]) -> Loaded:
         planned=keys if plans else None,
         plan_fault=" ".join(loaded.plan_fault for loaded in parts.values() if loaded.plan_fault),
         folders=folders,
+        unpacked={name: path for loaded in parts.values() for name, path in loaded.unpacked.items()},
         waiting=tuple(_waiting(parts, {run.key for run in records.values() if run.single})),
         remarks=(*_overlap(again), *provenance(parts), *_unplanned(parts, bool(plans)), *_own(parts)),
     )
