@@ -45,7 +45,7 @@ def test_own_algorithm(example, capsys):
     for words in example:
         assert main(words) == 0, words
     printed = capsys.readouterr().out
-    rows = [line.split()[0] for line in printed[printed.index("-------- Dataset") :].splitlines()[2:5]]
+    rows = [line.split()[0] for line in printed.partition("\nAlgorithm ")[2].splitlines()[1:4]]
     assert rows == ["ERM", "SAGE", "TERM"]
     assert {path.suffix for path in Path("results/term").glob("table.*")} == {".md", ".tex", ".csv"}
 
