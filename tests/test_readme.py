@@ -45,7 +45,7 @@ def test_own_algorithm(example, capsys):
     for words in example:
         assert main(words) == 0, words
     printed = capsys.readouterr().out
-    rows = [line.split()[0] for line in printed[printed.index("-------- Dataset") :].splitlines()[2:5]]
+    rows = [line.split()[0] for line in printed.partition("\nAlgorithm ")[2].splitlines()[1:4]]
     assert rows == ["ERM", "SAGE", "TERM"]
     assert {path.suffix for path in Path("results/term").glob("table.*")} == {".md", ".tex", ".csv"}
 
@@ -60,7 +60,7 @@ def test_own_dataset(tmp_path, monkeypatch, capsys, after):
     Path("data/Cams/CLASSES.json").write_text(block("json", "## Your own dataset"))
     for line in block("console", after).splitlines():
         assert main(line.split()[1:]) == 0, line
-    assert "data/Cams: 30 images in 2 classes; hall 10, street 10, yard 10" in capsys.readouterr().out
+    assert "data/Cams: 30 images in 2 classes; hall 10, street 10, yard 10" in " ".join(capsys.readouterr().out.split())
     record = json.loads(Path("train_output/results.jsonl").read_text().splitlines()[-1])
     assert record["args"]["test_envs"] == [1]
     assert "0 = delivery van, 1 = bicycle" in str(record["data"])

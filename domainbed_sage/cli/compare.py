@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from domainbed_sage.cli import results_folders
+from domainbed_sage.cli.terminal import folded
 
 _FORMS = ("latex", "csv", "json", "sentence")
 _DESCRIPTION = """Compare methods with a reference, paired by dataset, held-out environment and trial. Two questions are
@@ -47,9 +48,9 @@ def main(args: argparse.Namespace) -> int:
     print(getattr(claims, form)(comparison).rstrip("\n"))
     unprinted = comparison.notes if form in ("csv", "sentence") else ()
     for note in (*unprinted, *loaded.remarks, *loaded.left_out()):
-        print(f"Note: {note}", file=sys.stderr)
+        print(folded(f"Note: {note}"), file=sys.stderr)
     status = results_folders.name_unreadable(args.results, loaded.faults)
     if args.out:
         written = claims.write_all(comparison, args.out)
-        print("Wrote " + ", ".join(map(str, written)), file=sys.stderr)
+        print(folded("Wrote " + ", ".join(map(str, written))), file=sys.stderr)
     return status

@@ -3,7 +3,7 @@
 import argparse
 import os
 import tempfile
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,13 @@ from domainbed_sage.cli import as_json, machine
 from domainbed_sage.cli.numbers import whole
 from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.files import readable
 from domainbed_sage.data import own
 from domainbed_sage.data.sources import Own, Source
 from domainbed_sage.data.specs import DatasetSpec, datasets, find
 
 if TYPE_CHECKING:
+    from domainbed_sage.data.acquire.check import Checked, Listed
     from domainbed_sage.data.environment import MultiDomainDataset
 
 PREPARED = "EmojiStyles, TerraIncognita, DomainNet"
@@ -45,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", help=PREPARED if parser is named["prepare"] else of_any)
         parser.add_argument("--data_dir", type=Path, default=DATA_DIR, help="folder of the datasets (%(default)s)")
         machine.add_plugin_argument(parser)
+    for action in ("check", "manifest", "cache"):
+        as_json.add_argument(named[action])
     for parser in (named["download"], named["prepare"]):
         parser.add_argument("--subset", default="", help="keep other counts, and name the data so in every record")
     named["download"].add_argument("--from", dest="own", type=Path, nargs="+", help="your archives, or your folder")
@@ -97,7 +101,11 @@ def main(args: argparse.Namespace) -> int:
     if spec in own.loaded() and args.action in ("download", "prepare"):
         raise UserError(f"{args.name} is there already: there is nothing to {args.action}.")
     actions = (_download, _check, _manifest, _prepare, _cache)
-    print({action.__name__: action for action in actions}[f"_{args.action}"](spec, args))
+    done: Any = {action.__name__: action for action in actions}[f"_{args.action}"](spec, args)
+    if getattr(args, "json", False):
+        as_json.show(asdict(done))
+    else:
+        print("\n".join(map(folded, str(done).splitlines())))
     return 0
 
 
@@ -143,25 +151,36 @@ def _download(spec: DatasetSpec, args: argparse.Namespace) -> str:
     return summary(dataset, args.data_dir / spec.folder) + (hint if "with duplicates" in dataset.variant else "")
 
 
-def _check(spec: DatasetSpec, args: argparse.Namespace) -> str:
+def _check(spec: DatasetSpec, args: argparse.Namespace) -> "Checked":
     from domainbed_sage.data.acquire import check
 
     return check.check(spec, args.data_dir, args.manifest, images=args.images, leave_out=args.leave_out)
 
 
-def _cache(spec: DatasetSpec, args: argparse.Namespace) -> str:
+@dataclass(frozen=True)
+class Cache:
+    """Images that were stored resized: their folder, their bytes, and the longest short side of an image, pixels."""
+
+    folder: Path
+    size_bytes: int
+    side: int
+
+    def __str__(self) -> str:
+        made = f"{self.folder}: {readable(self.size_bytes)}, short sides at most {self.side} pixels"
+        return f"{made}; runs with decode: resized read it"
+
+
+def _cache(spec: DatasetSpec, args: argparse.Namespace) -> Cache:
     from domainbed_sage.data import resized
-    from domainbed_sage.data.acquire import disk
     from domainbed_sage.data.decode import decoder
 
     side = decoder("resized", args.image_size).side
     root = args.data_dir / spec.folder
     size = resized.store(root, spec.load(args.data_dir), side)
-    made = f"{resized.folder_of(root, side)}: {disk.readable(size)}, short sides at most {side} pixels"
-    return f"{made}; runs with decode: resized read it"
+    return Cache(resized.folder_of(root, side), size, side)
 
 
-def _manifest(spec: DatasetSpec, args: argparse.Namespace) -> str:
+def _manifest(spec: DatasetSpec, args: argparse.Namespace) -> "Listed":
     from domainbed_sage.data.acquire import check
 
     return check.write_manifest(spec, args.data_dir, args.output)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from domainbed_sage.cli import sweep
+from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.resources import shipped
 
 
@@ -27,7 +28,8 @@ def main(args: argparse.Namespace) -> int:
     args.action, args.file = "run", shipped("sweeps/demo.yaml")
     demo = read_sweep(args.file)
     folder = args.output_dir or Path("results") / demo.name
-    print(f"{len(demo.runs())} runs: {', '.join(demo.algorithms)} on EmojiStyles, each style held out in turn.")
+    algorithms = ", ".join(demo.algorithms)
+    print(folded(f"{len(demo.runs())} runs: {algorithms} on EmojiStyles, each style held out in turn."))
     failed = sweep.main(args)
     if not failed:
         _, faults = table.show([folder], table.Wanted(formats=table.FORMATS[:1]))

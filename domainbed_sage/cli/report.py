@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_sage.cli import results_folders
+from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import UserError, bullets
 
 PAGE = "report.html"
@@ -50,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
         selection=args.selection,
         with_paper=args.paper,
     )
-    print(f"Wrote {page} and {page.with_suffix('.json')}")
+    print(folded(f"Wrote {page} and {page.with_suffix('.json')}"))
     if faults:
         print(f"Unreadable:\n{bullets(faults)}", file=sys.stderr)
     return int(bool(faults))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import launch, machine, plan, status
 from domainbed_sage.cli.numbers import whole
+from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.core.files import regular
 from domainbed_sage.sweeps import planning, presets
@@ -135,9 +136,9 @@ def summary(outcome: "Outcome", total: int, folder: Path) -> str:
     if outcome.failed:
         lines += [f"{len(outcome.failed)} failed:"]
         lines += [f"  {name}\n    {reason}".rstrip() for name, reason in outcome.failed.items()]
-        lines += ["Fix the cause and start the same command again: only the missing runs are executed."]
+        lines += [folded("Fix the cause and start the same command again: only the missing runs are executed.")]
     if outcome.interrupted:
-        lines += ["Interrupted: active runs saved a checkpoint. Start the same command again to continue."]
+        lines += [folded("Interrupted: active runs saved a checkpoint. Start the same command again to continue.")]
     return "\n".join(lines)
 
 

@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from domainbed_sage.cli import results_folders
+from domainbed_sage.cli import as_json, results_folders
+from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.core.files import write_atomically
 
 if TYPE_CHECKING:
     from domainbed_sage.results.folder import Loaded
     from domainbed_sage.results.looks import Look
+    from domainbed_sage.results.paper import Comparison
     from domainbed_sage.results.tables import Table
+    from domainbed_sage.results.zero_shot import Verdict
 
 FORMATS = ("png", "pdf", "svg")  # `results.picture.FORMATS`
+FORMS = ("text", "latex", "json")
 _DESCRIPTION = """Print the tables of a results folder, ours or DomainBed's, or of several folders as one, and write
 them as Markdown, LaTeX and CSV. Runs that are not finished, missing runs and foreign entries are named below the
 tables. The exit status is 1 if a run, or the plan of a folder, is unreadable: it is left out and named below, too."""
@@ -46,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="± is the half-width of a 95%% confidence interval over trials, in place of DomainBed's standard error",
     )
-    parser.add_argument("--latex", action="store_true", help="print LaTeX instead of plain text")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--latex", action="store_true", help="print LaTeX instead of plain text")
+    as_json.add_argument(forms)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write the files here (default: RESULTS_DIR, if it is only one)"
     )
@@ -63,7 +69,7 @@ class Wanted:
         only_averages: leave out the tables of single datasets.
         with_paper: also compare with the printed Table 1, and zero-shot runs with published accuracies.
         include_unfinished: also use runs that are not finished.
-        as_latex: print LaTeX instead of plain text.
+        form: what to print, one of `FORMS`.
         formats: in which to draw each table and the training curves; none: no pictures.
         interval: print half-widths of 95% confidence intervals, and write files of other names, ``…-interval``.
         out: where to write; by default the results folder, if it is only one.
@@ -75,7 +81,7 @@ class Wanted:
     only_averages: bool = False
     with_paper: bool = False
     include_unfinished: bool = False
-    as_latex: bool = False
+    form: str = "text"
     formats: Sequence[str] = ()
     interval: bool = False
     out: Path | None = None
@@ -97,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
         only_averages=args.only == "averages",
         with_paper=args.paper,
         include_unfinished=args.include_unfinished,
-        as_latex=args.latex,
+        form=next((form for form in FORMS[1:] if getattr(args, form)), FORMS[0]),
         formats=args.format or FORMATS[:1] * args.pictures,
         interval=args.interval,
         out=args.out,
@@ -107,7 +113,7 @@ def main(args: argparse.Namespace) -> int:
     several = [task_runs.is_there(folder) for folder in args.results]
     written, faults = show_tasks(args.results, wanted) if any(several) else show(args.results, wanted)
     if written:
-        print("Wrote " + ", ".join(map(str, written)))
+        print(folded("Wrote " + ", ".join(map(str, written))), file=sys.stderr if args.json else sys.stdout)
     return int(bool(faults))
 
 
@@ -127,8 +133,12 @@ def show(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]
     whole = load_folders(results, include_unfinished=wanted.include_unfinished)
     part = only(whole, wanted.rows, wanted.datasets)
     drawn = looks.of_folder(whole) if wanted.formats else {}
-    writers = [writer for method in wanted.methods for writer in _one_method(part, method, wanted, drawn)]
-    writers += _zero_shot(part) if wanted.with_paper else []
+    made = [_made(part, method, wanted) for method in wanted.methods]
+    verdicts = _zero_shot(part) if wanted.with_paper else None
+    _print(made, verdicts, wanted.form)
+    writers = [writer for one in made for writer in _writers(one, wanted, drawn)]
+    if verdicts is not None:
+        writers.append(partial(_write_verdicts, verdicts))
     if wanted.formats and any(run.single for run in part.records):
         writers.append(partial(_draw_curves, part, drawn, wanted.formats))
     results_folders.name_unreadable(results, whole.faults)
@@ -148,57 +158,94 @@ def show_tasks(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], lis
     found = task_runs.load(results[0])
     if not found.runs:
         raise UserError(f"No run in {results[0]} is finished: {len(found.unfinished)} of them have begun.")
+    if wanted.form == "latex":
+        raise UserError("Tables of several tasks are printed as text or JSON, and written as Markdown and CSV.")
     tables = task_tables.build(found)
-    print("\n".join(map(task_tables.text, tables)), end="")
+    if wanted.form == "json":
+        as_json.show({"tables": [task_tables.plain(table) for table in tables]})
+    else:
+        print("\n".join(map(task_tables.text, tables)), end="")
     results_folders.name_unreadable(results, found.unreadable)
     return _written([partial(task_tables.write_all, tables)], results, wanted.out), list(found.unreadable)
 
 
-def _one_method(loaded: "Loaded", method: str, wanted: Wanted, drawn: "Mapping[str, Look]") -> Iterator[Writer]:
-    """Print the table of one selection method, and what it takes to write it."""
-    from domainbed_sage.results import paper, render, tables, zero_shot
+class Made(NamedTuple):
+    """The tables of one selection method, the paper's averages beside them if wanted, and what its files are called."""
 
-    suffix = (f"-{method}" if len(wanted.methods) > 1 else "") + "-interval" * wanted.interval
-    notes = loaded.notes(begun_told=True)
+    table: "Table"
+    beside: "Comparison | None"
+    suffix: str
+
+
+def _made(loaded: "Loaded", method: str, wanted: Wanted) -> Made:
+    from domainbed_sage.results import paper, tables, zero_shot
+
     table = tables.build(
         loaded.records,
         method,
         expected=loaded.planned,
-        notes=notes,
+        notes=loaded.notes(begun_told=True),
         begun=loaded.begun,
         interval=wanted.interval,
     )
     if wanted.only_averages:
         table = replace(table, grids=())
-    print((render.latex if wanted.as_latex else render.text)(table))
-    yield partial(render.write_all, table, stem=f"table{suffix}")
-    if wanted.formats:
-        yield partial(_draw, table, drawn, f"table{suffix}", wanted.formats)
-    if wanted.with_paper and any(run.algorithm != zero_shot.ALGORITHM for run in loaded.records):
-        comparison = paper.compare(table, loaded.records)
-        print((paper.latex if wanted.as_latex else paper.text)(comparison))
-        yield partial(paper.write_all, comparison, stem=f"paper{suffix}")
+    compared = wanted.with_paper and any(run.algorithm != zero_shot.ALGORITHM for run in loaded.records)
+    suffix = (f"-{method}" if len(wanted.methods) > 1 else "") + "-interval" * wanted.interval
+    return Made(table, paper.compare(table, loaded.records) if compared else None, suffix)
 
 
-def _zero_shot(loaded: "Loaded") -> Iterator[Writer]:
+def _zero_shot(loaded: "Loaded") -> "list[Verdict] | None":
     from domainbed_sage.results import zero_shot
 
-    if any(run.algorithm == zero_shot.ALGORITHM for run in loaded.records):
-        verdicts = zero_shot.text(zero_shot.check(loaded.records))
-        print(verdicts)
-        yield lambda folder: [write_atomically(folder / "zero_shot.txt", verdicts + "\n")]
+    there = any(run.algorithm == zero_shot.ALGORITHM for run in loaded.records)
+    return zero_shot.check(loaded.records) if there else None
+
+
+def _print(made: Sequence[Made], verdicts: "Sequence[Verdict] | None", form: str) -> None:
+    from domainbed_sage.results import paper, plain, render, zero_shot
+
+    if form == "json":
+        tables = [
+            plain.table(table) | {"paper": None if beside is None else plain.paper(beside)} for table, beside, _ in made
+        ]
+        as_json.show({"unit": "percent", "tables": tables, "zero_shot": verdicts})
+        return
+    for table, beside, _ in made:
+        print(getattr(render, form)(table))
+        if beside is not None:
+            print(getattr(paper, form)(beside))
+    if verdicts is not None:
+        print(zero_shot.text(verdicts))
+
+
+def _writers(made: Made, wanted: Wanted, drawn: "Mapping[str, Look]") -> Iterator[Writer]:
+    from domainbed_sage.results import paper, render
+
+    yield partial(render.write_all, made.table, stem=f"table{made.suffix}")
+    if wanted.formats:
+        yield partial(_draw, made.table, drawn, f"table{made.suffix}", wanted.formats)
+    if made.beside is not None:
+        yield partial(paper.write_all, made.beside, stem=f"paper{made.suffix}")
+
+
+def _write_verdicts(verdicts: "Sequence[Verdict]", folder: Path) -> list[Path]:
+    from domainbed_sage.results import zero_shot
+
+    return [write_atomically(folder / "zero_shot.txt", zero_shot.text(verdicts) + "\n")]
 
 
 def _written(writers: Sequence[Writer], results: Sequence[Path], out: Path | None) -> list[Path]:
     if out is None and len(results) > 1:
-        print("Not written: these are several results folders. Say where to write with --out DIR.", file=sys.stderr)
+        why = "Not written: these are several results folders. Say where to write with --out DIR."
+        print(folded(why), file=sys.stderr)
         return []
     try:
         return [path for write in writers for path in write(out or results[0])]
     except UserError as error:
         if out is not None or isinstance(error, NoSpace):
             raise
-        print(f"Not written: {error} Tables can be written elsewhere with --out DIR.", file=sys.stderr)
+        print(folded(f"Not written: {error} Tables can be written elsewhere with --out DIR."), file=sys.stderr)
         return []
 
 

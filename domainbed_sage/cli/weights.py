@@ -1,11 +1,12 @@
 """`domainbed-sage weights`: list, fetch and verify pretrained weights."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from domainbed_sage.cli import as_json
+from domainbed_sage.cli.terminal import folded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=Path,
             help="folder of the files; default: DOMAINBED_WEIGHTS_DIR, else in the user's cache",
         )
-        if action == "list":
+        if action != "download":
             as_json.add_argument(command)
 
 
@@ -45,11 +46,15 @@ def main(args: argparse.Namespace) -> int:
         if args.json:
             as_json.show(as_object(folder))
         else:
-            print("\n".join(_listed(folder)))
+            print("\n".join(folded(line) for line in _listed(folder)))
         return 0
     if args.action == "download":
         download(args.name, args.weights_dir)
-    print("\n".join(_report(args.name, args.weights_dir)))
+    found = checked(args.name, args.weights_dir)
+    if args.action == "check" and args.json:
+        as_json.show(found)
+        return 0
+    print("\n".join(folded(line) for line in _told(found)))
     if args.action == "download" and args.weights_dir and args.weights_dir != weights_dir():
         print(f"Runs look in {weights_dir()} unless {FOLDER_VARIABLE} is set to {args.weights_dir.absolute()}.")
     return 0
@@ -77,8 +82,8 @@ def _listed(folder: Path) -> list[str]:
     """The lines of `weights list`."""
     known = as_object(folder)
     clip = [
-        f"{weights['name']}: {weights['activation']}; sha256 {weights['sha256'] or 'not published'}; "
-        + ("stored" if weights["file"] else "not stored")
+        f"{weights['name']}: {weights['activation']}; {'stored' if weights['file'] else 'not stored'}; "
+        f"sha256 {weights['sha256'] or 'not published'}"
         for weights in known
         if weights["activation"]
     ]
@@ -86,30 +91,50 @@ def _listed(folder: Path) -> list[str]:
     return [f"folder: {folder}", *clip, "timm:BACKBONE: weights of any timm backbone, e.g. timm:resnet50", *others]
 
 
-def _report(name: str, folder: Path | None) -> list[str]:
-    """Check a stored or given file and describe it."""
+def checked(name: str, folder: Path | None) -> dict[str, Any]:
+    """What a stored or given file of weights is: of what model, and how many values, tensors and matrices it has.
+
+    Of CLIP also the image tower alone, and the activation that it was trained with, None if that is not known.
+
+    Raises:
+        UserError: there is no such file, or it is not what it should be.
+    """
     from domainbed_sage.models import clip, timm_backbone
     from domainbed_sage.models.checkpoints import check_tensors, read, sha256_of
     from domainbed_sage.models.weights import TIMM, find
 
     path = find(name, folder)
     state = read(path)
-    lines = [f"{path}", f"sha256 {sha256_of(path)}"]
+    found = {"name": name, "file": path, "sha256": sha256_of(path)}
     if name.startswith(TIMM):
         check_tensors(state, timm_backbone.expected_tensors(name.removeprefix(TIMM)), str(path))
-        return [*lines, f"{name}: {_count(state)}"]
+        return {**found, "model": name, **_counts(state)}
     check_tensors(state, clip.expected_tensors(), f"{path}, read as CLIP ViT-B/16")
     tower = {key: tensor for key, tensor in state.items() if key.startswith("visual.")}
-    activation = clip.trained_activation(name, path) or "not known; runs have to state it"
-    return [
-        *lines,
-        f"CLIP ViT-B/16: {_count(state)}",
-        f"image tower: {_count(tower)}",
-        f"activation: {activation}",
-    ]
+    activation = clip.trained_activation(name, path) or None
+    return {
+        **found,
+        "model": "CLIP ViT-B/16",
+        **_counts(state),
+        "image_tower": _counts(tower),
+        "activation": activation,
+    }
 
 
-def _count(tensors: "Mapping[str, Tensor]") -> str:
+def _counts(tensors: "Mapping[str, Tensor]") -> dict[str, int]:
     values = sum(t.numel() for t in tensors.values())
-    matrices = sum(t.ndim >= 2 for t in tensors.values())
-    return f"{values:,} values, {len(tensors)} tensors, {matrices} of them matrices"
+    return {"values": values, "tensors": len(tensors), "matrices": sum(t.ndim >= 2 for t in tensors.values())}
+
+
+def _told(found: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of `weights check`."""
+    yield str(found["file"])
+    yield f"sha256 {found['sha256']}"
+    yield f"{found['model']}: {_size(found)}"
+    if "image_tower" in found:
+        yield f"image tower: {_size(found['image_tower'])}"
+        yield f"activation: {found['activation'] or 'not known; runs have to state it'}"
+
+
+def _size(counts: Mapping[str, int]) -> str:
+    return f"{counts['values']:,} values, {counts['tensors']} tensors, {counts['matrices']} of them matrices"

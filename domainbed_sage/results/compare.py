@@ -1,6 +1,7 @@
 """Compare methods with a reference, paired, and quantify how certain the difference is."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from domainbed_sage.core.errors import UserError, known
 from domainbed_sage.results import claims, fairness, footer, html
 from domainbed_sage.results.image_sampling import Chosen, Images, Triple
 from domainbed_sage.results.intervals import TTest, error_of_like_these, error_of_these, t_test
+from domainbed_sage.results.paired import Paired, Pairs
+from domainbed_sage.results.records import IntArray
 from domainbed_sage.results.tables import AVERAGE, Table
 
 NO_SPREAD = 1e-9  # points; smaller spreads are rounding errors
@@ -108,7 +111,7 @@ def compare(table: Table, reference: str, methods: Sequence[str], folders: Seque
         UserError: a method or the reference is not in the table, or they are the same.
     """
     methods = _checked(table, reference, [methods] if isinstance(methods, str) else methods)
-    cells = table.results.set_index(["algorithm", "dataset", "env", "trial_seed"])["test_acc"] * 100
+    pairs, chosen = Pairs(table), _chosen(table)
     images = Images(folders)
     runs = {name: [run for run in table.records if run.label == name] for name in (reference, *methods)}
     conditions = {name: fairness.conditions(own) for name, own in runs.items()}
@@ -116,8 +119,8 @@ def compare(table: Table, reference: str, methods: Sequence[str], folders: Seque
     notes: list[str] = []
     unanswered: dict[tuple[str, str], str] = {}
     for method in methods:
-        row, remarks, whys = _compared(cells.loc[method], cells.loc[reference])
-        drawn, no_images = images.interval(_chosen(table, method), _chosen(table, reference))
+        row, remarks, whys = _compared(pairs.of(method, reference))
+        drawn, no_images = images.interval(chosen[method], chosen[reference])
         over_images = {f"images_{name}": value for name, value in drawn._asdict().items()}
         rows.append({"method": method, "reference": reference} | row | over_images)
         unanswered |= {(method, question): why for question, why in whys.items() if why}
@@ -143,51 +146,55 @@ def _checked(table: Table, reference: str, methods: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(methods))
 
 
-def _chosen(table: Table, method: str) -> dict[Triple, Chosen]:
-    rows = table.results[table.results["algorithm"] == method]
-    triples = zip(rows["dataset"], rows["env"], rows["trial_seed"], strict=True)
-    return dict(zip(triples, map(Chosen, rows["run"], rows["step"], rows["test_acc"]), strict=True))
+def _chosen(table: Table) -> dict[str, dict[Triple, Chosen]]:
+    """What is behind each number, by row."""
+    columns = table.results[["algorithm", "dataset", "env", "trial_seed", "run", "step", "test_acc"]]
+    found: defaultdict[str, dict[Triple, Chosen]] = defaultdict(dict)
+    for method, dataset, env, trial, *number in columns.itertuples(index=False, name=None):
+        found[method][dataset, env, trial] = Chosen(*number)
+    return found
 
 
-def _compared(
-    ours: "pd.Series[float]", theirs: "pd.Series[float]"
-) -> tuple[dict[str, float], list[str], dict[str, str]]:
-    """A row of the frame, remarks on it, and why questions have no answer.
-
-    Both are accuracies in percent by dataset, environment and trial.
-    """
-    either = ours - theirs  # NaN where one of the two is not there
-    differences = either.dropna()
-    by_trial = differences.groupby(["dataset", "trial_seed"]).mean().unstack()  # D, [datasets, trials]
+def _compared(paired: Paired) -> tuple[dict[str, float], list[str], dict[str, str]]:
+    """A row of the frame, remarks on it, and why questions have no answer."""
+    by_trial = pd.DataFrame(paired.by_trial, paired.datasets, paired.trials)  # D, [datasets, trials]
+    by_trial = by_trial.dropna(how="all").dropna(axis=1, how="all")
     by_dataset = by_trial.mean(axis=1)
-    cells = differences.groupby(["dataset", "env"]).mean()
+    cells = paired.by_environment
     these, no_these = of_these(by_trial)
     like, no_like = of_like_these(by_dataset)
     row = {
         "difference": float(by_dataset.mean()),
-        "pairs": len(differences),
-        "pairs_total": len(either),
+        "pairs": int(paired.is_common.sum()),
+        "pairs_total": len(paired.points),
         "datasets": len(by_dataset),
         "trials": by_trial.shape[1],
         **{f"these_{name}": value for name, value in these._asdict().items()},
         **{f"like_{name}": value for name, value in like._asdict().items()},
         "wins": int((cells > NO_SPREAD).sum()),
-        "ties": int((cells.abs() <= NO_SPREAD).sum()),
+        "ties": int((np.abs(cells) <= NO_SPREAD).sum()),
         "losses": int((cells < -NO_SPREAD).sum()),
     }
-    left_out = list(_left_out(differences.reset_index(), either.reset_index()))
-    return row, left_out, {"these": no_these, "like": no_like}
+    return row, list(_left_out(paired)), {"these": no_these, "like": no_like}
 
 
-def _left_out(common: pd.DataFrame, either: pd.DataFrame) -> Iterator[str]:
-    """State what a comparison leaves out, given a row for each triple."""
-    if len(common) < len(either):
-        yield f"compared on the {len(common)} of {len(either)} (dataset, environment, trial) triples that both have."
-    if without := set(either["dataset"]) - set(common["dataset"]):
-        yield f"nothing is left of {', '.join(sorted(without))}."
-    envs = common.groupby(["dataset", "trial_seed"])["env"].agg(frozenset)
-    if uneven := [str(name) for name, sets in envs.groupby("dataset") if sets.nunique() > 1]:
+def _left_out(paired: Paired) -> Iterator[str]:
+    """State what a comparison leaves out."""
+    common, total = paired.places[paired.is_common], len(paired.places)
+    if len(common) < total:
+        yield f"compared on the {len(common)} of {total} (dataset, environment, trial) triples that both have."
+    there, left = (np.unique(places[:, 0]) for places in (paired.places, common))
+    if without := [paired.datasets[at] for at in there if at not in left]:
+        yield f"nothing is left of {', '.join(without)}."
+    uneven = [paired.datasets[at] for at in left if _is_uneven(common[common[:, 0] == at])]
+    if uneven:
         yield f"the trials of {', '.join(uneven)} average over different environments."
+
+
+def _is_uneven(places: IntArray) -> bool:
+    """Whether trials of a dataset have different environments; `places` as in `Paired`, without repetitions."""
+    trials, envs = (len(np.unique(places[:, column])) for column in (1, 2))
+    return len(places) < trials * envs
 
 
 def of_these(differences: pd.DataFrame) -> tuple[TTest, str]:

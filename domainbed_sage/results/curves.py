@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, counted
+from domainbed_sage.results import scales
 from domainbed_sage.results.looks import Look
-from domainbed_sage.results.picture import PALE, Block, pages, shortened, strips
+from domainbed_sage.results.picture import FAINT, PALE, Block, pages, shortened, strips
+from domainbed_sage.results.scales import Scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,6 +90,10 @@ def _explained(means: pd.DataFrame, drawn: Mapping[str, Look], others: Sequence[
     cells = fewer[["label", "dataset", "environment"]].drop_duplicates().itertuples(index=False)
     if few := [f"{shortened(label)} on {shortened(dataset)}, {shortened(name)}" for label, dataset, name in cells]:
         lines.append(f"fewer trials than others: {'; '.join(few[:4])}{f'; and {len(few) - 4} more' * (len(few) > 4)}")
+    cut = [loss_scale(rows, drawn) for _, rows in means.groupby(["dataset", "env"])]
+    off = {label for scale in cut if scale is not None for label in scale.leaving}
+    if leaving := [shortened(label) for label in (*drawn, *others) if label in off]:
+        lines.append(f"beyond a panel's scale of losses, which suits the curves in colour: {', '.join(leaving)}")
     if others:
         lines.append(
             f"in colour: the first row and the {BEST} best averages; pale: {', '.join(map(shortened, others))}"
@@ -107,12 +114,33 @@ def _dataset(
             here = means[means["env"] == env]
             for panel, (measure, *_) in zip(rows[:, column], _ROWS, strict=True):
                 _lines(panel, here, measure, looks)
+            if (scale := loss_scale(here, looks)) is not None:
+                _cut(rows[2, column], scale)
             rows[0, column].set_title(f"held out: {shortened(names[env])}", fontsize=6.5, pad=3)
             rows[2, column].set_xlabel("step", fontsize=6)
         for panel in rows[:, len(share) :].flat:
             panel.set_axis_off()
         for panel, (_, name, _) in zip(rows[:, 0], _ROWS, strict=True):
             panel.set_ylabel(name, fontsize=6)
+
+
+def loss_scale(means: pd.DataFrame, looks: Mapping[str, Look]) -> Scale | None:
+    """The scale of a panel of losses where curves leave it: one that diverges would flatten all others.
+
+    Args:
+        means: of one environment of a dataset.
+        looks: of the methods in colour, whose curves decide.
+    """
+    losses = {str(label): own.to_numpy(np.float64) for label, own in means.groupby("label", sort=False)["loss"]}
+    return scales.of_curves(losses, {label: own for label, own in losses.items() if label in looks})
+
+
+def _cut(panel: "Axes", scale: Scale) -> None:
+    """Give a panel its scale, and say how many curves leave it and where."""
+    panel.set_ylim(scale.low, scale.high)
+    text = f"{counted(len(scale.leaving), 'curve')} beyond {'↑' * bool(scale.above)}{'↓' * bool(scale.below)}"
+    how: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 5.5, "color": FAINT}
+    panel.text(0.99, 0.98, text, transform=panel.transAxes, **how).set_in_layout(False)
 
 
 def _lines(panel: "Axes", means: pd.DataFrame, measure: str, looks: Mapping[str, Look]) -> None:

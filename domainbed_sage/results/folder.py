@@ -4,6 +4,7 @@ import multiprocessing
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +47,8 @@ class Loaded:
         folders: the results folder of each run, by name of the run.
         remarks: further sentences for the footer: on what several folders agree, and which part is shown.
         waiting: planned runs among the unfinished, where no other run gives their result.
+        unpacked: where the records of packed runs can be read while `load_records` was told to keep them unpacked, by
+            name of the run.
     """
 
     records: tuple[RunRecord, ...]
@@ -59,6 +62,7 @@ class Loaded:
     folders: Mapping[str, Path] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     waiting: tuple[Begun, ...] = ()
+    unpacked: Mapping[str, Path] = field(default_factory=dict)
 
     def path(self, run: str) -> Path:
         """The directory of a run."""
@@ -108,7 +112,7 @@ def populations(runs: Iterable[RunRecord]) -> list[str]:
     return [f"{dataset}: population {variant}." for dataset, variant in variants]
 
 
-def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
+def load_records(folder: Path, *, include_unfinished: bool = False, unpacked: ExitStack | None = None) -> Loaded:
     """Read every run one level below `folder`; finished ones that were read before come from the cache.
 
     An unreadable run or plan is left out and named in the result. Where there is no run but a `runs.zip`, its runs are
@@ -117,6 +121,7 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
     Args:
         folder: results folder of a sweep, DomainBed's or ours.
         include_unfinished: also read runs without a `done` file, as DomainBed does.
+        unpacked: keeps packed runs unpacked until it is closed, see `Loaded.unpacked`.
 
     Raises:
         UserError: no such folder, no readable run in it, or runs that contradict one another, see `check_agreement`.
@@ -125,9 +130,11 @@ def load_records(folder: Path, *, include_unfinished: bool = False) -> Loaded:
         raise UserError(f"There is no results folder {folder}. Give the folder that holds the run directories.")
     is_packed = regular(folder / packed.FILE)
     if is_packed and not any((entry / RESULTS).exists() for entry in folder.iterdir()):
-        with packed.unpacked(folder) as there:
+        with ExitStack() as now:
+            there = (unpacked or now).enter_context(packed.unpacked(folder))
             loaded = load_records(there, include_unfinished=include_unfinished)
-            return replace(loaded, folders=dict.fromkeys(loaded.folders, folder))
+            places = {name: there / name for name in loaded.folders if unpacked is not None}
+            return replace(loaded, folders=dict.fromkeys(loaded.folders, folder), unpacked=places)
     reader = _Reader(folder, include_unfinished)
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         reader.classify(entry)

@@ -1,7 +1,8 @@
 """Several results folders, of other labs or dates, as one; whether they agree is stated."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.results import planned
 from domainbed_sage.results.agreement import check_agreement
+from domainbed_sage.results.begun import Begun
+from domainbed_sage.results.expected import Key
 from domainbed_sage.results.folder import Loaded, load_records
 from domainbed_sage.results.records import RunRecord
 
@@ -26,7 +29,9 @@ _UNSTATED = "not stated"
 _MOST = 6  # values in a sentence
 
 
-def load_folders(paths: Sequence[Path], *, include_unfinished: bool = False) -> Loaded:
+def load_folders(
+    paths: Sequence[Path], *, include_unfinished: bool = False, unpacked: ExitStack | None = None
+) -> Loaded:
     """Read the runs of all these results folders, as `load_records` reads one; a folder given twice counts once.
 
     A run that is in several folders counts once. The plans of all folders are joined. `Loaded.remarks` says in which
@@ -35,6 +40,7 @@ def load_folders(paths: Sequence[Path], *, include_unfinished: bool = False) -> 
     Args:
         paths: results folders.
         include_unfinished: also read runs without a `done` file.
+        unpacked: as of `load_records`.
 
     Raises:
         UserError: no folder is given, runs of the same name differ, or as `load_records`, for each and for all.
@@ -42,7 +48,7 @@ def load_folders(paths: Sequence[Path], *, include_unfinished: bool = False) -> 
     if not paths:
         raise UserError("No results folder is given. Give one or several that hold run directories.")
     places = {path.resolve(): path for path in paths}.values()
-    parts = {path: load_records(path, include_unfinished=include_unfinished) for path in places}
+    parts = {path: load_records(path, include_unfinished=include_unfinished, unpacked=unpacked) for path in places}
     if len(parts) == 1:
         return next(iter(parts.values()))
     joined = _join(parts)
@@ -71,13 +77,20 @@ def _join(parts: Mapping[Path, Loaded]) -> Loaded:
         planned=keys if plans else None,
         plan_fault=" ".join(loaded.plan_fault for loaded in parts.values() if loaded.plan_fault),
         folders=folders,
-        waiting=(),
+        unpacked={name: path for loaded in parts.values() for name, path in loaded.unpacked.items()},
+        waiting=tuple(_waiting(parts, {run.key for run in records.values() if run.single})),
         remarks=(*_overlap(again), *provenance(parts), *_unplanned(parts, bool(plans)), *_own(parts)),
     )
 
 
 def _named(parts: Mapping[Path, Loaded], kind: str) -> Iterator[str]:
     return (str(place / name) for place, loaded in parts.items() for name in getattr(loaded, kind))
+
+
+def _waiting(parts: Mapping[Path, Loaded], there: Collection[Key]) -> Iterator[Begun]:
+    """Unfinished runs whose result is in no folder, named as in `Loaded.unfinished`."""
+    for place, loaded in parts.items():
+        yield from (replace(run, name=str(place / run.name)) for run in loaded.waiting if run.key not in there)
 
 
 def _check_equal(place: Path, run: RunRecord, other_place: Path, other: RunRecord) -> None:

@@ -150,7 +150,7 @@ def text(comparison: Comparison) -> str:
     return "\n\n".join(["\n".join([*caption, body]), *render.paragraph(comparison.notes)]) + "\n"
 
 
-def csv(comparison: Comparison) -> str:
+def frame(comparison: Comparison) -> pd.DataFrame:
     """One row per algorithm and column, at full precision, percent."""
     rows = []
     for algorithm in comparison.ours.index:
@@ -163,7 +163,12 @@ def csv(comparison: Comparison) -> str:
             rows.append((algorithm, column, *measured, printed, recomputed, difference))
     measured_as = ("mean", comparison.spread.column, "trials", "expected_trials")
     columns = ["algorithm", "dataset", *measured_as, "printed", "printed_recomputed", "difference"]
-    return render.csv_text(pd.DataFrame(rows, columns=columns))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def csv(comparison: Comparison) -> str:
+    """The rows of `frame`."""
+    return render.csv_text(frame(comparison))
 
 
 def write_all(comparison: Comparison, folder: Path, *, stem: str = "paper") -> list[Path]:

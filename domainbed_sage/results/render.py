@@ -149,8 +149,15 @@ def text(table: Table) -> str:
             body = text_blocks(grid.strings(short=True))
             body += "\n* trials missing, see below" * ("*" in body)
         subject = "Averages" if grid is table.averages else f"Dataset: {escape.printable(grid.title)}"
-        parts.append(f"-------- {subject}, model selection method: {table.method.title}\n{body}")
+        parts.append(f"{_heading(subject, table.method.title)}\n{body}")
     return "\n\n".join([*parts, *paragraph(table.footer)]) + "\n"
+
+
+def _heading(subject: str, selection: str) -> str:
+    """DomainBed's line above a table, in two where it would be wider than the terminal."""
+    first, second = f"-------- {subject},", f"model selection method: {selection}"
+    line = f"{first} {second}"
+    return line if len(line) <= WIDTH else f"{first}\n         {second}"
 
 
 def paragraph(sentences: Sequence[str]) -> list[str]:

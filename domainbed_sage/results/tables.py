@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import footer as footers
 from domainbed_sage.results import html
@@ -133,6 +134,12 @@ class Table:
         from domainbed_sage.results import render
 
         return render.latex(self)
+
+    def to_json(self) -> str:
+        """Everything at full precision, accuracies in percent."""
+        from domainbed_sage.results import plain
+
+        return strict_json.dumps(plain.table(self))
 
     def __repr__(self) -> str:
         return self.to_text()

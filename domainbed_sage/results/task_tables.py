@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -83,6 +84,20 @@ def text(table: TaskTable) -> str:
     """The table for a terminal, its footer below."""
     head = f"-------- Dataset: {table.dataset}, test samples"
     return "\n\n".join([f"{head}\n{render.text_blocks(_strings(table))}", *render.paragraph(table.notes)]) + "\n"
+
+
+def plain(table: TaskTable) -> dict[str, Any]:
+    """The table as plain values, for JSON; None where something is missing."""
+    cells = table.means.astype(object).where(table.means.notna(), None)
+    rows = [
+        {"row": row, "trials": int(table.trials[row]), "metrics": cells.loc[row].to_dict()} for row in table.means.index
+    ]
+    return {
+        "dataset": table.dataset,
+        "higher_is_better": dict(table.higher_is_better),
+        "rows": rows,
+        "notes": list(table.notes),
+    }
 
 
 def markdown(table: TaskTable) -> str:

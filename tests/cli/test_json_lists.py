@@ -1,9 +1,12 @@
-"""`--json` of the commands that list things: strict JSON, and all that is known."""
+"""`--json` of the commands that list or check things: strict JSON, and all that is known."""
 
+import hashlib
 import random
 from dataclasses import fields, replace
 
 import pytest
+import torch
+from generated_trees import few, plant
 from helpers import strictly
 
 from domainbed_sage.algorithms import algorithms
@@ -11,7 +14,7 @@ from domainbed_sage.cli import main
 from domainbed_sage.cli.status import exit_code
 from domainbed_sage.core.hparams import declared, resolve, validate
 from domainbed_sage.data.specs import datasets
-from domainbed_sage.models import models
+from domainbed_sage.models import clip, models, timm_backbone
 from domainbed_sage.models.weights import clip_names
 from domainbed_sage.sweeps.estimate import StepTime, plan
 from domainbed_sage.sweeps.sweep import read_sweep
@@ -92,6 +95,72 @@ def test_weights_list(listed, tmp_path):
     assert files == {stored: str(tmp_path / f"{stored}.pt"), "mine": str(tmp_path / "mine.safetensors")}
     assert (found["openai"]["activation"], len(found["openai"]["sha256"])) == ("quickgelu", 64)
     assert found["mine"] == {"name": "mine", "activation": None, "sha256": None, "file": files["mine"]}
+
+
+@pytest.fixture
+def pacs(tmp_path):
+    """Two images of each class; one of them is a link to another, and one is no image."""
+    root = plant(tmp_path / "PACS", few(datasets["PACS"]), "two of each", same=False)
+    dog, other, broken = (root / "photo" / "dog" / f"pic_0000{i}.jpg" for i in range(3))
+    other.unlink()
+    other.hardlink_to(dog)
+    broken.write_bytes(b"no image")
+    return root
+
+
+def test_data_check(listed, pacs, tmp_path, capsys):
+    words = ("data", "check", "PACS", "--json", "--data_dir", tmp_path)
+    plain = {
+        "dataset": "PACS",
+        "folder": str(pacs),
+        "population": "subset: two of each",
+        "classes": 7,
+        "environments": {"art_painting": 14, "cartoon": 14, "photo": 15, "sketch": 14},
+        "notes": [],
+        "links": [["photo/dog/pic_00001.jpg", "photo/dog/pic_00000.jpg"]],
+        "manifest": None,
+        "decoded": None,
+    }
+    assert listed(*words) == plain
+    made = listed("data", "manifest", "PACS", "--json", "--data_dir", tmp_path)
+    written = (pacs / "MANIFEST.csv").read_bytes()
+    size = sum(int(line.split(",")[1]) for line in written.decode().splitlines()[1:])
+    sha256 = hashlib.sha256(written).hexdigest()
+    assert made == {"file": str(pacs / "MANIFEST.csv"), "files": 57, "size_bytes": size, "fingerprint": sha256}
+    decoded = {"images": 57, "corrupt": ["photo/dog/pic_00002.jpg"]}
+    assert listed(*words, "--leave_out") == plain | {"manifest": made, "decoded": decoded}
+    assert main([str(word) for word in (*words, "--images")]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_data_cache(listed, tmp_path):
+    plant(tmp_path / "PACS", few(datasets["PACS"]), "two of each")
+    found = listed("data", "cache", "PACS", "--json", "--data_dir", tmp_path, "--image_size", "4")
+    folder = tmp_path / "PACS.resized-6"
+    size = sum(path.stat().st_size for path in folder.glob("*.bin"))
+    assert found == {"folder": str(folder), "size_bytes": size, "side": 6}
+
+
+def test_weights_check(listed, tmp_path, monkeypatch):
+    state = {"visual.proj": torch.zeros(3, 2), "visual.bias": torch.zeros(5), "text.proj": torch.ones(4, 4, 1)}
+    for module in (clip, timm_backbone):
+        monkeypatch.setattr(module, "expected_tensors", lambda *_: {name: t.shape for name, t in state.items()})
+    path = tmp_path / "mine.pt"
+    torch.save(state, path)
+    described = {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    counts = {"values": 27, "tensors": 3, "matrices": 2}
+    assert listed("weights", "check", path, "--json") == {
+        "name": str(path),
+        **described,
+        "model": "CLIP ViT-B/16",
+        **counts,
+        "image_tower": {"values": 11, "tensors": 2, "matrices": 1},
+        "activation": None,
+    }
+    path = path.rename(tmp_path / "timm-resnet18.a1_in1k.pt")
+    found = listed("weights", "check", "timm:resnet18.a1_in1k", "--json", "--weights_dir", tmp_path)
+    timm = {"name": "timm:resnet18.a1_in1k", "model": "timm:resnet18.a1_in1k"}
+    assert found == described | timm | counts | {"file": str(path)}
 
 
 def test_sweep_list(listed, tmp_path):

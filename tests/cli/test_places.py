@@ -101,7 +101,7 @@ def test_tables_of_results_that_can_only_be_read(read_only, capsys, tmp_path):
     assert status("table", read_only, "--selection", "all") == 0
     printed = capsys.readouterr()
     assert printed.out.count("model selection method") >= 3
-    assert "Tables can be written elsewhere with --out DIR." in printed.err
+    assert "Tables can be written elsewhere with --out DIR." in " ".join(printed.err.split())
     assert "Wrote" not in printed.out
     assert sorted(read_only.rglob("*")) == before
     assert status("table", read_only, "--out", tmp_path) == 0

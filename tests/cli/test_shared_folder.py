@@ -45,7 +45,7 @@ def table(capsys):
     def call():
         assert main(["table", "out"]) == 0
         printed = capsys.readouterr().out
-        lines = printed.split("\n\n")[0].splitlines()[2:]
+        lines = printed.split("\n\n")[0].partition("\nAlgorithm ")[2].splitlines()[1:]
         return {line.split()[0]: line for line in lines}, printed
 
     return call

@@ -1,15 +1,33 @@
 """What the commands print is as wide as the terminal: 80 columns where there is none."""
 
 import re
+from pathlib import Path
 
 import pytest
+from generated_trees import few, plant
+from reference import sweep_folder
 
 from domainbed_sage.cli import main
 from domainbed_sage.cli.plan import shortened
 from domainbed_sage.cli.terminal import aligned, folded
+from domainbed_sage.data.specs import datasets
+from domainbed_sage.results import render, tables
+from domainbed_sage.results.folder import load_records
 from domainbed_sage.sweeps import estimate
 
-LISTS = ("list algorithms", "list models", "list optimizers", "list data", "data list")
+LISTS = (
+    *("list algorithms", "list models", "list optimizers", "list data", "list SAGE", "list timm", "data list"),
+    *("weights list", "cite --algorithm SAGE --dataset TerraIncognita"),
+)
+OF_RESULTS = (
+    "table RESULTS --out tables",
+    "table RESULTS --selection all --interval --paper --out tables",
+    "table RESULTS RESULTS/../more",
+    "compare RESULTS --compare SAGE --out tables",
+    "compare RESULTS RESULTS/../more --compare SAGE --csv",
+    "report RESULTS --compare SAGE --out tables.html",
+    "cite RESULTS",
+)
 ACTIONS = ("plan", "plan --pass_time 0.5", "list", "status")
 COST = {  # of a run
     "runs": 1,
@@ -51,6 +69,45 @@ def test_sweeps_fit_80_columns(say, monkeypatch, action, preset):
     monkeypatch.setattr(estimate, "cost", lambda run: COST)
     name, *options = action.split()
     assert len(widest(say("sweep", name, preset, *options))) <= 80
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """Two folders of results on a dataset with a long name; one run of the first is not finished."""
+    monkeypatch.chdir(tmp_path)
+    cells = [0.5, 0.6, 0.7, 0.8]
+    for at, algorithm in enumerate(("ERM", "SAGE")):
+        for trial in range(2):
+            facts = {"dataset": "TerraIncognita", "algorithm": algorithm, "trial": trial}
+            sweep_folder.write_flat(tmp_path / "results", [cell + 0.01 * at * trial for cell in cells], **facts)
+    lines = sweep_folder.records([cells], [cells], dataset="TerraIncognita", algorithm="SAM")
+    sweep_folder.write(tmp_path / "results", lines, name="half", done=False)
+    sweep_folder.write_flat(tmp_path / "more", cells, dataset="TerraIncognita", trial=7, device="cuda")
+    return "results"
+
+
+@pytest.mark.parametrize("command", OF_RESULTS)
+def test_results_fit_80_columns(results, capsys, monkeypatch, command):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert main(command.replace("RESULTS", results).split()) == 0
+    printed = capsys.readouterr()
+    rows = printed.out.splitlines() if "--csv" not in command else []
+    assert len(max([*rows, *printed.err.splitlines()], key=len)) <= 80
+
+
+def test_the_heading_of_a_table_keeps_its_words(results):
+    by_oracle = render.text(tables.build(load_records(Path(results)).records, "oracle")).splitlines()
+    selection = "model selection method: test-domain validation set (oracle)"
+    assert by_oracle[:2] == ["-------- Dataset: TerraIncognita,", f"         {selection}"]
+    assert f"-------- Averages, {selection}" in by_oracle
+
+
+@pytest.mark.parametrize("action", ["check", "check --images", "manifest", "cache"])
+def test_actions_on_data_fit_80_columns(say, monkeypatch, tmp_path, action):
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path / "PACS", few(datasets["PACS"]), "two of each")
+    name, *options = action.split()
+    assert len(widest(say("data", name, "PACS", "--data_dir", ".", *options))) <= 80
 
 
 def test_counts_of_a_plan_are_exact_where_they_fit_and_have_a_unit_elsewhere(say, monkeypatch):

@@ -145,7 +145,8 @@ def test_storing_fails_as_a_whole(data):
 
 def test_cache_command(data, capsys):
     assert main(["data", "cache", "PACS", "--data_dir", str(data), "--image_size", "4"]) == 0
-    assert f"{data}/PACS.resized-6: 6.0 kB, short sides at most 6 pixels" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{data}/PACS.resized-6: 6.0 kB, short sides at most 6 pixels" in printed
     assert main(["data", "check", "PACS", "--data_dir", str(data)]) == 0
 
 

@@ -49,7 +49,7 @@ def test_files_may_have_names_in_any_alphabet(tmp_path, capsys):
     for action in ("manifest", "cache", "check"):
         assert cli.main(["data", action, "PACS", "--data_dir", str(tmp_path)]) == 0, action
     assert b"photo/dog/b\xfcro.jpg," in (root / "MANIFEST.csv").read_bytes()
-    assert "all 56 files are those of" in capsys.readouterr().out
+    assert "all 56 files are those of" in " ".join(capsys.readouterr().out.split())
     (folder / LATIN).write_bytes(b"")
     (root / "MANIFEST.csv").unlink()
     assert cli.main(["data", "check", "PACS", "--data_dir", str(tmp_path), "--leave_out"]) == 0

@@ -283,13 +283,13 @@ def test_a_broken_download_from_the_hub_can_be_resumed(folder, monkeypatch):
 
 def test_list_shows_what_is_stored(server, folder, capsys):
     assert run("list") == 0
-    assert "openai: quickgelu; sha256" in capsys.readouterr().out
+    assert "openai: quickgelu; not stored; sha256" in capsys.readouterr().out
     weights.download("openai")
     write_checkpoint(STATE, folder / "mine.bin")
     run("list")
     lines = capsys.readouterr().out.splitlines()
     assert "also stored: mine.bin" in lines
-    assert [line for line in lines if line.endswith("; stored")] == [line for line in lines if "openai" in line]
+    assert [line for line in lines if "; stored" in line] == ["openai: quickgelu; stored; sha256"]
 
 
 def test_download_and_check_describe_the_file(server, tmp_path, capsys, monkeypatch):

@@ -5,6 +5,7 @@ from reference import sweep_folder
 
 from domainbed_sage.results import api, planned, tables
 from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.joined import load_folders
 from domainbed_sage.results.planned import Plan, PlannedRun
 
 
@@ -26,8 +27,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def footer(folder):
-    loaded = load_records(folder)
+def footer(*folders):
+    loaded = load_folders(folders)
     notes = loaded.notes(begun_told=True)
     made = tables.build(loaded.records, "training-domain", expected=loaded.planned, notes=notes, begun=loaded.begun)
     return [line for line in made.footer if "SAGE" in line]
@@ -66,6 +67,26 @@ def test_where_another_setting_gives_the_result_it_is_left_out(folder):
     lines = sweep_folder.records([[0.1, 0.2]], [[0.5, 0.6]], algorithm="SAGE", test_envs=[1], hparams_seed=1)
     sweep_folder.write(folder, lines, name="SAGE-1-1")
     assert footer(folder) == ["Left out, not finished: 1 (SAGE-1-0)."]
+
+
+@pytest.fixture
+def other(tmp_path_factory):
+    """A folder of another lab: ERM on the same dataset."""
+    path = tmp_path_factory.mktemp("other")
+    sweep_folder.write_flat(path, [0.5, 0.6], trial=1)
+    return path
+
+
+def test_among_several_folders_it_is_named_once(folder, other):
+    sentence = "Missing: SAGE on PACS, held out env1 (trial 0): not finished (step 11 of 5,001)."
+    assert footer(folder, other) == footer(other, folder) == [sentence]
+    assert [line for line in api.table([folder, other]).footer if "SAGE" in line] == [sentence]
+
+
+def test_where_another_folder_gives_the_result_it_is_left_out(folder, other):
+    lines = sweep_folder.records([[0.1, 0.2]], [[0.5, 0.6]], algorithm="SAGE", test_envs=[1])
+    sweep_folder.write(other, lines, name="elsewhere")
+    assert footer(folder, other) == [f"Left out, not finished: 1 ({folder / 'SAGE-1-0'})."]
 
 
 def test_without_a_plan_it_is_left_out(folder):

@@ -141,6 +141,17 @@ def test_curves_are_the_means():
             assert line.get_linestyle() == ("--" if measure == "source_validation" else "-")
 
 
+def test_a_loss_that_diverges_does_not_flatten_the_others():
+    means = methods(12, 2)
+    means.loc[(means["label"] == "m03") & (means["env"] == 1) & (means["step"] == 30), "loss"] = 1e11
+    (page,) = drawn(means)
+    losses = page.get_axes()[-2:]
+    assert [panel.get_ylim()[1] < 1.1 for panel in losses] == [True, True]
+    assert [[text.get_text() for text in panel.texts] for panel in losses] == [[], ["1 curve beyond ↑"]]
+    assert [len(panel.lines) for panel in losses] == [12, 12]
+    assert "beyond a panel's scale of losses, which suits the curves in colour: m03\n" in page.get_supxlabel()
+
+
 def test_of_many_methods_the_first_and_the_best_are_in_colour():
     means = methods(17, 2)
     labels = sorted(means["label"].unique())

@@ -155,3 +155,16 @@ def test_what_is_refused(tmp_path, capsys):
     assert "No run in" in capsys.readouterr().err
     assert main(["table", str(tmp_path / "a"), str(tmp_path / "a")]) == 2
     assert "one folder at a time" in capsys.readouterr().err
+
+
+def test_as_json(results, capsys):
+    write(results, "nan", {"test_seg_miou": [None]}, solver="UW")
+    assert main(["table", str(results), "--json"]) == 0
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    by_row = {row["row"]: row for row in table["rows"]}
+    assert by_row["SAGE-FairGrad"]["metrics"]["test_seg_miou"] == 41.0
+    assert by_row["STL"]["trials"] == 2
+    assert by_row["ERM-UW"]["metrics"]["test_seg_miou"] is None
+    assert table["higher_is_better"] == {"test_seg_miou": True, "test_depth_abserr": False}
+    assert main(["table", str(results), "--latex"]) == 2
+    assert "printed as text or JSON" in capsys.readouterr().err

@@ -43,8 +43,12 @@ def p(value: float) -> str:
 
 def interval(row: Mapping[str, float], question: str) -> str:
     """The interval of a question, e.g. ``+1.14 to +1.47``."""
-    low, high = row[f"{question}_low"], row[f"{question}_high"]
-    return f"{signed(low)} to {signed(high)}" if known(low) else NONE
+    return span({end: row[f"{question}_{end}"] for end in ("low", "high")})
+
+
+def span(row: Mapping[str, float]) -> str:
+    """An interval, from `low` to `high`."""
+    return f"{signed(row['low'])} to {signed(row['high'])}" if known(row["low"]) else NONE
 
 
 def shade(value: float, full: float) -> str:
@@ -60,5 +64,5 @@ def settings(values: Mapping[str, Any]) -> str:
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
-    function.__name__: function for function in (known, num, digits, signed, whole, p, interval, shade, settings)
+    function.__name__: function for function in (known, num, digits, signed, whole, p, interval, span, shade, settings)
 }

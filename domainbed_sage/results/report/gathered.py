@@ -89,7 +89,10 @@ def gather(folders: Sequence[Path], wanted: Wanted) -> Gathered:
         UserError: a folder holds no runs or contradictory ones, no run suits the selection, or a row that was named
             has no results.
     """
-    loaded = load_folders(folders)
+    with ExitStack() as unpacked:
+        loaded = load_folders(folders, unpacked=unpacked)
+        places = {**{run.name: loaded.path(run.name) for run in loaded.records}, **loaded.unpacked}
+        measured = tuple(measures.read(places[run.name], run) for run in loaded.records)
     built = {
         name: tables.build(loaded.records, name, expected=loaded.planned, notes=loaded.notes()) for name in METHODS
     }
@@ -103,17 +106,18 @@ def gather(folders: Sequence[Path], wanted: Wanted) -> Gathered:
     reference = _reference(wanted, rows)
     filled = Wanted(reference, wanted.compared, wanted.selection, wanted.with_paper, wanted.command)
     best = next(iter(ranked(table)), "")
+    against = _compared(table, reference, rows, folders)
     return Gathered(
         filled,
         tuple(folders),
         loaded,
         environment_names(loaded.records, loaded.planned or (), None),
         built,
-        _compared(table, reference, rows),
+        against,
         compare.compare(table, reference, wanted.compared, folders) if wanted.compared else None,
-        _compared(table, best, rows),
+        against if best == reference else _compared(table, best, rows),
         tuple(failed(folders)),
-        _measured(loaded),
+        measured,
         _newest(loaded),
     )
 
@@ -142,9 +146,9 @@ def _reference(wanted: Wanted, rows: Sequence[str]) -> str:
     return reference if len(rows) > 1 else ""
 
 
-def _compared(table: Table, reference: str, rows: Sequence[str]) -> Comparison | None:
+def _compared(table: Table, reference: str, rows: Sequence[str], folders: Sequence[Path] = ()) -> Comparison | None:
     others = [name for name in rows if name != reference]
-    return compare.compare(table, reference, others) if reference and others else None
+    return compare.compare(table, reference, others, folders) if reference and others else None
 
 
 def failed(folders: Sequence[Path]) -> list[Failure]:
@@ -165,16 +169,6 @@ def _plans(folder: Path) -> Sequence[planned.Plan]:
         return list(planned.read(folder).values())
     except UserError:  # `Loaded.faults` says it
         return []
-
-
-def _measured(loaded: Loaded) -> tuple[Measured, ...]:
-    with ExitStack() as stack:
-        places = {}
-        for name, folder in loaded.folders.items():
-            if folder not in places:
-                is_there = (folder / name).is_dir()
-                places[folder] = folder if is_there else stack.enter_context(packed.unpacked(folder))
-        return tuple(measures.read(places[loaded.folders[run.name]] / run.name, run) for run in loaded.records)
 
 
 def _newest(loaded: Loaded) -> datetime:

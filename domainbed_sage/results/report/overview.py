@@ -14,12 +14,14 @@ import pandas as pd
 import domainbed_sage
 from domainbed_sage.core import strict_json
 from domainbed_sage.results import render
-from domainbed_sage.results.compare import QUESTIONS, Comparison
+from domainbed_sage.results.compare import NO_SPREAD, QUESTIONS, Comparison
 from domainbed_sage.results.folder import Loaded
-from domainbed_sage.results.intervals import CONFIDENCE
+from domainbed_sage.results.intervals import CONFIDENCE, error_of_these, half_width
+from domainbed_sage.results.paired import Paired, Pairs
+from domainbed_sage.results.plain import grid
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.report.sections import Data, Unavailable
-from domainbed_sage.results.tables import AVERAGE, Cell, Grid, Table
+from domainbed_sage.results.tables import AVERAGE, Table
 
 FACTS = ("device", "model", "optimizer", "precision")  # of a run; `versions` has further ones
 
@@ -77,26 +79,9 @@ def averages(table: Table, from_best: Comparison | None, against: Comparison | N
     }
 
 
-def grid(shown: Grid) -> Data:
-    """One table: its columns, and a row for each method."""
-    best = render.best(shown)
-    rows = [
-        {
-            "method": str(method),
-            "cells": [_cell(cell, mark) for cell, mark in zip(cells, best.loc[method], strict=True)],
-        }
-        for method, *cells in shown.cells.itertuples()
-    ]
-    return {"title": shown.title, "columns": [str(name) for name in shown.cells.columns], "rows": rows}
-
-
 def datasets(table: Table) -> Data:
     """The table of every dataset."""
     return {"grids": [grid(own) | {"caption": render.caption(table, own)} for own in table.grids]}
-
-
-def _cell(cell: Cell, best: bool) -> Data:
-    return {"mean": cell.mean, "err": cell.err, "trials": cell.trials, "expected": cell.expected, "best": bool(best)}
 
 
 def differences(against: Comparison | None, declared: Comparison | None) -> Data:
@@ -110,23 +95,57 @@ def differences(against: Comparison | None, declared: Comparison | None) -> Data
     named = declared or against
     adjusted = named.frame[[f"{question}_p_holm" for question in QUESTIONS]].to_dict("index")
     unadjusted = {f"{question}_p_holm": math.nan for question in QUESTIONS}
+    numbers = against.frame.to_dict("index")
     rows: list[Data] = [
         {
-            "method": str(method),
+            "method": method,
             "declared": declared is not None and method in adjusted,
-            **{str(name): value for name, value in row.items()},
+            **{str(name): value for name, value in numbers[method].items()},
             **{str(name): value for name, value in adjusted.get(method, unadjusted).items()},
         }
-        for method, row in against.frame.to_dict("index").items()
+        for method in highest(against)
     ]
-    rows.sort(key=lambda row: (math.isnan(row["difference"]), -row["difference"]))
     return {
         "reference": against.reference,
         "declared": [] if declared is None else [str(name) for name in declared.frame.index],
         "rows": rows,
         "adjusted_for": len(named.frame),
+        "images": any(not math.isnan(row["images_low"]) for row in rows),
         "notes": condensed(against.notes, list(against.frame.index)),
     }
+
+
+def by_dataset(table: Table, against: Comparison | None) -> Data:
+    """Every row's difference to the reference on each dataset; the order of the rows is that of `differences`.
+
+    The interval is for other seeds and splits of that dataset alone: Student's t over the trials.
+    """
+    names = [own.title for own in table.grids]
+    if against is None or len(names) < 2:
+        raise Unavailable("There is nothing to compare." if against is None else "There is only one dataset.")
+    pairs = Pairs(table)
+    rows = [
+        {"method": method, "cells": _each(pairs.of(method, against.reference), names)} for method in highest(against)
+    ]
+    return {"reference": against.reference, "datasets": names, "rows": rows}
+
+
+def _each(paired: Paired, names: Sequence[str]) -> list[Data]:
+    by_trial = paired.by_trial[[paired.datasets.index(name) for name in names]]  # [datasets, trials]
+    error = error_of_these(by_trial[:, None])
+    half = np.where(error.se < NO_SPREAD, math.nan, half_width(error))
+    trials = np.isfinite(by_trial).sum(axis=1)
+    means = np.where(trials, np.nansum(by_trial, axis=1) / np.maximum(trials, 1), math.nan)
+    return [
+        {"difference": mean, "low": mean - width, "high": mean + width, "trials": number}
+        for mean, width, number in zip(means.tolist(), half.tolist(), trials.tolist(), strict=True)
+    ]
+
+
+def highest(against: Comparison) -> list[str]:
+    """The rows of a comparison by their difference, the highest first; those without one last."""
+    differences = against.frame["difference"].to_dict()
+    return sorted(map(str, differences), key=lambda name: (math.isnan(differences[name]), -differences[name]))
 
 
 def condensed(notes: Iterable[str], methods: Sequence[str]) -> list[str]:

@@ -33,6 +33,7 @@ MEASURES = {
     "source_validation": "source validation, %",
     "loss": "training loss",
 }
+FEW_TICKS = 4  # of an axis in a narrow column
 DRAWN = 4  # curves at first, besides the reference and the declared rows
 RUN_COLUMNS = ("state", "dataset", "method", "held_out", "trial", "step", "validation", "accuracy", "setting", "folder")
 
@@ -65,6 +66,7 @@ def sections(g: Gathered) -> dict[str, Data]:
         "verdict": made(verdicts.verdict, ranked(g.table), g.against, g.declared),
         "averages": overview.averages(g.table, g.from_best, g.against),
         "differences": made(overview.differences, g.against, g.declared),
+        "by_dataset": made(overview.by_dataset, g.table, g.against),
         "heat": made(overview.heat, g.table, g.wanted.reference),
         "datasets": overview.datasets(g.table),
         "selections": overview.selections(g.tables, rows),
@@ -113,19 +115,27 @@ def rendered(g: Gathered, data: Mapping[str, Data]) -> str:
 
 
 def _pictures(data: Mapping[str, Data]) -> dict[str, Any]:
-    """The forest of differences and the ranks, a picture for each row."""
+    """The forests of differences and the ranks, a picture for each row, or each row and dataset."""
     rows = data["differences"].get("rows", [])
-    thick, thin = ([(row[f"{q}_low"], row[f"{q}_high"]) for row in rows] for q in QUESTIONS)
+    bars = [[(row[f"{q}_low"], row[f"{q}_high"]) for row in rows] for q in (*QUESTIONS, "images")]
     means = [row["difference"] for row in rows]
-    axis = svg.axis([*means, *chain(*thick), *chain(*thin)], 0.0)
+    axis = svg.axis([*means, *chain(*chain(*bars))], 0.0)
+    each = [row["cells"] for row in data["by_dataset"].get("rows", [])]
+    common = svg.axis((cell[name] for cell in chain(*each) for name in ("difference", "low", "high")), 0.0, FEW_TICKS)
     places = data["ranks"].get("rows", [])
     ranks = svg.axis([row["rank"] for row in places], 1.0)
-    nothing = (math.nan, math.nan)
     return {
         "forest_head": svg.head(axis, "points"),
-        "forest": [svg.interval(axis, *row) for row in zip(means, thick, thin, strict=True)],
+        "forest": [
+            svg.interval(axis, mean, these, like, dotted=images)
+            for mean, these, like, images in zip(means, *bars, strict=True)
+        ],
+        "each_head": svg.head(common, "points"),
+        "each": [
+            [svg.interval(common, cell["difference"], (cell["low"], cell["high"])) for cell in cells] for cells in each
+        ],
         "rank_head": svg.head(ranks, "mean rank"),
-        "rank_rows": [svg.interval(ranks, row["rank"], nothing, nothing, None) for row in places],
+        "rank_rows": [svg.interval(ranks, row["rank"], zero=None) for row in places],
     }
 
 

@@ -23,13 +23,16 @@ def run(*arguments: str | Path) -> int:
     return cli.main(["data", *map(str, arguments)])
 
 
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed, without its line breaks."""
+    return " ".join(capsys.readouterr().out.split())
+
+
 def test_a_manifest_is_written_and_holds(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "PACS", "--data_dir", data) == 0
-    assert (
-        "contents were not compared: `domainbed-sage data manifest PACS` writes a manifest" in capsys.readouterr().out
-    )
+    assert "contents were not compared: `domainbed-sage data manifest PACS` writes a manifest" in said(capsys)
     assert run("manifest", "PACS", "--data_dir", data) == 0
-    written = capsys.readouterr().out
+    written = said(capsys)
     lines = (data / "PACS" / "MANIFEST.csv").read_text().splitlines()
     image = data / "PACS" / "art_painting" / "dog" / "pic_00000.jpg"
     assert lines[0] == "path,size,sha256"
@@ -38,10 +41,7 @@ def test_a_manifest_is_written_and_holds(data: Path, capsys: pytest.CaptureFixtu
     fingerprint = manifest.fingerprint(manifest.read(data / "PACS" / "MANIFEST.csv"))
     assert f"MANIFEST.csv: 56 files, 37.5 kB, fingerprint {fingerprint}" in written
     assert run("check", "PACS", "--data_dir", data) == 0
-    assert (
-        f"all 56 files are those of {data}/PACS/MANIFEST.csv (fingerprint {fingerprint[:12]})"
-        in capsys.readouterr().out
-    )
+    assert f"all 56 files are those of {data}/PACS/MANIFEST.csv (fingerprint {fingerprint[:12]})" in said(capsys)
 
 
 def test_differences_are_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

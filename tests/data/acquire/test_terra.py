@@ -78,7 +78,7 @@ def test_every_generation_selects_what_domainbed_selects(
     assert prepare(data, images, annotations, "--subset", "one of each") == 0
     found = {name for name in trees.files(data / "terra_incognita") if name.endswith(".jpg")}
     assert found == literal(list(parts.values()))
-    told = capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
     note = f"selected from Caltech Camera Traps by the rules of DomainBed's script {rules.when}"
     assert (
         f"TerraIncognita: {len(found)} images in {data}/terra_incognita, population subset: one of each; {note}" in told

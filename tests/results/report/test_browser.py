@@ -7,13 +7,14 @@ import os
 
 import pytest
 from browser import AXE, Browser, executable
-from report_cases import grow
+from report_cases import grow, grow_with_images
 
 from domainbed_sage.results.report import page
 from domainbed_sage.results.report.gathered import Wanted
 
 REQUIRED = "DOMAINBED_SAGE_BROWSER_REQUIRED"
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
+PAGES = ("full.html", "single.html", "images.html")
 LONG = "a method with quite a long name, of which nobody would think in advance"
 
 
@@ -29,10 +30,12 @@ def browser():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A full report, and one of a single run."""
+    """A full report, one of a single run, and one of runs that keep their correct images."""
     folder = tmp_path_factory.mktemp("pages")
     full = grow(folder / "runs", methods=("ERM", "SAM", "SAGE", LONG), trials=3, agreement=0.5)
     single = grow(folder / "single", methods=("ERM",), sizes={"PACS": 2}, trials=1, keep=lambda *key: key[2] == 0)
+    images = grow_with_images(folder / "images")
+    page.write([images], Wanted(), folder / "images.html")
     page.write([full], Wanted(with_paper=True), folder / "full.html")
     page.write([single], Wanted(), folder / "single.html")
     return folder
@@ -66,7 +69,7 @@ def complaints_of(browser):
     return browser.complaints(), browser.requests()
 
 
-@pytest.mark.parametrize("name", ["full.html", "single.html"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_opens_without_a_complaint_or_a_request_and_fits(browser, pages, name, width, scheme):
@@ -78,7 +81,7 @@ def test_opens_without_a_complaint_or_a_request_and_fits(browser, pages, name, w
     assert browser.ask("[...document.querySelectorAll('nav a')].every((a) => document.querySelector(a.hash))")
 
 
-@pytest.mark.parametrize("name", ["full.html", "single.html"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_is_accessible(browser, pages, name, width, scheme):
@@ -109,6 +112,23 @@ def test_tables_are_sorted(browser, pages):
     assert cells(browser, "averages", 5)[-1] == "–"
     press(browser, "#averages thead th:last-child button")
     assert cells(browser, "averages", 5)[-1] == "–"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_differences_are_drawn_overall_and_on_each_dataset(browser, pages, width):
+    """Every bar within its cell, and a dotted one for other test images below the others."""
+    browser.open(pages / "images.html", width=width)
+    bars = browser.ask(
+        "[...document.querySelectorAll('#differences tbody .plot')].map((plot) => { const cell = plot.parentElement; "
+        "const own = cell.getBoundingClientRect(); "
+        "return [...plot.querySelectorAll('.thick, .thin, .dotted')].map((bar) => { "
+        "const box = bar.getBoundingClientRect(); "
+        "return [bar.getAttribute('class'), own.left <= box.left && box.right <= own.right, box.top - own.top]; }); })"
+    )
+    overall, *each = [{name: (within, top) for name, within, top in row} for row in bars]
+    assert [set(row) for row in (overall, *each)] == [{"thick", "dotted"}, {"thick"}, {"thick"}]
+    assert all(within for row in (overall, *each) for within, _ in row.values())
+    assert overall["dotted"][1] > overall["thick"][1] + 6
 
 
 def test_curves_are_chosen(browser, pages):

@@ -1,10 +1,13 @@
 """The numbers of a report: those of the table, of the comparison, and of the records."""
 
 import math
+import re
 
 import numpy as np
 import pytest
-from report_cases import SIZES, embedded, grow, made
+from reference import sweep_folder
+from report_cases import SIZES, embedded, grow, grow_with_images, made
+from scipy import stats
 
 import domainbed_sage as dg
 from domainbed_sage.results.compare import QUESTIONS
@@ -58,6 +61,63 @@ def test_differences_are_those_of_compare(folder, report):
             assert ends == pytest.approx([row[f"{question}_low"], row[f"{question}_high"]], abs=0.0051)
             p = row[f"{question}_p_holm"]
             assert cells[at + 1] == ("< 0.001" if p < 0.001 else f"{p:.3f}")
+
+
+def test_differences_on_each_dataset(folder, report):
+    _, page, numbers, _ = report
+    data = numbers["by_dataset"]
+    assert data["datasets"] == page.tables["differences"][1][0][1:]
+    assert [row["method"] for row in data["rows"]] == ["SAGE", "SAM"]
+    results = dg.table(folder).results.set_index(["dataset", "algorithm", "trial_seed", "env"])["test_acc"]
+    for row, (_, *texts) in zip(data["rows"], page.tables["differences"][1][1:], strict=True):
+        for dataset, cell, text in zip(data["datasets"], row["cells"], texts, strict=True):
+            points = 100 * (results[dataset, row["method"]] - results[dataset, "ERM"]).groupby("trial_seed").mean()
+            test = stats.ttest_1samp(points, 0)
+            assert cell["difference"] == pytest.approx(points.mean())
+            assert (cell["low"], cell["high"]) == pytest.approx(tuple(test.confidence_interval()))
+            assert cell["trials"] == len(points) == 3
+            shown = [number(part) for part in re.findall(r"[+−][\d.]+", text)]
+            assert shown == pytest.approx([cell["difference"], cell["low"], cell["high"]], abs=0.0051)
+
+
+def test_what_a_dataset_does_not_answer(tmp_path):
+    """VLCS has one trial of SAM in common with ERM, PACS equal differences in both, OfficeHome nothing of SAM."""
+    for dataset, trials in (("PACS", 2), ("VLCS", 2), ("OfficeHome", 2)):
+        for trial in range(trials):
+            sweep_folder.write_flat(tmp_path, [0.5, 0.6], dataset=dataset, trial=trial)
+            if dataset == "PACS" or (dataset, trial) == ("VLCS", 1):
+                sweep_folder.write_flat(tmp_path, [0.52, 0.6], dataset=dataset, trial=trial, algorithm="SAM")
+    _, page, numbers, _ = made(tmp_path, tmp_path)
+    (sam,) = numbers["by_dataset"]["rows"]
+    cells = dict(zip(numbers["by_dataset"]["datasets"], sam["cells"], strict=True))
+    nothing = {"low": None, "high": None}
+    one = pytest.approx(1.0)
+    assert cells == {
+        "PACS": {"difference": one, **nothing, "trials": 2},
+        "VLCS": {"difference": one, **nothing, "trials": 1},
+        "OfficeHome": {"difference": None, **nothing, "trials": 0},
+    }
+    assert page.tables["differences"][1][1][1:] == [{"OfficeHome": "–"}.get(name, "+1.00") for name in cells]
+
+
+def test_the_interval_of_other_test_images_is_that_of_compare(tmp_path):
+    folder = grow_with_images(tmp_path / "runs")
+    html, page, numbers, _ = made(folder, tmp_path)
+    frame = dg.compare(folder, "ERM", ["SAGE"]).frame
+    (row,) = numbers["differences"]["rows"]
+    ends = [row["images_low"], row["images_high"]]
+    assert ends == [frame.loc["SAGE", "images_low"], frame.loc["SAGE", "images_high"]]
+    head, cells = page.tables["differences"][0]
+    assert head[-1] == "Other test images"
+    assert [number(end) for end in cells[-1].split(" to ")] == pytest.approx(ends, abs=0.0051)
+    assert html.count('class="dotted"') == 1
+    assert "Dotted, below: other test images" in page.sections["differences"]
+
+
+def test_without_correct_images_they_are_not_mentioned(report):
+    html, page, *_ = report
+    assert 'class="dotted"' not in html
+    assert "test images" not in page.sections["differences"]
 
 
 def test_p_of_declared_comparisons_is_adjusted_for_these_alone(folder, tmp_path):

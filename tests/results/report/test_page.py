@@ -14,6 +14,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import packed, planned
 from domainbed_sage.results.planned import Plan, PlannedRun
 from domainbed_sage.results.report import page
+from domainbed_sage.results.report.gathered import Wanted, gather
 from domainbed_sage.results.report.overview import condensed
 
 EVIL = "</script><script>alert(1)</script>"
@@ -80,8 +81,8 @@ def test_report_json_names_its_version_and_sections(whole):
     numbers = whole[2]
     assert numbers["version"] == page.VERSION == 1
     assert list(numbers) == [
-        *("version", "state", "verdict", "averages", "differences", "heat", "datasets", "selections", "validation"),
-        *("ranks", "curves", "cost", "failures", "runs", "paper"),
+        *("version", "state", "verdict", "averages", "differences", "by_dataset", "heat", "datasets", "selections"),
+        *("validation", "ranks", "curves", "cost", "failures", "runs", "paper"),
     ]
     state = numbers["state"]
     assert (state["done"], state["missing"], state["failed"], state["trials"]) == (99, 0, 0, [0, 1, 2])
@@ -115,6 +116,8 @@ def test_one_dataset_answers_the_first_question_only(tmp_path):
     assert row["these_low"] < row["difference"] < row["these_high"]
     assert row["like_low"] is None
     assert "it takes three datasets, and there is 1" in shown.sections["differences"]
+    assert numbers["by_dataset"] == {"unavailable": "There is only one dataset."}
+    assert "On each dataset" not in shown.sections["differences"]
 
 
 def test_one_method_has_nothing_to_compare(tmp_path):
@@ -221,6 +224,21 @@ def test_packed_records_give_the_same_report(tmp_path):
         assert own["state"].pop("newest") > "2000"
     assert numbers[0] == numbers[1]
     assert numbers[0]["cost"]["hours"] > 0
+
+
+def test_packed_records_are_unpacked_once(tmp_path, monkeypatch):
+    grow(tmp_path / "a", sizes=SMALL)
+    grow(tmp_path / "b", sizes=SMALL, methods=("GGA",))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}-packed").mkdir()
+        (tmp_path / f"{name}-packed" / packed.FILE).write_bytes(packed.pack(tmp_path / name)[0])
+    unpacked, real = [], packed.unpacked
+    monkeypatch.setattr(packed, "unpacked", lambda folder: unpacked.append(folder) or real(folder))
+    folders = [tmp_path / "a-packed", tmp_path / "b-packed"]
+    gathered = gather(folders, Wanted())
+    assert unpacked == folders
+    assert all(own["step_time"].tolist() == [0.5] * 3 for own in gathered.measured)
+    assert not any(path.exists() for path in gathered.loaded.unpacked.values())
 
 
 def test_what_differs_between_runs_is_shown_with_counts(tmp_path):
