@@ -145,6 +145,13 @@ def test_residual_networks(tasks, hparams, trunk):
     assert [tuple(y.shape) for y in found] == [(2, task.channels) for task in tasks]
 
 
+def test_an_output_too_many_is_not_dropped():
+    model = Tangled(plain("one", "two"))
+    model.raw = lambda x: [x, x, x]
+    with pytest.raises(ValueError, match="longer"):
+        model(torch.zeros(1, 1, 2, 2))
+
+
 def test_what_is_no_network():
     with pytest.raises(UserError, match=r"at least one task\. Found none"):
         mtan_segnet((), width=1)

@@ -66,6 +66,14 @@ def test_bins_are_closed_above(confidence, ece):
     assert found["ece"] == pytest.approx(ece)
 
 
+def test_the_first_bin_is_alone():
+    """Of 20 bins, 0.04 lies in the first and 0.06 in the second: a hit and a miss that do not even out."""
+    confidence = torch.tensor([[0.04], [0.06]], dtype=torch.float64)
+    p = torch.cat([confidence, (1 - confidence).expand(2, 99) / 99], 1)
+    found = measured(Classification("c", 100, 20), (p.log(), torch.tensor([0, 1])))
+    assert found["ece"] == pytest.approx((0.96 + 0.06) / 2)
+
+
 def test_certain_predictions():
     x = torch.tensor([[1e4, 0.0], [0.0, 1e4]])
     assert measured(Classification("c", 2), (x, torch.tensor([0, 1]))) == {"accuracy": 100, "brier": 0, "ece": 0}
@@ -76,7 +84,8 @@ def test_certain_predictions():
 def test_nothing_is_read_and_shapes_are_checked(task, channels):
     x, y = logits(6, channels), labels(6, 2)
     assert task.channels == channels
-    assert list(measured(task, (x, y))) == list(task.meter().higher_is_better)
+    assert task.meter().higher_is_better == {"accuracy": True, "brier": False, "ece": False}
+    assert list(measured(task, (x, y))) == ["accuracy", "brier", "ece"]
     assert task.loss(x.float(), y).dtype == torch.float32
     assert task.loss(x.to("meta"), y.to("meta")).device.type == "meta"
     task.meter().update(x.to("meta"), y.to("meta"))

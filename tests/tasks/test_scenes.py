@@ -184,7 +184,28 @@ def test_metrics_have_directions():
     assert [directions[name] for name in COLUMNS] == recorded
 
 
+@pytest.mark.parametrize("valid", [1, 2])
+@pytest.mark.parametrize("task", TASKS["nyuv2"], ids=lambda task: task.name)
+def test_few_valid_pixels(task, valid):
+    """They count like any others: losses and means are theirs alone."""
+    prediction, target = next(pairs("metrics", "nyuv2", task))
+    none = -1 if task.name == "segmentation" else 0
+    pixels = (target != -1 if none else target.sum(1) != 0).nonzero()[:valid]
+    few, losses, metrics = torch.full_like(target, none), [], []
+    for n, row, column in pixels.tolist():
+        here = (slice(n, n + 1), ..., slice(row, row + 1), slice(column, column + 1))
+        few[here], alone = target[here], (prediction[here], target[here])
+        losses.append(task.loss(*alone).item())
+        metrics.append(measured(task, [alone]))
+    assert task.loss(prediction, few).item() == pytest.approx(np.mean(losses))
+    found = measured(task, [(prediction, few)])
+    for name in ("pixacc", "abserr", "relerr", "mean", "median", "w30"):
+        if name in found:
+            assert found[name] == pytest.approx(np.mean([m[name] for m in metrics]))
+
+
 def test_tasks_are_values():
+    assert [task.channels for task in (*TASKS["nyuv2"], Segmentation(2))] == [13, 1, 3, 2]
     assert Segmentation(13) == Segmentation(13) != Segmentation(7)
     assert len({Depth(), Depth(), Normals()}) == 2
     with pytest.raises(UserError, match=r"at least 2 classes. Found 1"):
