@@ -79,6 +79,9 @@ SETTINGS = [
         ("CLIPood", {"temperature": 10.0}, [{}, {"schedule": "constant"}]),
         ("BetaAverage", {"around": "SAM", "around_hparams": {"rho": 0.05}}, [{}]),
         ("ZeroShot", {}, [{}]),
+        ("F-MTL", {"fmtl_rho": 0.05}, [{}, {"adaptive": True}, {"aggregate": "direct"}, {"unit_norm": True}]),
+        ("SAMO", {"samo_rho": 0.05}, [{}, {"layerwise": False}, {"accumulate": True}]),
+        ("SAGE_SAMO", {"rho": 0.02, "gamma": 0.05}, [{}]),
     ]
     for varied in variants
     for hparams in [common | varied]

@@ -40,11 +40,11 @@ class Fails(ERM):
 
 @register("Slow")
 class Slow(SAGE):
-    """Takes its time unless the file `hurry` exists."""
+    """Takes its time unless the file `hurry` exists: more and more, so that it is never through before its end."""
 
     def update(self, batch):
         if not (HERE / "hurry").exists():
-            time.sleep(0.1)
+            time.sleep(0.1 if self.step < 20 else 2)
         return super().update(batch)
 
 

@@ -38,6 +38,10 @@ from domainbed_sage.algorithms import clipood  # isort: skip
 from domainbed_sage.algorithms import beta_average  # isort: skip
 from domainbed_sage.algorithms import zero_shot  # isort: skip
 
+# Methods for several tasks, in the order of the paper's Table 2.
+from domainbed_sage.algorithms import fmtl  # isort: skip
+from domainbed_sage.algorithms import samo  # isort: skip
+
 __all__ = [
     "Algorithm",
     "Metrics",
@@ -52,6 +56,7 @@ __all__ = [
     "erm",
     "fish",
     "fishr",
+    "fmtl",
     "friendly_sam",
     "gam",
     "gga",
@@ -67,6 +72,7 @@ __all__ = [
     "sage",
     "sagm",
     "sam",
+    "samo",
     "sd",
     "selfreg",
     "swad",

@@ -1,12 +1,10 @@
 """What an algorithm is given, and what it has to be."""
 
 import itertools
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
@@ -16,15 +14,14 @@ from torch.optim import Optimizer
 
 from domainbed_sage.algorithms.draws import Draws
 from domainbed_sage.algorithms.guard import Guard
+from domainbed_sage.algorithms.objectives import Domains, Objectives
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import Survival, perturbed
 from domainbed_sage.geometry.products import Precision
-from domainbed_sage.geometry.vectors import Vector, gram, in_own_memory, weighted_mean_
+from domainbed_sage.geometry.vectors import Vector, in_own_memory
 from domainbed_sage.models.arithmetic import products_in
 from domainbed_sage.models.base import Model
-
-log = logging.getLogger(__name__)
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -45,6 +42,7 @@ class Problem:
         batch_size: rows of every domain in a minibatch; 0 where they differ or are not known.
         evaluations: number of evaluations every `checkpoint_freq` steps; 0 where there are none.
         hparams: all hyperparameters of the run, those of other parts as well.
+        objectives: makes the losses that an algorithm sees: those of source domains, or of tasks.
     """
 
     model: Model
@@ -55,6 +53,7 @@ class Problem:
     batch_size: int = 0
     evaluations: int = 0
     hparams: Mapping[str, Any] = field(default_factory=dict)
+    objectives: "Callable[[Algorithm], Objectives]" = Domains
 
     def classes_and_features(self, name: str) -> tuple[int, int]:
         """Number of classes C and of features D, for the algorithm of this name, which needs to know them.
@@ -78,6 +77,7 @@ class Algorithm(ABC):
 
     Attributes:
         params: the trainable parameters θ.
+        objectives: the losses L_1, …, L_K and their gradients.
         step: number of updates already done; the training loop sets it.
         batch: the minibatch of this update, for the guard; the training loop sets it.
         precision: arithmetic of the forward and backward passes, the problem's.
@@ -117,6 +117,7 @@ class Algorithm(ABC):
         self.batch: DomainBatch | None = None
         self.precision: Precision = problem.precision
         self.survival: Survival | None = None
+        self.objectives = problem.objectives(self)
 
     @classmethod
     def _check(cls, problem: Problem) -> None:
@@ -186,18 +187,23 @@ class Algorithm(ABC):
 
     def in_precision(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """What a network makes of x, computed in the precision of the problem and returned in that of x."""
-        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16")
-        with autocast, products_in(self.precision, x.device):
+        with self.arithmetic(x.device):
             return network(x).to(x.dtype)
+
+    @contextmanager
+    def arithmetic(self, device: torch.device) -> Iterator[None]:
+        """Networks compute in the precision of the problem inside the block."""
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with autocast, products_in(self.precision, device):
+            yield
 
     def domain_losses(self, batch: DomainBatch) -> Tensor:
         """L_1, …, L_K from one forward pass over the whole batch [K]."""
-        logits = self.forward(batch.x).split(batch.sizes)
-        return torch.stack([F.cross_entropy(z, y) for z, (_, y) in zip(logits, batch.domains(), strict=True)])
+        return self.objectives.losses(batch)
 
     def gradient(self, batch: DomainBatch) -> tuple[Tensor, Vector]:
-        """Loss L of the whole batch, which is Σ_k w_k L_k, and its gradient."""
-        return self.gradient_of(self.loss(batch.x, batch.y))
+        """Loss L of the whole batch, which is Σ_k w_k L_k, and its gradient; other `Objectives` aggregate otherwise."""
+        return self.objectives.gradient(batch)
 
     def gradient_of(self, loss: Tensor) -> tuple[Tensor, Vector]:
         """Detached loss and its gradient, to be changed in place; zero for a parameter outside the loss."""
@@ -205,30 +211,12 @@ class Algorithm(ABC):
         return loss.detach(), in_own_memory(grads, self.params)
 
     def domain_moments(self, batch: DomainBatch) -> tuple[Tensor, Tensor, Vector]:
-        """Losses L_1, …, L_K [K], Gram matrix ⟨g_i, g_j⟩ [K, K], and Σ_k w_k g_k of the domain gradients.
-
-        The sum takes the memory of the first gradient, and the others are freed.
-        """
-        losses, grads = self.domain_gradients(batch)
-        return losses, gram(grads), weighted_mean_(grads, batch.sizes)
+        """Losses L_1, …, L_K [K], Gram matrix ⟨g_i, g_j⟩ [K, K], and Σ_k w_k g_k of the domain gradients."""
+        return self.objectives.moments(batch)
 
     def domain_gradients(self, batch: DomainBatch) -> tuple[Tensor, list[Vector]]:
-        """Losses L_1, …, L_K [K] and gradients g_1, …, g_K of the domains.
-
-        Where no layer mixes samples, each domain passes alone: the same gradients as from one joint graph at the
-        price of one backward pass over the batch instead of K. Otherwise: one joint forward pass, K backward passes.
-        """
-        if not self.model.mixes_samples:
-            pairs = [self.gradient_of(self.loss(x, y)) for x, y in batch.domains()]
-            return torch.stack([loss for loss, _ in pairs]), [g for _, g in pairs]
-        _note_joint_graph()
-        losses = self.domain_losses(batch)
-        grads = [
-            torch.autograd.grad(loss, self.params, retain_graph=True, allow_unused=True, materialize_grads=True)
-            for loss in losses
-        ]
-        grads = [in_own_memory(g, self.params) for g in grads]
-        return losses.detach(), grads
+        """Losses L_1, …, L_K [K] and gradients g_1, …, g_K of the domains."""
+        return self.objectives.gradients(batch)
 
     @contextmanager
     def perturbed(self, epsilon: Vector) -> Iterator[Vector]:
@@ -249,6 +237,7 @@ class Algorithm(ABC):
             p.grad = g.detach()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.objectives.stepped()
 
     def restart_optimizer(self) -> None:
         """Make the optimizer anew, without its state, where a method's objective jumps."""
@@ -272,6 +261,7 @@ class Algorithm(ABC):
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         state |= {"networks": self.networks.state_dict()} if self.networks else {}
         state |= {"kept": {name: part.state_dict() for name, part in self.kept.items()}} if self.kept else {}
+        state |= {"objectives": self.objectives.state_dict()} if self.objectives.state_dict() else {}
         cosine, size = self.survival or (None, None)
         return {**state, "perturbation_cosine": cosine, "perturbation_size": size}
 
@@ -283,17 +273,9 @@ class Algorithm(ABC):
             self.networks.load_state_dict(state["networks"])
         for name, part in self.kept.items():
             part.load_state_dict(state["kept"][name])
+        self.objectives.load_state_dict(state.get("objectives", {}))
         cosine, size = state.get("perturbation_cosine"), state.get("perturbation_size")
         if cosine is None or size is None:  # earlier versions measured the weights, and no size
             self.survival = None
         else:
             self.survival = Survival(cosine, size)
-
-
-@cache
-def _note_joint_graph() -> None:
-    """Say it once in a process."""
-    log.info(
-        "Layers of this network mix samples (BatchNorm with batch statistics), so domain gradients take one joint "
-        "forward pass and K backward passes instead of the price of one. freeze_bn avoids it."
-    )

@@ -82,7 +82,7 @@ class Guard:
             around.enter_context(torch.enable_grad())
             kept, algorithm.precision = algorithm.precision, precision
             try:
-                return algorithm.gradient(batch)[1]
+                return algorithm.objectives.mean_gradient(batch)[1]
             finally:
                 algorithm.precision = kept
 

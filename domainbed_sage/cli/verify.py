@@ -26,9 +26,9 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: the file is not a recording.
     """
-    from domainbed_sage.training.verify import replay, report
+    from domainbed_sage.training.verify import verify
 
     machine.load_plugins(args)
-    text, ok = report(replay(args.goldens))
+    text, ok = verify(args.goldens)
     print(text)
     return 0 if ok else 1

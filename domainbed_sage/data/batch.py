@@ -1,4 +1,4 @@
-"""The minibatch of one step: K source domains side by side."""
+"""The minibatch of one step: K source domains side by side, or rows with the targets of K tasks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,3 +49,42 @@ class DomainBatch:
     def pin_memory(self) -> "DomainBatch":
         """Return the batch in page-locked memory; called by torch's DataLoader."""
         return DomainBatch(self.x.pin_memory(), self.y.pin_memory(), self.sizes)
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """Rows with the targets of K tasks.
+
+    Attributes:
+        x: inputs [N, ...].
+        targets: those of each task [N, ...].
+    """
+
+    x: Tensor
+    targets: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.x) or not self.targets or any(len(y) != len(self.x) for y in self.targets):
+            raise ValueError(
+                f"Every task should have a target for each of at least one input. "
+                f"Found {len(self.x)} inputs and {[len(y) for y in self.targets]} targets."
+            )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each task: all of them."""
+        return (len(self.x),) * len(self.targets)
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights 1 / K of the tasks [K]."""
+        return self.x.new_full((len(self.targets),), 1 / len(self.targets))
+
+    def to(self, device: torch.device | str) -> "TaskBatch":
+        """Return the batch on a device."""
+        targets = tuple(y.to(device, non_blocking=True) for y in self.targets)
+        return TaskBatch(self.x.to(device, non_blocking=True), targets)
+
+    def pin_memory(self) -> "TaskBatch":
+        """Return the batch in page-locked memory; called by torch's DataLoader."""
+        return TaskBatch(self.x.pin_memory(), tuple(y.pin_memory() for y in self.targets))

@@ -1,5 +1,6 @@
 """Points and directions in weight space, one tensor per trainable parameter; never flattened in memory."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -11,6 +12,7 @@ Vector: TypeAlias = tuple[Tensor, ...]
 
 LONGEST_DOT = 2**13
 SMALLEST_SQUARE = 1e-30
+CLIP_EPS = 1e-6  # of torch.nn.utils.clip_grad_norm_
 
 
 def in_own_memory(vector: Vector, params: Vector) -> Vector:
@@ -51,6 +53,16 @@ def _pieces(vector: Vector) -> Sequence[Tensor]:
 def norm(a: Vector) -> Tensor:
     """Euclidean norm ‖a‖₂ of the flat vector []."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(a))))
+
+
+def part(x: Vector, mask: Sequence[bool]) -> Vector:
+    """Those tensors of x that the mask names; they share its memory."""
+    return tuple(itertools.compress(x, mask))
+
+
+def clip_(x: Vector, longest: float) -> Vector:
+    """x, shortened to the norm `longest` where it is longer, in place; as `torch.nn.utils.clip_grad_norm_`."""
+    return scale_((longest / (norm(x) + CLIP_EPS)).clamp_max(1), x)
 
 
 def scale(a: float | Tensor, x: Vector) -> Vector:

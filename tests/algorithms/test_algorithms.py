@@ -38,6 +38,7 @@ from torch import nn
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models.optimizers import sgd
+from domainbed_sage.training import task_recordings
 from domainbed_sage.training.verify import known_as, replay
 
 ERM = algorithms["ERM"]
@@ -103,10 +104,10 @@ GOLDEN_TABLE = [
 
 # The update depends on the order of the domains or rows: on what is drawn for them, on their numbers, on a network's
 # outputs for them, or because they come one after the other.
-IN_ORDER = {"DANN", "CDANN", "IIB", "Mixup", "MLDG", "SelfReg", "Fish"}
+IN_ORDER = {"DANN", "CDANN", "IIB", "Mixup", "MLDG", "SelfReg", "Fish", "SAMO", "SAGE_SAMO"}
 
 # One class leaves them something to learn: noise, features or logits to bring closer, domains to tell apart.
-BUSY_WITHOUT_LOSS = {"SAGE", "GGA_L", "DANN", "CDANN", "MMD", "CORAL", "IIB", "SD"}
+BUSY_WITHOUT_LOSS = {"SAGE", "SAGE_SAMO", "GGA_L", "DANN", "CDANN", "MMD", "CORAL", "IIB", "SD"}
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +157,10 @@ def test_golden_svd_drifts_because_a_gradient_is_short_of_full_rank():
 
 
 def test_settings_and_goldens_cover_every_algorithm(deviations):
-    """A method is in the recordings of its authors' code, or has a literal reference, or both."""
+    """A method is in the recordings of its authors' code, of several tasks or not, or has a literal reference."""
     assert {p.values[0] for p in SETTINGS} == set(NAMES)
     assert {m for m, d in deviations.items() if d.params is not None} == set(GOLDEN_TABLE)
-    assert {known_as(m) for m in GOLDEN_TABLE} | set(LITERALS) == set(NAMES)
+    assert {known_as(m) for m in GOLDEN_TABLE} | set(LITERALS) | set(task_recordings.ALGORITHMS.values()) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

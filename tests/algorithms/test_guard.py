@@ -90,13 +90,14 @@ def test_a_change_in_another_direction_is_refused(cosine, monkeypatch):
 
 def passes(ours, monkeypatch):
     """The precisions of the gradients that are asked for."""
-    found, gradient = [], ours.gradient
+    found, gradient = [], ours.objectives.gradient
 
     def counted(batch):
         found.append(ours.precision)
         return gradient(batch)
 
-    monkeypatch.setattr(ours, "gradient", counted)
+    for name in ("gradient", "mean_gradient"):
+        monkeypatch.setattr(ours.objectives, name, counted)
     return found
 
 

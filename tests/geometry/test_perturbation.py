@@ -12,7 +12,7 @@ from properties import assert_close, assert_same_bits
 from reference import sage_literal
 from torch import nn
 
-from domainbed_sage.algorithms import Algorithm, algorithms, base
+from domainbed_sage.algorithms import Algorithm, algorithms, objectives
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.perturb import perturbed
 from domainbed_sage.models import Model
@@ -191,7 +191,7 @@ def test_domain_gradients_equal_those_of_one_joint_graph(build, mixes, sizes):
 
 
 def test_the_dear_way_is_said_once(caplog):
-    base._note_joint_graph.cache_clear()
+    objectives._note_joint_graph.cache_clear()
     (batch,) = batches((3, 3, 3), 1)
     with caplog.at_level(logging.INFO):
         algorithm("ERM", batch_norm_mlp(freeze_bn=True)).domain_gradients(batch)

@@ -13,9 +13,7 @@ from domainbed_sage.algorithms.draws import Draws
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.core.registry import Registry
-from domainbed_sage.geometry.vectors import Vector, add_, gram, norm, scale_
-
-CLIP_EPS = 1e-6  # of torch.nn.utils.clip_grad_norm_
+from domainbed_sage.geometry.vectors import Vector, add_, clip_, gram, scale_
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Solver(ABC):
         scheduled: optimizers of its own whose learning rate follows the run's.
         paper: authors, venue and year of its publication.
         heads: what the parameters of one task get: the gradient of w_k L_k, or the plain one of L_k.
-        factor_k: whether its authors multiply weights and direction by K.
+        factor_k: whether its authors multiply the direction by K; where the heads are weighted, the weights as well.
         max_norm: what the direction is clipped to, in the Euclidean norm, after the factor K.
         watches_losses_after: whether `stepped` is to be called after every update.
     """
@@ -72,7 +70,7 @@ class Solver(ABC):
     name: ClassVar[str] = "solver"
     paper: ClassVar[str] = ""
     heads: ClassVar[Literal["weighted", "plain"]] = "weighted"
-    factor_k: ClassVar[bool] = False
+    factor_k: bool = False
     watches_losses_after: ClassVar[bool] = False
 
     def __init__(self, tasks: Tasks) -> None:
@@ -97,7 +95,7 @@ class Solver(ABC):
         if self.factor_k:
             scale_(float(self.tasks.count), direction)
         if math.isfinite(self.max_norm):
-            scale_((self.max_norm / (norm(direction) + CLIP_EPS)).clamp_max(1), direction)
+            clip_(direction, self.max_norm)
         return direction
 
     def stepped(self, losses: Tensor) -> None:  # noqa: B027 - a hook

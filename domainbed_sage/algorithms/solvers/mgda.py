@@ -22,17 +22,17 @@ class MGDA(GramSolver):
         tasks: see `Tasks`.
         solution: "exact", or "authors": pairs of tasks and projected gradient steps, in which two tasks get no weight
             below 0.001; that is done on the CPU, and waits for the device.
+        times_k: whether the weights are multiplied by K, as in the codes for scenes.
 
     Differences from the authors' code: "exact" has no such bound, which makes the direction too long where the lengths
     of the gradients differ by orders; "authors" ends after 250 steps, where most copies never count them.
     """
 
     paper = "Sener and Koltun, NeurIPS 2018"
-    factor_k = True
 
-    def __init__(self, tasks: Tasks, *, solution: Literal["exact", "authors"] = "exact") -> None:
+    def __init__(self, tasks: Tasks, *, solution: Literal["exact", "authors"] = "exact", times_k: bool = True) -> None:
         super().__init__(tasks)
-        self.exact = solution == "exact"
+        self.exact, self.factor_k = solution == "exact", times_k
 
     def solve(self, G: Tensor) -> Tensor:
         """See `GramSolver.solve`."""

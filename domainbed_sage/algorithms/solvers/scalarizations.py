@@ -5,16 +5,25 @@ import math
 import torch
 from torch import Tensor
 
-from domainbed_sage.algorithms.solvers.base import LossSolver, register
+from domainbed_sage.algorithms.solvers.base import LossSolver, Tasks, register
 
 
 @register("LS")
 class LS(LossSolver):
-    """The sum of the losses: linear scalarization with equal weights. With one task d = g."""
+    """The sum of the losses: linear scalarization with equal weights. With one task d = g.
+
+    Args:
+        tasks: see `Tasks`.
+        mean: the mean in the place of the sum.
+    """
+
+    def __init__(self, tasks: Tasks, *, mean: bool = False) -> None:
+        super().__init__(tasks)
+        self.weight = 1 / tasks.count if mean else 1.0
 
     def weights(self, losses: Tensor) -> Tensor:
         """See `LossSolver.weights`."""
-        return torch.ones_like(losses)
+        return torch.full_like(losses, self.weight)
 
 
 @register("SI")

@@ -1,0 +1,81 @@
+"""Multi-task updates repeat what was recorded from their authors' codes, and what is wrong is seen."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from domainbed_sage.cli import main
+from domainbed_sage.core.errors import UserError
+from domainbed_sage.training.task_verify import replay_tasks
+from domainbed_sage.training.verify import TOLERANCE, verify
+
+DATA = Path(__file__).parents[1] / "data" / "mtl"
+FILES = {"trajectories_k2": 69, "trajectories_k3": 64, "trajectories_fmtl_multimnist": 12}
+
+
+def recording(name):
+    return json.loads((DATA / f"{name}.json").read_text()), dict(np.load(DATA / f"{name}.npz"))
+
+
+@pytest.mark.parametrize(("name", "methods"), FILES.items())
+def test_every_update_is_the_recorded_one(name, methods):
+    found = replay_tasks(*recording(name))
+    assert len(found) == methods
+    assert {d.method: d for d in found if d.close and not max(d.worst, d.params) <= TOLERANCE} == {}
+
+
+def test_where_the_recorded_solver_stops_early_an_exact_one_takes_its_place():
+    """Every such row of the networks with an «@exact» twin is repeated by that one."""
+    for name in ("trajectories_k2", "trajectories_k3"):
+        found = {d.method: d for d in replay_tasks(*recording(name))}
+        early = {method for method, d in found.items() if not d.close}
+        assert early
+        assert all(found[f"{method}@exact"].worst <= 1e-10 for method in early if f"{method}@exact" in found)
+        assert {method for method in early if f"{method}@exact" not in found} <= {"F-CAGrad@adaptive"}
+
+
+def test_the_command(capsys):
+    assert main(["verify", str(DATA / "trajectories_k2.npz")]) == 0
+    out = capsys.readouterr().out
+    assert "DIFFERS" not in out
+    assert out.count("  ok") + out.count("its solver stops early") == FILES["trajectories_k2"]
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    def write(change):
+        info, arrays = recording("trajectories_k2")
+        keep = {"SAGE-LS", "UW"}
+        info["hparams"] = {name: h for name, h in info["hparams"].items() if name in keep}
+        arrays = {k: a for k, a in arrays.items() if "/" not in k or k.split("/")[0] in {"init", *keep}}
+        change(info, arrays)
+        (tmp_path / "x.json").write_text(json.dumps(info))
+        np.savez(tmp_path / "x.npz", **arrays)
+        return tmp_path / "x.npz"
+
+    return write
+
+
+@pytest.mark.parametrize("key", ["SAGE-LS/gradient", "SAGE-LS/agreement", "SAGE-LS/noise", "UW/gradient"])
+def test_a_small_change_is_seen(damaged, key):
+    def change(info, arrays):
+        arrays[key][-1] *= 1 + 1e-7
+
+    text, ok = verify(damaged(change))
+    assert not ok
+    assert [line.split()[0] for line in text.splitlines() if "DIFFERS" in line] == [key.split("/")[0]]
+
+
+def test_numbers_that_are_none_differ(damaged):
+    def change(info, arrays):
+        arrays["init/trunk.0.weight"][:] = np.nan
+
+    assert not verify(damaged(change))[1]
+
+
+@pytest.mark.parametrize("key", ["x", "y1", "init/heads.1.bias", "SAGE-LS/params"])
+def test_what_is_missing_is_named(damaged, key):
+    with pytest.raises(UserError, match=rf"(?s)should be a recording of multi-task.*{key.split('/')[-1]}"):
+        verify(damaged(lambda info, arrays: arrays.pop(key)))
