@@ -228,9 +228,13 @@ def test_other_arrays_are_refused(tmp_path, at, function, words):
     assert words in refused(pickled(tmp_path, content))
 
 
-@pytest.mark.parametrize("content", [arrays()[:3], {"a": 1}, [1, 2, 3, 4], [np.array([None])] * 4])
+def test_there_are_four_arrays(tmp_path):
+    assert "should hold four arrays: images and labels, twice. Found 3." in refused(pickled(tmp_path, arrays()[:3]))
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [1, 2, 3, 4], [np.array([None])] * 4, np.zeros((4, 3))], ids=str)
 def test_other_contents_are_refused(tmp_path, content):
-    assert f"{tmp_path}/multi_mnist.pickle should" in refused(pickled(tmp_path, content))
+    assert "should be a list of NumPy arrays of numbers. Found" in refused(pickled(tmp_path, content))
 
 
 class Malicious:
