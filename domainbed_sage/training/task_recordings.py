@@ -95,7 +95,7 @@ def task_recording(method: str, recorded: Mapping[str, Any], source: str) -> Tas
     renamed = OF_SOLVERS.get(name, {})
     of_solver = {ours: recorded[theirs] for theirs, ours in renamed.items() if theirs in recorded}
     if name in ("MGDA", "FairGrad") and not exact:
-        of_solver["solution"] = "samo" if (algorithm, name) == ("SAMO", "FairGrad") else "authors"
+        of_solver["solution"] = "samo" if algorithm in ("SAMO", "SAGE") and name == "FairGrad" else "authors"
     if name == "EW":
         of_solver["mean"] = True
     objectives = {

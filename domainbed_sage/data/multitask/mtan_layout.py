@@ -147,7 +147,7 @@ def _opened(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
     with explained_reading(path):
         try:
             return np.lib.format.open_memmap(path, mode="r")
-        except (ValueError, EOFError) as error:
+        except ValueError as error:
             raise Damaged(path, f"a file that is damaged ({error})") from None
 
 

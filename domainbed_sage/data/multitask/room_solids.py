@@ -120,7 +120,7 @@ class Cylinder:
         ends = np.stack([-start[1] / rays[1], (self.height - start[1]) / rays[1]])
         end = ends.min(0)
         t = np.maximum(side, end)
-        meets = (square > 0) & (t < np.minimum((-b + root) / a, ends.max(0)))
+        meets = t < np.minimum((-b + root) / a, ends.max(0))  # never where the root is 0: it misses the side
         across = (start[:, None] + np.where(meets, t, 0.0) * rays) / self.radius
         across[1] = 0
         up = np.zeros_like(rays)

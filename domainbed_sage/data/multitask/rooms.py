@@ -28,7 +28,7 @@ NOTE = "synthetic: rendered rooms, no photographs"
 def load(
     train: int = ROOMS_COUNTS["train"], test: int = ROOMS_COUNTS["test"], *, size: tuple[int, int] = SIZE, seed: int = 0
 ) -> TaskData:
-    """Render the dataset; about 10 ms for a scene of the default size.
+    """Render the dataset; a few ms for a scene of the default size.
 
     A scene is a function of the seed, its split and its number there, whatever the numbers of scenes are. With few
     scenes not every class occurs.

@@ -97,9 +97,9 @@ def _depth_mistakes(target: Tensor, kind: Kind) -> list[str]:
 
 def _normal_mistakes(target: Tensor, kind: Kind) -> list[str]:
     del kind
-    if not target.isfinite().all():
-        return [f"normals should be finite. Found {_range(target)}"]
     length = target.square().sum(0).sqrt()
+    if not length.isfinite().all():
+        return [f"normals should be finite. Found {_range(target)}"]
     length = length[length > 0]
     unit = (length - 1).abs() <= UNIT
     if not len(length) or (length.max() <= 1 + UNIT and unit.float().mean() >= 0.5):

