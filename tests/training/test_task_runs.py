@@ -13,6 +13,7 @@ import torch
 from helpers import assert_same, on_cpu, records, run
 from torch import nn
 
+from domainbed_sage.algorithms.task_objectives import TaskObjectives
 from domainbed_sage.config import make_config, read_config
 from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.data.multitask import rooms
@@ -141,6 +142,7 @@ def test_one_task_alone(tmp_path):
 def test_learning_rates_fall_by_epochs(tmp_path):
     made = train.build(config("ERM", "UW", lr=1e-2, lr_decay=0.5, lr_decay_epochs=2), on_cpu(tmp_path))
     objectives, optimizer = made.algorithm.objectives, made.algorithm.optimizer
+    assert isinstance(objectives, TaskObjectives)
     (own,) = objectives.solver.scheduled
     seen = {}
     for step in range(13):  # three steps an epoch

@@ -15,7 +15,7 @@ from domainbed_sage.data.multitask import room_plans, room_views, rooms
 from domainbed_sage.data.multitask.room_solids import Ball, Box, Cylinder, Plane
 from domainbed_sage.data.multitask.samples import mistakes
 
-GOLDEN = "160 train, 80 test, 1d0b591b, synthetic"
+GOLDEN = "160 train, 80 test, e61e3c96, synthetic"
 SHAPE = (24, 32)
 
 
