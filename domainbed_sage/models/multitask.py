@@ -124,6 +124,14 @@ class MultiTaskModel(Network, ABC):
         """
         return tuple("pred" not in name for name, p in self.named_parameters() if p.requires_grad)
 
+    def heads(self, shared: Mask) -> tuple[tuple[str, ...], ...]:
+        """For each task, names of the parameters that it depends on outside `shared`, which is either reading of it."""
+        names = [name for name, p in self.named_parameters() if p.requires_grad]
+        return tuple(
+            tuple(name for name, has, common in zip(names, row, shared, strict=True) if has and not common)
+            for row in self.reached
+        )
+
 
 def _behind(end: Node | None) -> set[Node]:
     """All nodes of the graph that a backward pass from here would visit."""
