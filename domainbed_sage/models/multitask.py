@@ -124,16 +124,13 @@ class MultiTaskModel(Network, ABC):
         """
         return tuple("pred" not in name for name, p in self.named_parameters() if p.requires_grad)
 
-    def heads(self) -> list[list[str]]:
-        """For each task, names of the parameters of its head, as these codes divide them.
-
-        What is not in `code_shared` and what only this task depends on: attention modules count as shared.
-        """
+    def heads(self, shared: Mask) -> tuple[tuple[str, ...], ...]:
+        """For each task, names of the parameters that it depends on outside `shared`, which is either reading of it."""
         names = [name for name, p in self.named_parameters() if p.requires_grad]
-        return [
-            [name for name, own, shared in zip(names, self.private(k), self.code_shared, strict=True) if own > shared]
-            for k in range(len(self.task_names))
-        ]
+        return tuple(
+            tuple(name for name, has, common in zip(names, row, shared, strict=True) if has and not common)
+            for row in self.reached
+        )
 
 
 def _behind(end: Node | None) -> set[Node]:

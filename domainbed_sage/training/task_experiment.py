@@ -34,7 +34,7 @@ def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
     objectives = partial(
         TaskObjectives,
         tasks=tasks,
-        heads=model.heads(),
+        heads=model.heads(model.code_shared),
         steps_per_epoch=stream.steps_per_epoch,
         **config.of(TaskObjectives),
     )

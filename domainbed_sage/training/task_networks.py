@@ -73,7 +73,7 @@ class Case:
     Attributes:
         tasks: the losses.
         network: with the recorded weights.
-        heads: for each task, names of the parameters of its head.
+        heads: for each task, names of the parameters of its head, as these codes take it.
     """
 
     def __init__(self, info: Mapping[str, Any], arrays: Arrays) -> None:
@@ -88,7 +88,7 @@ class Case:
         for name, t in init.items():
             ours[name].copy_(t)
         if self.scenes:
-            self.heads = self.network.heads()
+            self.heads = self.network.heads(self.network.code_shared)
         else:
             self.heads = [[f"heads_.{k}.weight", f"heads_.{k}.bias"] for k in range(len(self.tasks))]
 

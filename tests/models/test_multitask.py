@@ -1,12 +1,18 @@
 """Networks with several outputs: activations, which parameters are shared, and BatchNorm statistics."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from domainbed_sage.algorithms import Problem, algorithms
+from domainbed_sage.algorithms.task_objectives import TaskObjectives
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.data.batch import TaskBatch
 from domainbed_sage.models.mtan_segnet import mtan_segnet
 from domainbed_sage.models.multitask import ACTIVATIONS, MultiTaskModel
+from domainbed_sage.models.optimizers import adam
 from domainbed_sage.models.shared_trunk import resnet_heads
 from domainbed_sage.tasks import Attribute, Classification, Depth, Normals, Segmentation, Task
 
@@ -122,6 +128,29 @@ def test_frozen_statistics_keep_the_outputs():
     assert_same_bits(inside, dense(model))
     assert not all(torch.equal(a, b) for a, b in zip(before, statistics(model), strict=True))
     assert not model.eval().mixes_samples
+
+
+def test_heads_in_both_readings():
+    """By names only the last layers are a task's own; by what it reaches, its attention modules as well."""
+    model = mtan_segnet(SCENE, width=1)
+    for k, (last, own) in enumerate(zip(model.heads(model.code_shared), model.heads(model.shared), strict=True)):
+        names = [name for name, _ in model.named_parameters()]
+        assert list(last) == [name for name in names if name.startswith(f"pred_task{k + 1}.")]
+        begins = (f"encoder_att.{k}.", f"decoder_att.{k}.", f"pred_task{k + 1}.")
+        assert list(own) == [name for name in names if name.startswith(begins)]
+        assert own == tuple(name for name, has in zip(names, model.private(k), strict=True) if has)
+
+
+def test_an_algorithm_takes_heads_as_they_are():
+    """A SAGE step of MTAN on two images, with a solver of the shared gradients."""
+    model = mtan_segnet(SCENE, width=1)
+    objectives = partial(TaskObjectives, tasks=SCENE, heads=model.heads(model.shared), solver="FairGrad")
+    targets = (torch.zeros(2, 32, 32), torch.ones(2, 1, 32, 32), -torch.ones(2, 3, 32, 32))
+    batch = TaskBatch(torch.rand(2, 3, 32, 32), targets)
+    before = [p.clone() for p in model.parameters()]
+    algorithm = algorithms["SAGE"](Problem(model, partial(adam, lr=1e-3), 3, objectives=objectives))
+    assert algorithm.update(batch)["loss"].isfinite()
+    assert not any(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True) if p.ndim > 1)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,9 @@ def test_mtan_learns_by_sage():
     chosen = make_config(dataset="Rooms", algorithm="SAGE", hparams={"width": 1, "solver": "MGDA"})
     assert chosen.model == "mtan_segnet"
     made = train.build(chosen, on_cpu(Path()))
-    heads = {name for head in made.algorithm.problem.model.heads() for name in head}
+    heads = {
+        name for head in made.algorithm.problem.model.heads(made.algorithm.problem.model.code_shared) for name in head
+    }
     assert heads == {n for n, _ in made.algorithm.model.named_parameters() if n.startswith("pred_task")}
     before = [p.clone() for p in made.algorithm.params]
     made.algorithm.update(made.stream[0])
