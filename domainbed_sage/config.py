@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from domainbed_sage.algorithms import algorithms
-from domainbed_sage.algorithms.problems import Specification, kind_of, specification
+from domainbed_sage.algorithms.problems import TASKS, Specification, kind_of, specification
 from domainbed_sage.core.errors import Mistake, UserError, raise_all, shown
 from domainbed_sage.core.hparams import HParam, Search, declared, resolve, unknown, validate
 from domainbed_sage.data import own
@@ -166,6 +166,8 @@ def make_config(
     mistakes: list[str] = [
         Mistake(registry.unknown(name), registry.kind) for registry, name in names if name not in registry
     ]
+    if dataset not in kind.datasets:
+        mistakes[0] = Mistake(f"{mistakes[0]} Of several tasks: {', '.join(TASKS.datasets)}.", "dataset")
     raise_all(mistakes, DESCRIPTION)
     spec, network = specification(dataset), kind.models[model]
     usual_steps, usual_freq = spec.schedule(hparams or {})

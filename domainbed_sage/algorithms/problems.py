@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 from domainbed_sage.algorithms.task_objectives import TaskObjectives
 from domainbed_sage.core.registry import Registry
-from domainbed_sage.data.multitask import specs  # noqa: F401 - enters the datasets
-from domainbed_sage.data.multitask.base import TaskDataSpec, task_datasets
+from domainbed_sage.data.multitask.base import TaskDataSpec
 from domainbed_sage.data.multitask.options import TaskOptions
+from domainbed_sage.data.multitask.specs import task_datasets
 from domainbed_sage.data.specs import DatasetSpec, datasets
 from domainbed_sage.data.transforms import DataOptions
 from domainbed_sage.models import ModelSpec, models

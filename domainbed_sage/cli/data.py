@@ -13,6 +13,7 @@ from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import readable
 from domainbed_sage.data import own
+from domainbed_sage.data.multitask.specs import task_datasets
 from domainbed_sage.data.sources import Own, Source
 from domainbed_sage.data.specs import DatasetSpec, datasets, find
 
@@ -89,6 +90,8 @@ def main(args: argparse.Namespace) -> int:
             as_json.show(map(as_object, specs))
         else:
             print("\n".join(map(describe, specs)))
+            if not args.names:
+                print(folded(f"For several tasks: {', '.join(task_datasets)}; see docs/multitask_data.md."))
         return 0
     if args.action == "prepare" and args.name.lower() == "emojistyles":
         from domainbed_sage.data import emoji

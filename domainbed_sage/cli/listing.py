@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 RUN_STEPS = 5001  # DomainBed's; passes are averaged over them where a method's steps differ
-KINDS = ("algorithms", "models", "optimizers", "data")
+KINDS = ("algorithms", "models", "optimizers", "data", "solvers", "task_models")
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,18 @@ def main(args: argparse.Namespace) -> int:
 def registered() -> Iterator[Thing]:
     """Everything that the command knows, in order."""
     from domainbed_sage.algorithms import algorithms
+    from domainbed_sage.algorithms.solvers import solvers
     from domainbed_sage.data.transforms import DataOptions
     from domainbed_sage.models import models
     from domainbed_sage.models.optimizers import optimizers
+    from domainbed_sage.models.task_models import task_models
 
     yield from (Thing("algorithms", name, cls, cls.recommended) for name, cls in algorithms.items())
     yield from (Thing("models", name, spec.build, spec.recommended, spec.search) for name, spec in models.items())
     yield from (Thing("optimizers", name, make) for name, make in optimizers.items())
     yield Thing("data", "data", DataOptions)
+    yield from (Thing("solvers", name, cls) for name, cls in solvers.items())
+    yield from (Thing("task_models", name, spec.build) for name, spec in task_models.items())
 
 
 def _named(name: str, things: Sequence[Thing]) -> list[Thing]:

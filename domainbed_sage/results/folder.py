@@ -26,7 +26,7 @@ _NO_PLAN = (
 )
 _NOT_READ = f"{packed.FILE} is not read: there are run directories beside it."
 _KNOWN_FILES = re.compile(
-    r"(table|paper|curves|compare)\b.*\.(md|tex|csv|txt|json|png|pdf|svg)|results\.(txt|tex)|plan\.json|index\.json|"
+    r"(table|tasks|paper|curves|compare)\b.*\.(md|tex|csv|txt|json|png|pdf|svg)|results\.(txt|tex)|plan\.json|index\.json|"
     r"records\.(parquet|npz)|report\.(html|json)|runs\.zip|README\.md|jobs|launch\.lock"
 )
 

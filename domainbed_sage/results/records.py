@@ -21,6 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 RESULTS = "results.jsonl"
+MULTI_TASK = "multi_task"  # in `args.task`; DomainBed's word is "domain_generalization"
 ACCURACY = re.compile(r"env(0|[1-9][0-9]*)_(?:in|out)_acc")
 _ARGS = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 TEXTS = (
@@ -169,6 +170,11 @@ def _record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
                 "Delete the run directory and run it again."
             )
     dataset, algorithm, test_envs, trial_seed, hparams_seed = identity
+    if args.get("task") == MULTI_TASK:
+        raise UserError(
+            f"{folder / RESULTS} is of a run on several tasks, which only `domainbed-sage table RESULTS_DIR` reads, in "
+            "a folder of such runs."
+        )
     n_envs = _n_envs(file, lines)
     if not test_envs or n_envs < 2 or max(test_envs) >= n_envs:
         raise UserError(

@@ -1,6 +1,7 @@
 """The records of runs on several tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,9 @@ from typing import Any
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import regular
-from domainbed_sage.results import planned
-from domainbed_sage.results.records import RESULTS, parse_run
+from domainbed_sage.results import packed, planned
+from domainbed_sage.results.records import MULTI_TASK, RESULTS, parse_run
 
-TASK = "multi_task"  # in `args.task`; DomainBed's word is "domain_generalization"
 LAST = 10  # evaluations whose mean is reported, as the codes behind SAGE's Table 2 report the last ten epochs
 DONE = "done"
 
@@ -58,25 +58,51 @@ class TaskRuns:
     unreadable: tuple[str, ...] = ()
 
 
+@contextmanager
+def _place(results: Path) -> Iterator[Path]:
+    """Where the runs of a folder are: there, or unpacked, where it has nothing but a `runs.zip`."""
+    if regular(results / packed.FILE) and not any((entry / RESULTS).exists() for entry in results.iterdir()):
+        with packed.unpacked(results) as there:
+            yield there
+    else:
+        yield results
+
+
 def is_there(results: Path) -> bool:
-    """Whether a results folder holds runs on several tasks: its first readable run is one."""
-    for entry in sorted(results.iterdir()) if results.is_dir() else ():
+    """Whether a results folder holds runs on several tasks: its first readable run is one.
+
+    Raises:
+        UserError: its `runs.zip` is damaged.
+    """
+    if not results.is_dir():
+        return False
+    with _place(results) as place:
+        return _first_is_one(place)
+
+
+def _first_is_one(results: Path) -> bool:
+    for entry in sorted(results.iterdir()):
         if regular(entry / RESULTS):
             with (entry / RESULTS).open("rb") as file:
                 first = file.readline()
             try:
-                return bool(strict_json.loads(first)["args"].get("task") == TASK)
+                return bool(strict_json.loads(first)["args"].get("task") == MULTI_TASK)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
     return False
 
 
 def load(results: Path) -> TaskRuns:
-    """Read every run one level below a folder.
+    """Read every run one level below a folder, or in its `runs.zip`.
 
     Raises:
-        UserError: its plan is damaged.
+        UserError: its plan, or its `runs.zip`, is damaged.
     """
+    with _place(results) as place:
+        return _load(place)
+
+
+def _load(results: Path) -> TaskRuns:
     labels = planned.labels(results)
     runs, unfinished, unreadable = [], [], []
     for entry in sorted(entry for entry in results.iterdir() if regular(entry / RESULTS)):
@@ -96,8 +122,8 @@ def load(results: Path) -> TaskRuns:
 def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
     records, _ = parse_run(folder / RESULTS)
     args, hparams = records[-1]["args"], records[-1]["hparams"]
-    if args.get("task") != TASK:
-        raise UserError(f"{folder / RESULTS} is of another kind: a run on several tasks says task = {TASK!r}.")
+    if args.get("task") != MULTI_TASK:
+        raise UserError(f"{folder / RESULTS} is of another kind: a run on several tasks says task = {MULTI_TASK!r}.")
     better: dict[str, bool] = records[-1]["higher_is_better"]
     last = records[-LAST:]
     metrics = {name: sum(_number(record, name) for record in last) / len(last) for name in better}

@@ -32,7 +32,6 @@ from torch._subclasses import FakeTensorMode
 
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
 from domainbed_sage.algorithms.erm import ERM
-from domainbed_sage.algorithms.problems import TASKS, kind_of
 from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared
@@ -155,11 +154,6 @@ def _kinds(cls: type[Algorithm], steps: int, hparams: Alike) -> list[tuple[int, 
 
 
 def _case(run: RunConfig, cls: type[Algorithm], step: int) -> Case:
-    if kind_of(run.dataset) is TASKS:
-        raise UserError(
-            f"What runs on several tasks cost is not counted ({run.dataset}): plan sweeps of domain generalization, or "
-            "time a few steps of `domainbed-sage train`."
-        )
     spec, optimizer = models[run.model], optimizers[run.optimizer]
     network = Alike({**run.of(spec.build), **spec.without_weights})
     hparams = Alike({**network, **run.of(optimizer), **cls.repeating(run.of(cls), FEW)})

@@ -1,13 +1,15 @@
 """What a sweep will cost before it is launched: runs, images, passes, FLOPs, memory, GPU hours."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from tqdm import tqdm
 
 from domainbed_sage.algorithms import algorithms
+from domainbed_sage.algorithms.problems import TASKS, kind_of
 from domainbed_sage.config import RunConfig
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import split
 from domainbed_sage.sweeps.cost import step_cost
@@ -68,12 +70,22 @@ def without_counts(runs: Sequence[RunConfig]) -> list[str]:
     return [name for name in dict.fromkeys(run.dataset for run in runs) if not datasets[name].counts]
 
 
+def refuse_tasks(runs: Iterable[RunConfig]) -> None:
+    """Raise a `UserError` if some of these runs learn several tasks, whose cost is not counted."""
+    if there := sorted({run.dataset for run in runs if kind_of(run.dataset) is TASKS}):
+        raise UserError(
+            f"What runs on several tasks cost is not counted. Found {', '.join(there)}. Time a few steps of "
+            "`domainbed-sage train` instead: records have step_time."
+        )
+
+
 def plan(runs: Sequence[RunConfig], time: StepTime | None = None) -> pd.DataFrame:
     """Sum the cost per dataset and algorithm, with totals; with a step time, in hours of one device too.
 
     Evaluating an image costs a third of a forward-backward pass, and all other work as much time as a pass of as many
     FLOPs. Memory is the largest of any run.
     """
+    refuse_tasks(runs)
     counted = tqdm(runs, desc="Counting", unit="run", delay=2, leave=False, disable=None)
     frame = pd.DataFrame([{"dataset": r.dataset, "algorithm": r.algorithm, **cost(r)} for r in counted])
     how = {name: "max" if name == "peak_bytes" else "sum" for name in frame.columns[2:]}

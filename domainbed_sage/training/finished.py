@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from domainbed_sage.algorithms.problems import TASKS, kind_of
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.data import own
@@ -88,6 +89,11 @@ def read(folder: Path, images: Path | None = None) -> FinishedRun:
 
 def _know_dataset(folder: Path, config: RunConfig, last: Mapping[str, Any], images: Path | None) -> None:
     """Register the folder of images that a run was trained on, where its dataset is one."""
+    if kind_of(config.dataset) is TASKS:
+        raise UserError(
+            f"{folder} learned the tasks of {config.dataset}. Single predictions are written of domain generalization "
+            "alone; the metrics of its tasks are in results.jsonl."
+        )
     args = last.get("args", {})
     found = images or Path(str(args.get("data_dir"))) / config.dataset
     if images or (config.dataset not in datasets and found.is_dir()):

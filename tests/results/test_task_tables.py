@@ -21,6 +21,7 @@ def write(results, name, values, *, algorithm="ERM", solver="LS", trial=0, only_
     folder = results / name
     folder.mkdir(parents=True)
     args = {"task": "multi_task", "dataset": "Rooms", "algorithm": algorithm, "trial_seed": trial}
+    args |= {"test_envs": [1], "hparams_seed": 0}
     about = {
         "args": args,
         "hparams": {"solver": solver, "only_task": only_task},
@@ -168,3 +169,17 @@ def test_as_json(results, capsys):
     assert table["higher_is_better"] == {"test_seg_miou": True, "test_depth_abserr": False}
     assert main(["table", str(results), "--latex"]) == 2
     assert "printed as text or JSON" in capsys.readouterr().err
+
+
+def test_packed_runs_are_the_same_table(results, tmp_path_factory, capsys):
+    elsewhere = tmp_path_factory.mktemp("packed")
+    assert main(["pack", str(results), "--out", str(elsewhere)]) == 0
+    assert task_runs.is_there(elsewhere)
+    ours, theirs = (task_tables.build(task_runs.load(folder))[0] for folder in (elsewhere, results))
+    assert ours.means.equals(theirs.means)
+
+
+@pytest.mark.parametrize("words", [["report"], ["cite"], ["compare", "--reference", "ERM", "--compare", "SAGE"]])
+def test_other_commands_say_that_they_do_not_read_them(results, capsys, words):
+    main([words[0], str(results), *words[1:]])
+    assert "is of a run on several tasks, which only `domainbed-sage table" in capsys.readouterr().err

@@ -23,8 +23,9 @@ from domainbed_sage.data.multitask.stream import EvaluationBatches, OneTask, Tas
 from domainbed_sage.models import ModelSpec
 from domainbed_sage.models.multitask import MultiTaskModel
 from domainbed_sage.models.task_models import task_models
+from domainbed_sage.sweeps.estimate import plan
 from domainbed_sage.tasks import Depth, Normals, Segmentation
-from domainbed_sage.training import train
+from domainbed_sage.training import finished, train
 
 STEPS = 6
 TASKS = (Segmentation(13), Depth(), Normals("normal"))
@@ -230,3 +231,14 @@ def test_images_that_are_correct_are_not_known(tmp_path):
 def test_a_diverging_run_stops(tmp_path):
     with pytest.raises(UserError, match="not finite"):
         run(config("ERM", "LS", lr=1e30), tmp_path / "run")
+
+
+def test_single_predictions_are_not_written(tmp_path):
+    folder = run(config(), tmp_path / "run")
+    with pytest.raises(UserError, match="learned the tasks of Rooms"):
+        finished.read(folder)
+
+
+def test_cost_is_not_counted():
+    with pytest.raises(UserError, match=r"What runs on several tasks cost is not counted. Found Rooms"):
+        plan([config()])

@@ -17,6 +17,8 @@ from domainbed_sage.data.multitask.facts import (
     Layout,
 )
 
+__all__ = ["task_datasets"]
+
 
 def _rooms(root: Path) -> TaskData:
     from domainbed_sage.data.multitask import rooms
