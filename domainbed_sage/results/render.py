@@ -141,9 +141,12 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def text(table: Table) -> str:
-    """For a terminal: 80 columns wide, in several blocks of columns where a dataset has many environments."""
+    """For a terminal: 80 columns wide, in several blocks of columns where a dataset has many environments.
+
+    The averages of a single dataset stand in its own table already.
+    """
     parts = []
-    for grid in (*table.grids, table.averages):
+    for grid in table.grids if len(table.grids) == 1 else (*table.grids, table.averages):
         body = text_grid(grid.strings())
         if not _fits(grid.strings()):
             body = text_blocks(grid.strings(short=True))
