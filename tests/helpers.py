@@ -98,6 +98,7 @@ def _start(function, *arguments):
 
 def _in_session(function, *arguments):
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what runs behind them without it
     multiprocessing.set_start_method("fork", force=True)  # of the loader processes, as on the command line
     torch.set_num_threads(1)
     function(*arguments)

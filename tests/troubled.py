@@ -40,11 +40,11 @@ class Fails(ERM):
 
 @register("Slow")
 class Slow(SAGE):
-    """Takes its time unless the file `hurry` exists: more and more, so that it is never through before its end."""
+    """Takes its time unless the file `hurry` exists."""
 
     def update(self, batch):
         if not (HERE / "hurry").exists():
-            time.sleep(0.1 if self.step < 20 else 2)
+            time.sleep(0.1)
         return super().update(batch)
 
 

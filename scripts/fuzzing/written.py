@@ -68,7 +68,7 @@ _GOOD_SWEEP = {"name": "s", "datasets": ["PACS"], "algorithms": {"ERM": {}, "a":
 
 def _hparams() -> st.SearchStrategy[tuple[str, str, str]]:
     def of(parts: tuple[str, str]) -> st.SearchStrategy[tuple[str, str, str]]:
-        known = st.sampled_from([*declared_hparams(*parts, "adam"), "other"])
+        known = st.sampled_from([*declared_hparams("EmojiStyles", *parts, "adam"), "other"])
         numbers = st.integers(-2, 300) | st.floats(0, 1) | st.just(10**400) | st.just(float("nan"))
         pairs = st.lists(st.tuples(known, numbers | VALUES), max_size=4)
         written = pairs.map(

