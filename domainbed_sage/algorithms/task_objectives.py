@@ -110,7 +110,7 @@ class TaskObjectives(Objectives):
 
     def combine(self, batch: TaskBatch, losses: Tensor, gradients: Sequence[Vector]) -> Vector:
         """See `Objectives.combine`; a factor K in the solver's weights stays."""
-        del batch
+        self.batch = batch
         shared, w = self._combined(losses, gradients)
         if self.solver.factor_k and self._weighted(w) is not None:
             scale_(float(len(self.tasks)), shared)
@@ -118,7 +118,7 @@ class TaskObjectives(Objectives):
 
     def aggregate(self, batch: TaskBatch, losses: Tensor, gradients: Sequence[Vector]) -> Vector:
         """See `Objectives.aggregate`."""
-        del batch
+        self.batch = batch
         shared, w = self._combined(losses, gradients)
         return self._merged(self.solver.finished_(shared), self._of_heads(gradients, self._weighted(w)))
 

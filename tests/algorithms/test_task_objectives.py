@@ -142,8 +142,9 @@ def test_only_one_clean_pass_moves_batch_statistics(name, solver):
         assert torch.equal(dict(made.model.named_buffers())[name], there)
 
 
-def test_a_solver_that_watches_sees_the_losses_after_the_step():
-    made, (batch,) = two_tasks("ERM", "FAMO"), task_batches(1)
+@pytest.mark.parametrize("name", ["ERM", "SAM", "SAGE", "SAMO", "SAGE_SAMO", "F-MTL"])
+def test_a_solver_that_watches_sees_the_losses_after_the_step(name):
+    made, (batch,) = two_tasks(name, "FAMO"), task_batches(1)
     seen = []
     stepped = made.objectives.solver.stepped
     made.objectives.solver.stepped = lambda losses: (seen.append(losses), stepped(losses))
