@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,13 @@ def no_process_is_left():
 
 
 @pytest.fixture
-def forget_plugins():
+def forget_plugins(tmp_path_factory):
     """What a test loads is unknown again afterwards, but for libraries: those cannot be imported twice."""
     kept = [algorithms._things, datasets._things, models._things, callbacks._things, plugins._loaded, own._specs]
     before, path, modules = [dict(things) for things in kept], list(sys.path), set(sys.modules)
     yield
     sys.path[:] = path
-    temporary = Path(tempfile.gettempdir()).resolve()
+    temporary = tmp_path_factory.getbasetemp().resolve()  # not the folder of temporary files: this clone may be there
     for name in [name for name in sys.modules if name not in modules]:
         file = getattr(sys.modules[name], "__file__", None)
         if file and temporary in Path(file).resolve().parents:
