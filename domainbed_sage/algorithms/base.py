@@ -261,7 +261,7 @@ class Algorithm(ABC):
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         state |= {"networks": self.networks.state_dict()} if self.networks else {}
         state |= {"kept": {name: part.state_dict() for name, part in self.kept.items()}} if self.kept else {}
-        state |= {"objectives": self.objectives.state_dict()} if self.objectives.state_dict() else {}
+        state |= {"objectives": kept} if (kept := self.objectives.state_dict()) else {}
         cosine, size = self.survival or (None, None)
         return {**state, "perturbation_cosine": cosine, "perturbation_size": size}
 

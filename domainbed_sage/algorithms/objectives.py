@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +32,7 @@ class Objectives(ABC):
         self.algorithm = algorithm
         self.heads: Sequence[Sequence[bool]] = [[False] * len(algorithm.params)] * algorithm.problem.num_domains
 
-    @property
+    @cached_property
     def shared(self) -> Sequence[bool]:
         """Which parameters [P] belong to no head."""
         return [not any(of_head) for of_head in zip(*self.heads, strict=True)]

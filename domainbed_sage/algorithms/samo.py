@@ -1,7 +1,7 @@
 """Sharpness-aware multi-task optimisation, with and without the spectral perturbation."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from domainbed_sage.algorithms.base import Algorithm, Metrics, Problem
 from domainbed_sage.algorithms.registry import register
+from domainbed_sage.algorithms.solvers.memory import Memory
 from domainbed_sage.core.hparams import Choice, Power
 from domainbed_sage.geometry.perturb import SMALLEST_NORM, l2_ascent_, perturbed, spectral_ascent
 from domainbed_sage.geometry.polar import PolarMethod
@@ -74,19 +75,11 @@ class _OwnPerturbations(Algorithm):
             return self.objectives.loss_of(batch, k)
 
 
-class _Previous:
+@dataclass
+class _Previous(Memory):
     """The gradient [P tensors] of the step before; None before the first one."""
 
-    def __init__(self) -> None:
-        self.gradient: Vector | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The gradient, as a list."""
-        return {"gradient": None if self.gradient is None else list(self.gradient)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.gradient = None if state["gradient"] is None else tuple(state["gradient"])
+    gradient: Vector | None = None
 
 
 @register("SAMO")

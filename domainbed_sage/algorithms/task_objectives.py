@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
@@ -164,7 +165,7 @@ class TaskObjectives(Objectives):
         """See `Objectives.load_state_dict`."""
         self.solver.load_state_dict(state)
 
-    @property
+    @cached_property
     def _in_heads(self) -> Sequence[bool]:
         return [not shared for shared in self.shared]
 

@@ -78,12 +78,12 @@ def build(config: RunConfig, machine: Machine) -> Experiment:
     """Build the parts of a run, of whatever kind its problem is."""
     from domainbed_sage.training.task_experiment import build_tasks  # which needs `Experiment`
 
+    _set_precision(config)
     return (build_tasks if kind_of(config.dataset) is TASKS else build_domains)(config, machine)
 
 
 def build_domains(config: RunConfig, machine: Machine) -> Experiment:
     """Build model, algorithm, minibatch stream and evaluator of a run; the weights depend on its seed alone."""
-    _set_precision(config)
     weights = models[config.model].require(config.of(models[config.model].build))
     options = DataOptions(**config.of(DataOptions))
     dataset, splits = read_data(config, machine, options)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from domainbed_sage.data.batch import TaskBatch
 from domainbed_sage.models.multitask import MultiTaskModel
 from domainbed_sage.tasks import Depth, Normals, SceneTask, Segmentation
-from domainbed_sage.training.task_recordings import Arrays
+from domainbed_sage.training.recordings import Arrays
 
 
 @dataclass(frozen=True)

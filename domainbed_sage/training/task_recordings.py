@@ -5,13 +5,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domainbed_sage.algorithms.draws import Draws
-
-Arrays = Mapping[str, NDArray[Any]]
+from domainbed_sage.training.recordings import Arrays, RecordedDraws
 
 SOLVERS = MappingProxyType({"IMTLG": "IMTL-G", "NashMTL": "Nash-MTL", "EW": "LS"})
 # Our algorithm by what stands before the solver's name, the longest first.
@@ -98,16 +95,13 @@ def task_recording(method: str, recorded: Mapping[str, Any], source: str) -> Tas
         of_solver["solution"] = "samo" if algorithm in ("SAMO", "SAGE") and name == "FairGrad" else "authors"
     if name == "EW":
         of_solver["mean"] = True
-    objectives = {
-        ours: "shared" if recorded.get(theirs) == "trunk" else "all"
-        for theirs, ours in (("agreement_over", "agreement_over"), ("perturb", "perturb"))
-    }
+    objectives = {name: "shared" if recorded.get(name) == "trunk" else "all" for name in ("agreement_over", "perturb")}
     early = not exact and any(base.endswith(other) for other in STOPS_EARLY)
     return TaskRecording(algorithm, SOLVERS.get(name, name), hparams, of_solver, objectives, not early)
 
 
-class RecordedTaskDraws(Draws):
-    """The random numbers of a recording, in the order in which its code used them.
+class RecordedTaskDraws(RecordedDraws):
+    """The random numbers of a multi-task recording, in the order in which its code used them; none is drawn anew.
 
     Args:
         arrays: those of the method, by what they are.
@@ -135,11 +129,6 @@ class RecordedTaskDraws(Draws):
         rows = self.arrays[name].reshape(-1, n)
         self.used[name] += 1
         return [int(i) for i in rows[self.used[name] - 1]]
-
-    def _next(self, name: str, like: Tensor) -> Tensor:
-        flat, start = self.arrays[name].reshape(-1), self.used[name]
-        self.used[name] = start + like.numel()
-        return torch.tensor(flat[start : self.used[name]]).reshape(like.shape)
 
 
 def own_arrays(method: str, arrays: Arrays) -> dict[str, NDArray[Any]]:

@@ -16,8 +16,9 @@ from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.algorithms.task_objectives import TaskObjectives
 from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.models.optimizers import adam
+from domainbed_sage.training.recordings import Arrays
 from domainbed_sage.training.task_networks import Case
-from domainbed_sage.training.task_recordings import Arrays, RecordedTaskDraws, own_arrays, task_recording
+from domainbed_sage.training.task_recordings import RecordedTaskDraws, own_arrays, task_recording
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,12 @@ def test_a_diverging_run_stops(tmp_path):
         run(config("ERM", "LS", lr=1e30), tmp_path / "run")
 
 
+def test_arithmetic_is_that_of_the_description(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    train.build(config(), on_cpu(tmp_path))
+    assert torch.backends.cudnn.deterministic
+
+
 def test_single_predictions_are_not_written(tmp_path):
     folder = run(config(), tmp_path / "run")
     with pytest.raises(UserError, match="learned the tasks of Rooms"):
