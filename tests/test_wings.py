@@ -24,6 +24,7 @@ WINGS = (  # each may import from itself and from those before it
     "training",
     "sweeps",
     "sweeps.cluster",
+    "paper",
     "cli",
 )
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name == "config.py")

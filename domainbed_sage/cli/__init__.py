@@ -34,6 +34,7 @@ COMMANDS = (  # name, module in this package with `add_arguments` and `main`, he
     ("weights", "weights", "download and check pretrained weights"),
     ("list", "listing", "show algorithms, models, optimizers and their hyperparameters"),
     ("verify", "verify", "replay recorded trajectories"),
+    ("paper", "paper", "the paper's tables, theorem, figures and costs, computed again, each with a verdict"),
     ("completion", "completion", "print a completion script for your shell"),
 )
 
