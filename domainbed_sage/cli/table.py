@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from domainbed_sage.results.looks import Look
     from domainbed_sage.results.paper import Comparison
     from domainbed_sage.results.tables import Table
+    from domainbed_sage.results.task_tables import TaskTable
     from domainbed_sage.results.zero_shot import Verdict
 
 FORMATS = ("png", "pdf", "svg")  # `results.picture.FORMATS`
@@ -38,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--paper",
         action="store_true",
-        help="also compare with Table 1 of the SAGE paper, and zero-shot runs with published accuracies of CLIP",
+        help="also compare with Table 1 of the SAGE paper, runs on several tasks with its Table 2 and F-MTL's tables, "
+        "and zero-shot runs with published accuracies of CLIP",
     )
     parser.add_argument("--include-unfinished", action="store_true", help="also use runs that are not finished")
     parser.add_argument("--pictures", action="store_true", help="also draw the table and the training curves")
@@ -67,7 +69,7 @@ class Wanted:
         rows: labels of the rows to show; None for all.
         datasets: the datasets to show; None for all.
         only_averages: leave out the tables of single datasets.
-        with_paper: also compare with the printed Table 1, and zero-shot runs with published accuracies.
+        with_paper: also compare with the printed tables, and zero-shot runs with published accuracies.
         include_unfinished: also use runs that are not finished.
         form: what to print, one of `FORMS`.
         formats: in which to draw each table and the training curves; none: no pictures.
@@ -161,12 +163,25 @@ def show_tasks(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], lis
     if wanted.form == "latex":
         raise UserError("Tables of several tasks are printed as text or JSON, and written as Markdown and CSV.")
     tables = task_tables.build(found)
-    if wanted.form == "json":
-        as_json.show({"tables": [task_tables.plain(table) for table in tables]})
-    else:
-        print("\n".join(map(task_tables.text, tables)), end="")
+    writers: list[Writer] = [partial(task_tables.write_all, tables), *_show_tables_of_tasks(tables, wanted)]
     results_folders.name_unreadable(results, found.unreadable)
-    return _written([partial(task_tables.write_all, tables)], results, wanted.out), list(found.unreadable)
+    return _written(writers, results, wanted.out), list(found.unreadable)
+
+
+def _show_tables_of_tasks(tables: "Sequence[TaskTable]", wanted: Wanted) -> list[Writer]:
+    """Print the tables, and the printed ones if wanted; return what writes these."""
+    from domainbed_sage.results import task_paper, task_tables
+
+    beside = [task_paper.compare(table) if wanted.with_paper else [] for table in tables]
+    if wanted.form == "json":
+        papers = [{"paper": [task_paper.plain(one) for one in found]} if wanted.with_paper else {} for found in beside]
+        as_json.show({"tables": [task_tables.plain(t) | paper for t, paper in zip(tables, papers, strict=True)]})
+    else:
+        for table, found in zip(tables, beside, strict=True):
+            print(task_tables.text(table))
+            shown = [task_paper.text(one) for one in found] or [folded(task_paper.nothing(table)) + "\n"]
+            print("\n".join(shown) if wanted.with_paper else "", end="")
+    return [partial(task_paper.write_all, [one for found in beside for one in found])]
 
 
 class Made(NamedTuple):
