@@ -69,6 +69,7 @@ class TaskDataSpec:
         name: as given to ``--dataset``.
         kinds: see `TaskData`.
         counts: published numbers of samples by split.
+        size: height and width of its images, pixels.
         load: reads it, given its folder (which the embedded ones do not need).
         folder: its folder in ``--data_dir``; empty for those that need none.
         synthetic: whether its images are made by a program.
@@ -83,6 +84,7 @@ class TaskDataSpec:
     name: str
     kinds: Mapping[str, Kind]
     counts: Mapping[str, int]
+    size: tuple[int, int]
     load: Callable[[Path], TaskData]
     folder: str = ""
     synthetic: bool = False

@@ -7,13 +7,17 @@ from domainbed_sage.data.multitask.base import TaskData, TaskDataSpec, task_data
 from domainbed_sage.data.multitask.facts import (
     CELEBA_COUNTS,
     CELEBA_KINDS,
+    CELEBA_SIZE,
     CITYSCAPES,
     DIGITS_COUNTS,
     DIGITS_KINDS,
+    DIGITS_SIZE,
     NYU,
     PICKLED_COUNTS,
+    PICKLED_SIZE,
     ROOMS_COUNTS,
     ROOMS_KINDS,
+    ROOMS_SIZE,
     Layout,
 )
 
@@ -57,10 +61,14 @@ def _add(spec: TaskDataSpec) -> None:
 
 def _add_layout(layout: Layout, folder: str, size_bytes: int, licence: str, citation: str) -> None:
     load = partial(_layout, layout)
-    _add(TaskDataSpec(layout.name, layout.kinds, layout.counts, load, folder, False, size_bytes, licence, citation))
+    _add(
+        TaskDataSpec(
+            layout.name, layout.kinds, layout.counts, layout.size, load, folder, False, size_bytes, licence, citation
+        )
+    )
 
 
-_add(TaskDataSpec("Rooms", ROOMS_KINDS, ROOMS_COUNTS, _rooms, synthetic=True))
+_add(TaskDataSpec("Rooms", ROOMS_KINDS, ROOMS_COUNTS, ROOMS_SIZE, _rooms, synthetic=True))
 _add_layout(
     NYU,
     "nyuv2",
@@ -80,6 +88,7 @@ _add(
         "MultiMNIST",
         DIGITS_KINDS,
         DIGITS_COUNTS,
+        DIGITS_SIZE,
         _digits,
         "multi_mnist",
         size_bytes=4_900_000,
@@ -92,6 +101,7 @@ _add(
         "MultiMNISTPareto",
         DIGITS_KINDS,
         PICKLED_COUNTS,
+        PICKLED_SIZE,
         _pickled_digits,
         "multi_mnist_pareto",
         licence="none stated",
@@ -103,6 +113,7 @@ _add(
         "CelebA",
         CELEBA_KINDS,
         CELEBA_COUNTS,
+        CELEBA_SIZE,
         _faces,
         "celeba",
         size_bytes=1_400_000_000,
