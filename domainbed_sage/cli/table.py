@@ -166,7 +166,10 @@ def show_tasks(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], lis
     else:
         print("\n".join(map(task_tables.text, tables)), end="")
     results_folders.name_unreadable(results, found.unreadable)
-    return _written([partial(task_tables.write_all, tables)], results, wanted.out), list(found.unreadable)
+    writers: list[Writer] = [partial(task_tables.write_all, tables)]
+    if wanted.formats:
+        writers.append(partial(_draw_tasks, tables, found.runs, wanted.formats))
+    return _written(writers, results, wanted.out), list(found.unreadable)
 
 
 class Made(NamedTuple):
@@ -253,6 +256,14 @@ def _draw(table: "Table", drawn: "Mapping[str, Look]", stem: str, formats: Seque
     from domainbed_sage.results import dots, picture
 
     return picture.write_all(dots.draw(table, drawn, _chance()), folder, stem, formats)
+
+
+def _draw_tasks(
+    tables: "Sequence[TaskTable]", runs: "Sequence[TaskRun]", formats: Sequence[str], folder: Path
+) -> list[Path]:
+    from domainbed_sage.results import picture, task_dots
+
+    return picture.write_all(task_dots.draw(tables, runs), folder, "tasks", formats)
 
 
 def _draw_curves(loaded: "Loaded", drawn: "Mapping[str, Look]", formats: Sequence[str], folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A residual network that all tasks share, and a linear head for each, for images with several labels."""
+"""A residual network or LeNet that all tasks share, and a linear head for each, for images with several labels."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from domainbed_sage.models.multitask import MultiTaskModel, Output
 
 SMALLEST = 32  # pixels per side that every residual network takes
+LENET_SIDE = 36  # pixels per side that LeNet takes
 
 
 class SharedTrunk(MultiTaskModel):
@@ -51,3 +52,28 @@ def resnet_heads(
     """
     trunk: Any = timm.create_model(backbone, num_classes=0, in_chans=channels, zero_init_last=False)
     return SharedTrunk(outputs, trunk, trunk.num_features, (channels, SMALLEST, SMALLEST))
+
+
+def lenet_heads(outputs: Sequence[Output], *, channels: Annotated[int, Field(ge=1)] = 3) -> SharedTrunk:
+    """Build LeNet for images of 36 pixels, the network of most papers on MultiMNIST before F-MTL.
+
+    Source: Lin et al. (Pareto multi-task learning), NeurIPS 2019, after Sener and Koltun, NeurIPS 2018: convolutions of
+    9 x 9 and 5 x 5 with 10 and 20 channels, each with ReLU and max-pooling, and 50 features. The initialisation is
+    PyTorch's.
+
+    Args:
+        outputs: the K tasks.
+        channels: channels of the images.
+    """
+    trunk = nn.Sequential(
+        nn.Conv2d(channels, 10, 9),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(10, 20, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(500, 50),
+        nn.ReLU(),
+    )
+    return SharedTrunk(outputs, trunk, 50, (channels, LENET_SIDE, LENET_SIDE))
