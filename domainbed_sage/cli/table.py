@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from domainbed_sage.results.looks import Look
     from domainbed_sage.results.paper import Comparison
     from domainbed_sage.results.tables import Table
+    from domainbed_sage.results.task_runs import TaskRun
+    from domainbed_sage.results.task_tables import TaskTable
     from domainbed_sage.results.zero_shot import Verdict
 
 FORMATS = ("png", "pdf", "svg")  # `results.picture.FORMATS`

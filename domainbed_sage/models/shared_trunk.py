@@ -7,10 +7,11 @@ import timm
 from pydantic import Field
 from torch import Tensor, nn
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.models.multitask import MultiTaskModel, Output
 
 SMALLEST = 32  # pixels per side that every residual network takes
-LENET_SIDE = 36  # pixels per side that LeNet takes
+LENET_SIDE = 28  # pixels per side that LeNet takes
 
 
 class SharedTrunk(MultiTaskModel):
@@ -55,25 +56,52 @@ def resnet_heads(
 
 
 def lenet_heads(outputs: Sequence[Output], *, channels: Annotated[int, Field(ge=1)] = 3) -> SharedTrunk:
-    """Build LeNet for images of 36 pixels, the network of most papers on MultiMNIST before F-MTL.
+    """Build LeNet for images of 28 pixels, as Sener and Koltun have it for MultiMNIST.
 
-    Source: Lin et al. (Pareto multi-task learning), NeurIPS 2019, after Sener and Koltun, NeurIPS 2018: convolutions of
-    9 x 9 and 5 x 5 with 10 and 20 channels, each with ReLU and max-pooling, and 50 features. The initialisation is
-    PyTorch's.
+    Source: Sener and Koltun, NeurIPS 2018, and the code of it: two convolutions of 5 x 5 with 10 and 20 channels, each
+    with max-pooling and ReLU, 50 features, and a linear head for each task. The initialisation is PyTorch's.
+
+    Differences from the paper: no dropout, so that a pass has no random numbers of its own.
 
     Args:
         outputs: the K tasks.
         channels: channels of the images.
     """
     trunk = nn.Sequential(
-        nn.Conv2d(channels, 10, 9),
-        nn.ReLU(),
+        nn.Conv2d(channels, 10, 5),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Conv2d(10, 20, 5),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
+        OfSide(LENET_SIDE // 7),
         nn.Flatten(),
-        nn.Linear(500, 50),
+        nn.Linear(320, 50),
         nn.ReLU(),
     )
     return SharedTrunk(outputs, trunk, 50, (channels, LENET_SIDE, LENET_SIDE))
+
+
+class OfSide(nn.Module):
+    """Features as they are, if they are as many pixels wide and high as they should be.
+
+    Args:
+        side: pixels.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x.
+
+        Raises:
+            UserError: the images were of another size.
+        """
+        if tuple(x.shape[-2:]) != (self.side, self.side):
+            raise UserError(
+                f"lenet_heads takes images of {LENET_SIDE} x {LENET_SIDE} pixels. Found features of {x.shape[-2]} x "
+                f"{x.shape[-1]} in the place of {self.side} x {self.side}: choose resnet_heads, which takes any size."
+            )
+        return x

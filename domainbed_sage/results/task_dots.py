@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-MOST = 4  # panels side by side
+MOST = 5  # panels side by side
 LINE = 0.125  # inches of a row
 
 

@@ -82,7 +82,12 @@ def _mean(found: Sequence[Mapping[str, float]], name: str) -> float:
 def _notes(runs: Sequence[TaskRun], means: pd.DataFrame, found: TaskRuns) -> list[str]:
     counts = sorted({run.evaluations for run in runs})
     over = f"the last {counts[0]}" if len(counts) == 1 else f"the last {counts[0]} to {counts[-1]}"
-    notes = [f"Each number is the mean over {over} evaluations (at most {LAST}), then over trials; none is selected."]
+    each = (
+        "that of the last evaluation, averaged"
+        if counts == [1]
+        else f"the mean over {over} evaluations (at most {LAST}), then"
+    )
+    notes = [f"Each number is {each} over trials; none is selected."]
     if DELTA in means:
         notes.append(f"{DELTA}: mean relative change of the metrics against {STL}; less is better.")
     else:

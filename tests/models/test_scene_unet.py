@@ -14,7 +14,7 @@ DIGITS = (Classification("left", 10), Classification("right", 10))
 
 @pytest.mark.parametrize(
     ("model", "shape"),
-    [(scene_unet(SCENE, width=2), (3, 32, 48)), (lenet_heads(DIGITS), (3, 36, 36))],
+    [(scene_unet(SCENE, width=2), (3, 32, 48)), (lenet_heads(DIGITS), (3, 28, 28))],
     ids=["unet", "lenet"],
 )
 def test_outputs_and_what_is_shared(model, shape):
@@ -32,7 +32,7 @@ def test_outputs_and_what_is_shared(model, shape):
 def test_default_sizes():
     count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
     assert count(scene_unet((Segmentation(13), Depth(), Normals()))) == 492_161
-    trunk = (3 * 81 + 1) * 10 + (10 * 25 + 1) * 20 + (500 + 1) * 50
+    trunk = (3 * 25 + 1) * 10 + (10 * 25 + 1) * 20 + (320 + 1) * 50
     assert count(lenet_heads(DIGITS)) == trunk + 2 * (50 + 1) * 10
 
 
@@ -55,3 +55,10 @@ def test_an_image_that_cannot_be_halved():
         scene_unet(SCENE, width=1)(torch.zeros(1, 3, 40, 32))
     with pytest.raises(UserError, match=r"multiples of 16\. Found 32 x 40"):
         scene_unet(SCENE, width=1)(torch.zeros(1, 3, 32, 40))
+
+
+def test_an_image_that_lenet_cannot_take():
+    with pytest.raises(
+        UserError, match=r"28 x 28 pixels\. Found features of 6 x 4 in the place of 4 x 4: choose resnet"
+    ):
+        lenet_heads(DIGITS)(torch.zeros(1, 3, 36, 28))
