@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from domainbed_sage.results.looks import Look
     from domainbed_sage.results.paper import Comparison
     from domainbed_sage.results.tables import Table
+    from domainbed_sage.results.task_runs import TaskRun
     from domainbed_sage.results.task_tables import TaskTable
     from domainbed_sage.results.zero_shot import Verdict
 
@@ -165,6 +166,8 @@ def show_tasks(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], lis
     tables = task_tables.build(found)
     writers: list[Writer] = [partial(task_tables.write_all, tables), *_show_tables_of_tasks(tables, wanted)]
     results_folders.name_unreadable(results, found.unreadable)
+    if wanted.formats:
+        writers.append(partial(_draw_tasks, tables, found.runs, wanted.formats))
     return _written(writers, results, wanted.out), list(found.unreadable)
 
 
@@ -268,6 +271,14 @@ def _draw(table: "Table", drawn: "Mapping[str, Look]", stem: str, formats: Seque
     from domainbed_sage.results import dots, picture
 
     return picture.write_all(dots.draw(table, drawn, _chance()), folder, stem, formats)
+
+
+def _draw_tasks(
+    tables: "Sequence[TaskTable]", runs: "Sequence[TaskRun]", formats: Sequence[str], folder: Path
+) -> list[Path]:
+    from domainbed_sage.results import picture, task_dots
+
+    return picture.write_all(task_dots.draw(tables, runs), folder, "tasks", formats)
 
 
 def _draw_curves(loaded: "Loaded", drawn: "Mapping[str, Look]", formats: Sequence[str], folder: Path) -> list[Path]:

@@ -27,6 +27,7 @@ class TaskRun:
         trial_seed: number of the trial.
         only_task: the one task that it learned; empty if it learned all.
         metrics: the mean of each over the last `LAST` evaluations, or over all, if there are fewer.
+        trivial: those of the per-pixel trivial predictor on the same data; none in the records of earlier versions.
         higher_is_better: the direction of each.
         evaluations: how many of them that mean is over.
         variant: what identifies its data.
@@ -38,6 +39,7 @@ class TaskRun:
     trial_seed: int
     only_task: str
     metrics: Mapping[str, float]
+    trivial: Mapping[str, float]
     higher_is_better: Mapping[str, bool]
     evaluations: int
     variant: str
@@ -125,7 +127,7 @@ def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
     if args.get("task") != MULTI_TASK:
         raise UserError(f"{folder / RESULTS} is of another kind: a run on several tasks says task = {MULTI_TASK!r}.")
     better: dict[str, bool] = records[-1]["higher_is_better"]
-    last = records[-LAST:]
+    last, trivial = records[-LAST:], records[-1].get("trivial")
     metrics = {name: sum(_number(record, name) for record in last) / len(last) for name in better}
     return TaskRun(
         folder.name,
@@ -134,6 +136,7 @@ def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
         args["trial_seed"],
         hparams["only_task"],
         metrics,
+        {name: _number(trivial, name) for name in better} if trivial else {},
         better,
         len(last),
         records[-1]["data"]["variant"],

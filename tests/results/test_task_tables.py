@@ -16,7 +16,19 @@ BETTER = {
 }
 
 
-def write(results, name, values, *, algorithm="ERM", solver="LS", trial=0, only_task="", done=True, better=BETTER):
+def write(
+    results,
+    name,
+    values,
+    *,
+    algorithm="ERM",
+    solver="LS",
+    trial=0,
+    only_task="",
+    done=True,
+    better=BETTER,
+    trivial=None,
+):
     """A run whose metrics in each evaluation are these, by key."""
     folder = results / name
     folder.mkdir(parents=True)
@@ -28,6 +40,7 @@ def write(results, name, values, *, algorithm="ERM", solver="LS", trial=0, only_
         "data": {"variant": "5 train, 3 test"},
         "higher_is_better": {key: up for key, up in better.items() if key in values},
     }
+    about |= {"trivial": trivial} if trivial else {}
     evaluations = max(map(len, values.values()))
     lines = [
         json.dumps({"step": t, **{key: series[t] for key, series in values.items()}, **about})
@@ -183,3 +196,27 @@ def test_packed_runs_are_the_same_table(results, tmp_path_factory, capsys):
 def test_other_commands_say_that_they_do_not_read_them(results, capsys, words):
     main([words[0], str(results), *words[1:]])
     assert "is of a run on several tasks, which only `domainbed-sage table" in capsys.readouterr().err
+
+
+def test_the_trivial_predictor_is_the_first_row(results):
+    """Of the first run that has it and all tasks; it has no trials, and its Δm is against the same row."""
+    write(results, "only", {"test_seg_miou": [50.0]}, trial=7, only_task="seg", trivial={"test_seg_miou": 77.0})
+    trivial = {"test_seg_miou": 20.5, "test_seg_miou_present": 1.0, "test_depth_abserr": 4.2}
+    write(results, "moco", metrics(31.0, 1.0), solver="MoCo", trivial=trivial | {"test_depth_abserr_pixels": None})
+    (table,) = task_tables.build(task_runs.load(results))
+    assert table.means.index[0] == task_tables.TRIVIAL
+    assert table.means.loc[task_tables.TRIVIAL, "test_seg_miou"] == 20.5
+    stl = table.means.loc["STL"]
+    expected = 100 * ((stl["test_seg_miou"] - 20.5) / stl["test_seg_miou"] + 4.2 / stl["test_depth_abserr"] - 1) / 2
+    assert table.means.loc[task_tables.TRIVIAL, task_tables.DELTA] == pytest.approx(expected)
+    assert table.trials[task_tables.TRIVIAL] == 0
+    shown = task_tables.text(table)
+    assert "Trivial: the same for every image" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("Trivial ")]
+    assert line.split()[-1] == "-"
+
+
+def test_records_without_the_trivial_predictor(results):
+    (table,) = task_tables.build(task_runs.load(results))
+    assert task_tables.TRIVIAL not in table.means.index
+    assert "Trivial" not in task_tables.text(table)
