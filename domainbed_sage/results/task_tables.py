@@ -57,8 +57,9 @@ def _table(dataset: str, runs: Sequence[TaskRun], found: TaskRuns) -> TaskTable:
     )
     if STL in rows and means.loc[STL].notna().all():
         compared = means[[name for name in better if not name.endswith(CALIBRATION)]]
-        baseline = Baseline(STL, compared.loc[STL].to_dict(), better)
-        means[DELTA] = [baseline.delta_m(row.to_dict()) for _, row in compared.iterrows()]
+        rows_of = {str(row): {str(name): float(v) for name, v in cells.items()} for row, cells in compared.iterrows()}
+        baseline = Baseline(STL, rows_of[STL], better)
+        means[DELTA] = [baseline.delta_m(cells) for cells in rows_of.values()]
     trials = pd.Series({row: len({run.trial_seed for run in of_row.get(row, [])}) for row in numbers})
     return TaskTable(dataset, means, trials, better, tuple(_notes(runs, means, found)))
 
