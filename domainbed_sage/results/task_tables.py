@@ -11,10 +11,10 @@ from domainbed_sage.core.errors import counted
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.results import render
 from domainbed_sage.results.delta_m import Baseline
+from domainbed_sage.results.printed_tasks import STL
 from domainbed_sage.results.task_runs import LAST, TaskRun, TaskRuns
 
 TRIVIAL = "Trivial"  # the predictor that does not look at the image
-STL = "STL"  # single-task learning, in the words of SAGE's Table 2
 DELTA = "Δm %"
 BESIDE = ("_pixels", "_present")  # end the names of figures that stand beside those of the authors
 CALIBRATION = ("_brier", "_ece")  # are not in Δm
@@ -140,15 +140,14 @@ def write_all(tables: Sequence[TaskTable], folder: Path) -> list[Path]:
 
 
 def _strings(table: TaskTable) -> pd.DataFrame:
-    strings = table.means.apply(lambda column: column.map(_written)).assign(
-        trials=table.trials.map(lambda n: str(n) if n else "-")
-    )
+    trials = table.trials.map(lambda number: str(number) if number else "-")  # of the trivial predictor
+    strings = table.means.apply(lambda column: column.map(written)).assign(trials=trials)
     arrows = {name: "↑" if up else "↓" for name, up in table.higher_is_better.items()}
     return strings.rename(columns=lambda name: f"{name.removeprefix('test_')} {arrows.get(name, '')}".strip())
 
 
-def _written(number: float) -> str:
-    """Four digits."""
+def written(number: float) -> str:
+    """A number with four digits, or a hyphen for none."""
     return "-" if pd.isna(number) else f"{number:.4g}"
 
 
