@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError
@@ -18,6 +18,7 @@ Verdict = Literal[
     "holds in part",
     "does not hold",
 ]
+DIGITS = 10
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
@@ -31,7 +32,7 @@ class Finding:
         computed: what was computed, with its numbers, in a sentence.
         verdict: whether the claim follows from the numbers printed (the first three), or holds (the others).
         how: the computation, in a sentence that lets a reader repeat it; the same for rows that share one.
-        numbers: the numbers of `computed` at full precision, by name.
+        numbers: the numbers of `computed`, by name; published to `DIGITS` digits, which do not depend on the machine.
     """
 
     where: str
@@ -89,7 +90,9 @@ def publish(
     head = pages.Head(title, command, seed, counts(findings))
     shown = pages.shown(pictures, folder)
     whole = {"title": title, "command": command, "seed": seed, "verdicts": head.counts, "pictures": list(shown)}
-    numbers = strict_json.dumps({**whole, "findings": [asdict(one) for one in findings]}, indent=1, ensure_ascii=False)
+    numbers = strict_json.dumps(
+        {**whole, "findings": [_rounded(one) for one in findings]}, indent=1, ensure_ascii=False
+    )
     texts = {
         "json": f"{numbers}\n",
         "md": pages.markdown(findings, head, shown),
@@ -97,6 +100,10 @@ def publish(
     }
     files = [write_atomically(folder / f"{name}.{ending}", text) for ending, text in texts.items()]
     pages.show(findings, head, [*files, *pictures], numbers if as_json else "")
+
+
+def _rounded(one: Finding) -> dict[str, Any]:
+    return {**asdict(one), "numbers": {name: float(f"{value:.{DIGITS}g}") for name, value in one.numbers.items()}}
 
 
 def counts(findings: Sequence[Finding]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import base64
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from domainbed_sage.paper.findings import Finding
 
 MIME = {".png": "image/png", ".svg": "image/svg+xml"}
-COUNTED = "follows"  # on a terminal, so that what does not follow can be seen
+COUNTED = ("follows", "only if rounded otherwise")  # on a terminal, so that what cannot follow is seen
 CLASSES = {
     "follows": "u1",
     "holds": "u1",
@@ -149,9 +150,9 @@ def text(findings: Sequence["Finding"], head: Head) -> str:
     parts = render.paragraph([f"-------- {head.title}", f"{head.summary}."])
     for section, tables in grouped(findings):
         rows = [one for _, rows in tables for one in rows]
-        following = sum(one.verdict == COUNTED for one in rows)
-        lines = [f"{counted(following, 'number')} that follow{'s' * (following == 1)}"] if following else []
-        for one in (one for one in rows if one.verdict != COUNTED):
+        many = Counter(one.verdict for one in rows)
+        lines = [f"{verdict}: {counted(many[verdict], 'number')}" for verdict in COUNTED if many[verdict]]
+        for one in (one for one in rows if one.verdict not in COUNTED):
             lines.append(f"{one.verdict.upper()}: {place(one)}. Claimed: {one.claim}. Computed: {one.computed}")
         parts.append("\n".join([section, *(line for entry in lines for line in _indented(entry))]))
     return "\n\n".join(parts) + "\n"

@@ -47,7 +47,7 @@ def test_json_goes_to_the_output_and_the_files_to_the_other_one(tmp_path, capsys
 def test_the_terminal_counts_what_follows_and_tells_the_rest(tmp_path, capsys):
     written(tmp_path)
     said = capsys.readouterr().out
-    assert "1 number that follows" in said
+    assert "follows: 1 number\n" in said
     assert "CANNOT FOLLOW: <b>FISH</b> | x. Claimed: average 75.0. Computed: 76.34" in said
     assert "76.18" not in said
     assert max(map(len, said.split("Wrote")[0].splitlines())) <= 80
