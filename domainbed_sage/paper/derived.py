@@ -27,13 +27,14 @@ AVERAGES = (  # section, file, columns that name a row, and for each printed ave
 SCORES = (("F-MTL Table 6", "fmtl_table6_brier"), ("F-MTL Table 7", "fmtl_table7_ece"))
 HOW_AVERAGE = (
     "The mean of the printed columns; the interval is its range when every column lies within half a unit of its last "
-    "printed digit. «Follows»: the printed number is the mean, rounded; «only if rounded otherwise»: it is one that the "
-    "interval allows."
+    "printed digit. «Follows»: the printed number is the mean, rounded; «only if rounded otherwise»: it is another one "
+    "that the interval allows."
 )
 HOW_DELTA_M = (
     "Δm = 100/n Σ s_i (M_i - B_i)/B_i over the printed columns, with the printed single-task row (STL) as B; the "
-    "interval is its range when all columns of both rows lie within half a unit of their last printed digit. «Follows»: the "
-    "printed Δm is that of the printed columns, rounded; «only if rounded otherwise»: it is one that the interval allows."
+    "interval is its range when all columns of both rows lie within half a unit of their last printed digit. "
+    "«Follows»: the printed Δm is that of the printed columns, rounded; «only if rounded otherwise»: it is another one "
+    "that the interval allows."
 )
 
 

@@ -128,4 +128,4 @@ def nearest_baseline(table: Printed, chosen: list[str]) -> float | None:
         rows += [[*base, -1.0], [*-base, -1.0]]
         bounds += [1.0, -1.0]
     found = linprog([0.0] * n + [1.0], rows, bounds, bounds=[(1e-12, None)] * n + [(0, None)])
-    return None if found.status == 2 else float(found.fun)  # 2: infeasible
+    return None if found.fun is None else float(found.fun)  # the program is infeasible

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from domainbed_sage.geometry.polynomials import CUBIC, MUON_QUINTIC, Coefficients
 from domainbed_sage.paper.findings import Finding
 
-Values = NDArray[np.float64]
+Values = NDArray[np.floating]
 SIDE = 768  # of the matrices of a ViT-B
 STEPS = 5  # T of the paper
 LATER = 1000  # steps after which a polynomial shows whether it converges

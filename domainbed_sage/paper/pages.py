@@ -37,19 +37,19 @@ class Head:
         title: of the page.
         command: what made it.
         seed: of all random numbers.
-        counts: findings of each verdict.
+        verdicts: how many findings have each.
     """
 
     title: str
     command: str
     seed: int
-    counts: Mapping[str, int]
+    verdicts: Mapping[str, int]
 
     @property
     def summary(self) -> str:
         """How many findings there are, and of which verdict."""
-        each = ", ".join(f"{verdict}: {number}" for verdict, number in self.counts.items())
-        return f"{counted(sum(self.counts.values()), 'finding')}" + (f" ({each})" if each else "")
+        each = ", ".join(f"{verdict}: {number}" for verdict, number in self.verdicts.items())
+        return f"{counted(sum(self.verdicts.values()), 'finding')}" + (f" ({each})" if each else "")
 
 
 def shown(pictures: Sequence[Path], folder: Path) -> dict[str, Path]:
@@ -150,7 +150,7 @@ def text(findings: Sequence["Finding"], head: Head) -> str:
     parts = render.paragraph([f"-------- {head.title}", f"{head.summary}."])
     for section, tables in grouped(findings):
         rows = [one for _, rows in tables for one in rows]
-        many = Counter(one.verdict for one in rows)
+        many = Counter[str](one.verdict for one in rows)
         lines = [f"{verdict}: {counted(many[verdict], 'number')}" for verdict in COUNTED if many[verdict]]
         for one in (one for one in rows if one.verdict not in COUNTED):
             lines.append(f"{one.verdict.upper()}: {place(one)}. Claimed: {one.claim}. Computed: {one.computed}")

@@ -61,8 +61,8 @@ def _noise() -> Finding:
         "γ is the maximum noise scale",
         f"the maximum is γ K/(K - 1): {', '.join(f'{value:.2f} γ for K = {K}' for K, value in largest.items())}",
         "does not hold",
-        "‖Σ g_k/‖g_k‖‖² ≥ 0 bounds S below by -1/(K - 1). Gradients of equal norm attain it where they sum to zero, as at a "
-        "minimum of the mean loss; computed from vectors to the corners of a regular simplex.",
+        "‖Σ g_k/‖g_k‖‖² ≥ 0 bounds S below by -1/(K - 1). Gradients of equal norm attain it where they sum to zero, as "
+        "at a minimum of the mean loss; computed from vectors to the corners of a regular simplex.",
         {f"K = {K}": value for K, value in largest.items()},
     )
 
