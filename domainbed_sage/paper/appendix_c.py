@@ -1,7 +1,7 @@
 """Appendix C's two domains: every number of it, Theorem 1 on it by exact enumeration, and what its words say."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -114,7 +114,7 @@ def findings(rng: np.random.Generator, draws: int) -> Iterator[Finding]:
 def _numbers() -> Iterator[Finding]:
     optimum, single, H = minimizer(0), minimizer(1), hessian(0)
     ratio = VARIANCE + MU**2
-    rows: Sequence[tuple[str, str, str, Sequence[float]]] = (  # what, claim, its numbers to the digits they have, ours
+    rows: Sequence[tuple[str, str, str, Iterable[float]]] = (  # what, claim, its numbers to the digits they have, ours
         ("Hessians", "H₁₁ = 10, H₂₂ = 4.01, H₁₂ = ±2", "10.000 4.010 2.000", (H[0, 0], H[1, 1], hessian(1)[0, 1])),
         ("curvatures", "2.5 times larger along θ_inv", "2.5", (ratio[0] / ratio[1],)),
         ("aggregate minimum", "(0.1, 0)", "0.1000 0.0000", optimum),

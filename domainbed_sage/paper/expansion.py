@@ -8,7 +8,7 @@ from domainbed_sage.paper import appendix_c
 from domainbed_sage.paper.findings import Finding
 from domainbed_sage.paper.theorem1 import CommonHessian, Estimate, NotQuadratic, RandomHessians
 
-COMMON, RANDOM, OTHER, TWO = "common Hessian", "random Hessians", "not quadratic", "Appendix C's two domains"
+COMMON, RANDOM, OTHER, TWO = "common Hessian", "random Hessians", "not quadratic", "Appendix C"
 DRAWS = {COMMON: 400_000, RANDOM: 30_000, OTHER: 100_000}
 KS = {COMMON: (2, 4, 8, 16, 64), RANDOM: (2, 4, 8, 16), OTHER: (2, 4, 8, 16, 32, 64)}
 SIGMA = 0.1

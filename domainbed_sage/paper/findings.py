@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -87,12 +86,8 @@ def publish(
     """
     from domainbed_sage.paper import pages
 
-    outside = [str(picture) for picture in pictures if not picture.resolve().is_relative_to(folder.resolve())]
-    if outside:
-        raise UserError(f"Pictures should be inside {folder}, where the page links them. Found {', '.join(outside)}.")
     head = pages.Head(title, command, seed, counts(findings))
     shown = pages.shown(pictures, folder)
-    whole = {"title": title, "command": command, "seed": seed, "verdicts": head.counts, "pictures": list(shown)}
     numbers = _json(findings, head, shown)
     texts = (
         ("json", f"{numbers}\n"),

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed_sage.core.errors import counted
+from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.results import escape, render
 
 if TYPE_CHECKING:
@@ -53,7 +53,14 @@ class Head:
 
 
 def shown(pictures: Sequence[Path], folder: Path) -> dict[str, Path]:
-    """Of the pictures with one stem the first that a browser shows, by its path relative to the folder."""
+    """Of the pictures with one stem the first that a browser shows, by its path relative to the folder.
+
+    Raises:
+        UserError: a picture is not inside the folder.
+    """
+    outside = [str(picture) for picture in pictures if not picture.resolve().is_relative_to(folder.resolve())]
+    if outside:
+        raise UserError(f"Pictures should be inside {folder}, where the page links them. Found {', '.join(outside)}.")
     by_stem: dict[str, Path] = {}
     for picture in pictures:
         if picture.suffix in MIME:

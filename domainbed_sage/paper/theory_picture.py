@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NAME = "theorem1_ratio"
 HEIGHT = 2.6  # inches
 BELOW = (
-    "95% intervals of Monte Carlo, mostly smaller than the markers; Appendix C's domains by exact enumeration. "
+    "95% intervals of Monte Carlo, mostly smaller than the markers; Appendix C's domains by exact enumeration.\n"
     "Shaded: K = 2 to 5, as in the paper's experiments."
 )
 
