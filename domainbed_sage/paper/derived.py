@@ -66,7 +66,7 @@ class Derived:
 
     def finding(self, where: str, what: str, how: str) -> Finding:
         """As a finding about `what`, e.g. ``average``."""
-        computed = f"{self.value:.3f}, and before rounding of the columns between {self.low:.3f} and {self.high:.3f}"
+        computed = f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f} before the columns were rounded)"
         numbers = {"printed": float(self.printed), "value": self.value, "low": self.low, "high": self.high}
         return Finding(where, f"{what} {self.printed}", computed, self.verdict, how, numbers)
 

@@ -89,12 +89,11 @@ def publish(
     head = pages.Head(title, command, seed, counts(findings))
     shown = pages.shown(pictures, folder)
     numbers = _json(findings, head, shown)
-    texts = (
-        ("json", f"{numbers}\n"),
-        ("md", pages.markdown(findings, head, shown)),
-        ("html", pages.html(findings, head, shown)),
-    )
-    files = [write_atomically(folder / f"{name}.{ending}", text) for ending, text in texts]
+    files = [
+        write_atomically(folder / f"{name}.json", f"{numbers}\n"),
+        write_atomically(folder / f"{name}.md", pages.markdown(findings, head, shown)),
+        write_atomically(folder / f"{name}.html", pages.html(findings, head, shown)),
+    ]
     pages.show(findings, head, [*files, *pictures], numbers if as_json else "")
 
 
