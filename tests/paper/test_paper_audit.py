@@ -6,7 +6,7 @@ import pytest
 
 from domainbed_sage.paper import audit, derived, improvements
 from domainbed_sage.paper.derived import Derived, delta_m, mean
-from domainbed_sage.results.printed_tasks import STL
+from domainbed_sage.results.printed_tasks import STL, Printed
 
 SAGE_ROWS = {  # Δm printed and by the columns, NYU-v2 and Cityscapes
     "SAGE-LS": (3.81, 2.88, 19.92, 17.09),
@@ -160,3 +160,12 @@ def test_the_tables_of_the_other_paper_come_last():
     first = next(at for at, name in enumerate(sections) if name.startswith("F-MTL"))
     assert all(name.startswith("F-MTL") for name in sections[first:])
     assert sections[0] == "Table 1"
+
+
+@pytest.mark.parametrize(("printed", "change"), [("-20.0", 0.0), ("-32.0", 0.1), ("150.0", None)])
+def test_a_baseline_is_positive(printed, change):
+    """Of one metric, 12 against 10: 150 would take a negative baseline."""
+    name = "test_segmentation_miou"
+    table = Printed("", "", {STL: {name: "10.000"}, "SAGE-A": {name: "12.000"}}, {"SAGE-A": printed})
+    found = improvements.nearest_baseline(table, ["SAGE-A"])
+    assert found == (change if change is None else pytest.approx(change, abs=1e-3))

@@ -119,6 +119,11 @@ def test_every_estimate_has_random_numbers_of_its_own(monkeypatch):
     assert expansion.estimates(4, 100)[expansion.OTHER] != before[expansion.OTHER]
 
 
+def test_no_two_estimates_share_random_numbers():
+    uses = [(kind, K, use) for kind, Ks in expansion.KS.items() for K in Ks for use in (0, 1)]
+    assert len({expansion._rng(0, *use).random() for use in uses}) == len(uses)
+
+
 @pytest.mark.parametrize(
     ("ratio", "half_width", "verdict"),
     [(1.049, 0.0, "holds"), (1.06, 0.0, "does not hold"), (0.94, 0.011, "holds"), (0.94, 0.009, "does not hold")],

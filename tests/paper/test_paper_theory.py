@@ -98,6 +98,13 @@ def test_equation_39_is_half_the_squared_error(monkeypatch):
     assert abs(appendix_c.monte_carlo(np.array([0.3, -0.2]), 1.0, rng(0), 50_000)) > 20
 
 
+@pytest.mark.parametrize(("off", "verdict"), [(3.9, "holds"), (-4.1, "does not hold")])
+def test_a_sample_that_is_far_off_is_said(monkeypatch, off, verdict):
+    monkeypatch.setattr(appendix_c, "monte_carlo", lambda *_: off)
+    found = {one.where: one for one in appendix_c.findings(np.random.default_rng(0), 10)}
+    assert found["Appendix C, Eq. 39"].verdict == verdict
+
+
 def test_a_printed_number_is_held_to_its_digits(monkeypatch):
     monkeypatch.setattr(appendix_c, "alignment", lambda: 0.8151)
     verdicts = {one.where: one.verdict for one in appendix_c._numbers()}
@@ -124,6 +131,7 @@ def test_a_mean_of_zero_has_no_minimizer_either():
 
 def test_chi_squared_curvatures():
     assert [gaps.chi_ratio(K) for K in (2, 4)] == [math.inf] * 2
+    assert gaps.chi_ratio(5) == pytest.approx(25 / 3)
     inverse = integrate.quad(lambda x: x**-2 * x**4 * math.exp(-x / 2) / (2**5 * math.gamma(5)), 0, math.inf)[0]
     assert gaps.chi_ratio(10) == pytest.approx(100 * inverse)
 
