@@ -1,6 +1,8 @@
 """The derived numbers of the printed tables: which follow from their columns, and how far off the others are."""
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ SAGE_ROWS = {  # Δm printed and by the columns, NYU-v2 and Cityscapes
     "SAGE-SAMO-MGDA": (-3.66, -4.85, 9.85, 5.84),
     "SAGE-SAMO-FairGrad": (-6.19, -6.81, 4.88, 4.57),
 }
+COMMITTED = Path(__file__).parent.parent.parent / "results/paper_check/audit.json"
 HALF_WIDTHS = {"NYUv2": 0.027, "Cityscapes": 0.23}  # with the rounding of the baseline
 
 
@@ -169,3 +172,12 @@ def test_a_baseline_is_positive(printed, change):
     table = Printed("", "", {STL: {name: "10.000"}, "SAGE-A": {name: "12.000"}}, {"SAGE-A": printed})
     found = improvements.nearest_baseline(table, ["SAGE-A"])
     assert found == (change if change is None else pytest.approx(change, abs=1e-3))
+
+
+def test_the_committed_findings_are_those_of_today():
+    committed = json.loads(COMMITTED.read_text())["findings"]
+    found = audit.findings()
+    for name in ("where", "claim", "computed", "verdict", "how"):
+        assert [one[name] for one in committed] == [getattr(one, name) for one in found]
+    for one, own in zip(committed, found, strict=True):
+        assert one["numbers"] == pytest.approx(dict(own.numbers), rel=1e-6, abs=1e-9)
