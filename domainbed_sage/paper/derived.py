@@ -99,7 +99,7 @@ def _corner(columns: Mapping[str, str], baseline: Mapping[str, str], better: Map
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    """The rows of a printed table, `results/paper/NAME.csv`, as strings."""
+    """The rows of a printed table, a file in `results/paper`, as strings."""
     with shipped(f"results/paper/{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
