@@ -179,9 +179,7 @@ def test_both_halves_in_one_sweep(bed, tmp_path, capsys):
     requeued = wait_until(on_rooms, 300, "a run on Rooms")
     slurm("scontrol", "requeue", requeued.job)
     killed = wait_until(lambda: on_rooms({requeued.job}), 300, "the other run on Rooms")
-    os.kill(killed.pid, signal.SIGKILL)
-    wait_until(lambda: killed.job not in sweep.queue(), 60, "the killed job to vanish")
-    sweep.launch()
+    os.kill(killed.pid, signal.SIGKILL)  # its job lets another process continue the run
     sweep.wait_for_all(900)
     assert sweep.restarts()[requeued.job] >= 1
     assert sum("Continuing at step" in (run / "out.txt").read_text() for run in sweep.folders()) >= 2
