@@ -52,11 +52,12 @@ def _of_folders(results: Sequence[Path]) -> tuple[list[str], list[str], list[str
     """Algorithms, datasets and solvers of finished runs, and what is unreadable; what is left out goes to stderr."""
     from domainbed_sage.results import task_runs
 
-    several = [task_runs.load(folder) for folder in results if task_runs.is_there(folder)]
+    kinds = {folder: task_runs.kinds(folder) for folder in results}
+    several = [task_runs.load(folder) for folder, found in kinds.items() if True in found]
     runs = [run for found in several for run in found.runs]
     names = [list(dict.fromkeys(getattr(run, what) for run in runs)) for what in ("algorithm", "dataset", "solver")]
     faults = [fault for found in several for fault in found.unreadable]
-    others = [folder for folder in results if not task_runs.is_there(folder)]
+    others = [folder for folder, found in kinds.items() if False in found]
     if not others:
         return names[0], names[1], names[2], faults
     from domainbed_sage.results.joined import load_folders

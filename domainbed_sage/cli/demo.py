@@ -80,9 +80,9 @@ def _domains(args: argparse.Namespace, folder: Path) -> tuple[dict[str, str], bo
 
 
 def _tasks(args: argparse.Namespace, folder: Path) -> tuple[dict[str, str], bool]:
-    from domainbed_sage.cli import machine, predictions, table
+    from domainbed_sage.cli import machine, predictions, table, task_table
 
-    _, faults = table.show_tasks([folder], table.Wanted(formats=table.FORMATS[:1]))
+    _, faults = task_table.show([folder], table.Wanted(formats=table.FORMATS[:1]))
     predictions.write(folder, machine.place_from_arguments(args, folder))
     files = {
         "tasks.md, tasks.csv": "the table",

@@ -14,12 +14,10 @@ from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.core.files import write_atomically
 
 if TYPE_CHECKING:
-    from domainbed_sage.results.folder import Loaded
+    from domainbed_sage.results.loaded import Loaded
     from domainbed_sage.results.looks import Look
     from domainbed_sage.results.paper import Comparison
     from domainbed_sage.results.tables import Table
-    from domainbed_sage.results.task_runs import TaskRun
-    from domainbed_sage.results.task_tables import TaskTable
     from domainbed_sage.results.zero_shot import Verdict
 
 FORMATS = ("png", "pdf", "svg")  # `results.picture.FORMATS`
@@ -111,10 +109,13 @@ def main(args: argparse.Namespace) -> int:
         interval=args.interval,
         out=args.out,
     )
-    from domainbed_sage.results import task_runs
+    from domainbed_sage.cli import task_table
 
-    several = [task_runs.is_there(folder) for folder in args.results]
-    written, faults = show_tasks(args.results, wanted) if any(several) else show(args.results, wanted)
+    written: list[Path] = []
+    faults: list[str] = []
+    for show_one, folders in task_table.divided(args.results, wanted, show):
+        new, damaged = show_one(folders, wanted)
+        written, faults = written + new, faults + damaged
     if written:
         print(folded("Wrote " + ", ".join(map(str, written))), file=sys.stderr if args.json else sys.stdout)
     return int(bool(faults))
@@ -145,46 +146,7 @@ def show(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]
     if wanted.formats and any(run.single for run in part.records):
         writers.append(partial(_draw_curves, part, drawn, wanted.formats))
     results_folders.name_unreadable(results, whole.faults)
-    return _written(writers, results, wanted.out), whole.faults
-
-
-def show_tasks(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]]:
-    """Print the tables of a folder of runs on several tasks, and write them; see `show`.
-
-    Raises:
-        UserError: there is more than one folder, or no finished run.
-    """
-    from domainbed_sage.results import task_runs, task_tables
-
-    if len(results) > 1:
-        raise UserError(f"Runs on several tasks are shown of one folder at a time. Found {len(results)} folders.")
-    found = task_runs.load(results[0])
-    if not found.runs:
-        raise UserError(f"No run in {results[0]} is finished: {len(found.unfinished)} of them have begun.")
-    if wanted.form == "latex":
-        raise UserError("Tables of several tasks are printed as text or JSON, and written as Markdown and CSV.")
-    tables = task_tables.build(found)
-    writers: list[Writer] = [partial(task_tables.write_all, tables), *_show_tables_of_tasks(tables, wanted)]
-    results_folders.name_unreadable(results, found.unreadable)
-    if wanted.formats:
-        writers.append(partial(_draw_tasks, tables, found.runs, wanted.formats))
-    return _written(writers, results, wanted.out), list(found.unreadable)
-
-
-def _show_tables_of_tasks(tables: "Sequence[TaskTable]", wanted: Wanted) -> list[Writer]:
-    """Print the tables, and the printed ones if wanted; return what writes these."""
-    from domainbed_sage.results import task_paper, task_tables
-
-    beside = [task_paper.compare(table) if wanted.with_paper else [] for table in tables]
-    if wanted.form == "json":
-        papers = [{"paper": [task_paper.plain(one) for one in found]} if wanted.with_paper else {} for found in beside]
-        as_json.show({"tables": [task_tables.plain(t) | paper for t, paper in zip(tables, papers, strict=True)]})
-    else:
-        for table, found in zip(tables, beside, strict=True):
-            print(task_tables.text(table))
-            shown = [task_paper.text(one) for one in found] or [folded(task_paper.nothing(table)) + "\n"]
-            print("\n".join(shown) if wanted.with_paper else "", end="")
-    return [partial(task_paper.write_all, [one for found in beside for one in found])]
+    return write_files(writers, results, wanted.out), whole.faults
 
 
 class Made(NamedTuple):
@@ -253,7 +215,12 @@ def _write_verdicts(verdicts: "Sequence[Verdict]", folder: Path) -> list[Path]:
     return [write_atomically(folder / "zero_shot.txt", zero_shot.text(verdicts) + "\n")]
 
 
-def _written(writers: Sequence[Writer], results: Sequence[Path], out: Path | None) -> list[Path]:
+def write_files(writers: Sequence[Writer], results: Sequence[Path], out: Path | None) -> list[Path]:
+    """Let the writers write into `out`, or the one results folder; say on stderr why nothing is written, if so.
+
+    Raises:
+        UserError: `out` cannot be written to, or the disk is full.
+    """
     if out is None and len(results) > 1:
         why = "Not written: these are several results folders. Say where to write with --out DIR."
         print(folded(why), file=sys.stderr)
@@ -271,14 +238,6 @@ def _draw(table: "Table", drawn: "Mapping[str, Look]", stem: str, formats: Seque
     from domainbed_sage.results import dots, picture
 
     return picture.write_all(dots.draw(table, drawn, _chance()), folder, stem, formats)
-
-
-def _draw_tasks(
-    tables: "Sequence[TaskTable]", runs: "Sequence[TaskRun]", formats: Sequence[str], folder: Path
-) -> list[Path]:
-    from domainbed_sage.results import picture, task_dots
-
-    return picture.write_all(task_dots.draw(tables, runs), folder, "tasks", formats)
 
 
 def _draw_curves(loaded: "Loaded", drawn: "Mapping[str, Look]", formats: Sequence[str], folder: Path) -> list[Path]:

@@ -172,8 +172,8 @@ def _record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
     dataset, algorithm, test_envs, trial_seed, hparams_seed = identity
     if args.get("task") == MULTI_TASK:
         raise UserError(
-            f"{folder / RESULTS} is of a run on several tasks. `domainbed-sage table RESULTS_DIR` and `cite` read a "
-            "folder of such runs: tables with Δm, and with --paper the printed ones beside them."
+            f"{folder / RESULTS} is of a run on several tasks, which only `domainbed-sage table RESULTS_DIR` reads, in "
+            "a folder of such runs."
         )
     n_envs = _n_envs(file, lines)
     if not test_envs or n_envs < 2 or max(test_envs) >= n_envs:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 MOST = 8  # panels side by side, with the truth
+LARGEST = 1.2  # inches, the width of a panel
 MOST_TASKS = 6  # of those of a sample
 WRONG = "#851306"
 IGNORED = 0.85  # grey of pixels that are not known
@@ -44,7 +45,7 @@ def draw(
     """
     tasks = list(words)[:MOST_TASKS]
     shares = list(strips(len(rows), MOST - 1))
-    panel = WIDTH / (1 + max(map(len, shares), default=1)) * images.shape[2] / images.shape[3]
+    panel = min(WIDTH / (1 + max(map(len, shares))), LARGEST) * images.shape[2] / images.shape[3]
     blocks = []
     for n, number in enumerate(numbers):
         for share in shares:

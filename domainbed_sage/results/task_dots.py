@@ -61,7 +61,7 @@ def _dataset(part: "SubFigure", table: TaskTable, runs: Sequence[TaskRun]) -> No
 def _panel(panel: "Axes", table: TaskTable, name: str, rows: Sequence[str], runs: Sequence[TaskRun]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    column = {str(row): float(number) for row, number in table.means[name].items()}
+    column = {row: float(value) for row, value in zip(table.means.index, table.means[name], strict=True)}
     colours = looks(rows)
     for at, row in enumerate(rows):
         trials = [run.metrics[name] for run in runs if row_of(run) == row and name in run.metrics]

@@ -56,10 +56,10 @@ def _table(dataset: str, runs: Sequence[TaskRun], found: TaskRuns) -> TaskTable:
         index=pd.Index(numbers, name="Method"),
     )
     if STL in rows and means.loc[STL].notna().all():
-        compared = means[[name for name in better if not name.endswith(CALIBRATION)]]
-        rows_of = {str(row): {str(name): float(v) for name, v in cells.items()} for row, cells in compared.iterrows()}
-        baseline = Baseline(STL, rows_of[STL], better)
-        means[DELTA] = [baseline.delta_m(cells) for cells in rows_of.values()]
+        counted_names = [name for name in better if not name.endswith(CALIBRATION)]
+        compared = {row: {name: _mean(found, name) for name in counted_names} for row, found in numbers.items()}
+        baseline = Baseline(STL, compared[STL], better)
+        means[DELTA] = [baseline.delta_m(compared[row]) for row in numbers]
     trials = pd.Series({row: len({run.trial_seed for run in of_row.get(row, [])}) for row in numbers})
     return TaskTable(dataset, means, trials, better, tuple(_notes(runs, means, found)))
 
@@ -141,9 +141,8 @@ def write_all(tables: Sequence[TaskTable], folder: Path) -> list[Path]:
 
 
 def _strings(table: TaskTable) -> pd.DataFrame:
-    strings = table.means.apply(lambda column: column.map(written)).assign(
-        trials=table.trials.map(lambda n: str(n) if n else "-")
-    )
+    trials = table.trials.map(lambda number: str(number) if number else "-")  # of the trivial predictor
+    strings = table.means.apply(lambda column: column.map(written)).assign(trials=trials)
     arrows = {name: "↑" if up else "↓" for name, up in table.higher_is_better.items()}
     return strings.rename(columns=lambda name: f"{name.removeprefix('test_')} {arrows.get(name, '')}".strip())
 
