@@ -50,6 +50,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _of_folders(results: Sequence[Path]) -> tuple[list[str], list[str], list[str], list[str]]:
     """Algorithms, datasets and solvers of finished runs, and what is unreadable; what is left out goes to stderr."""
+    if not results:
+        return [], [], [], []
     from domainbed_sage.results import task_runs
 
     kinds = {folder: task_runs.kinds(folder) for folder in results}

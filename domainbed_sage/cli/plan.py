@@ -139,8 +139,9 @@ def remarks(
             "loading and checkpoints are not in them."
         )
     elif not of_gpu:
+        measure = "" if of_tasks else "--measure, "
         yield (
-            "For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), --measure, or the "
+            f"For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), {measure}or the "
             "name of a GPU: --device."
         )
 
