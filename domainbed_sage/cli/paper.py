@@ -4,6 +4,8 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+from domainbed_sage.cli.numbers import whole
+
 PARTS = (  # name, module with `run`, help
     (
         "audit",
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         part.add_argument(
             "--output_dir", type=Path, default=Path("results/paper_check"), help="folder for what it makes"
         )
-        part.add_argument("--seed", type=int, default=0, help="of all random numbers")
+        part.add_argument("--seed", type=whole(0), default=0, help="of all random numbers")
         part.add_argument("--quick", action="store_true", help="fewer repetitions, for a first look")
         part.add_argument("--json", action="store_true", help="print the findings as JSON")
         part.set_defaults(module=module)

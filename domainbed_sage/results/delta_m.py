@@ -9,6 +9,32 @@ from domainbed_sage.core.errors import UserError, counted, known
 
 
 @dataclass(frozen=True)
+class Implied:
+    """A printed Δm, and the one that the printed columns of its row imply; percent.
+
+    Attributes:
+        printed: as it is printed.
+        delta_m: of the columns as they are printed.
+        half_width: how far the two may be apart, if each printed number was rounded correctly: what rounding moves the
+            columns' Δm to either side, and half a unit of the printed one.
+    """
+
+    printed: str
+    delta_m: float
+    half_width: float
+
+    @property
+    def off(self) -> float:
+        """The printed Δm minus the implied one."""
+        return float(self.printed) - self.delta_m
+
+    @property
+    def follows(self) -> bool:
+        """Whether rounding can explain the difference."""
+        return abs(self.off) <= self.half_width + 1e-9
+
+
+@dataclass(frozen=True)
 class Baseline:
     """Metrics of single-task networks, to which Δm is relative.
 
@@ -65,6 +91,15 @@ class Baseline:
         self._check_names(printed)
         moves = [half_unit(printed[name]) / base for name, base in self.metrics.items()]
         return 100 * sum(moves) / len(moves)
+
+    def implied(self, columns: Mapping[str, str], printed: str) -> "Implied":
+        """The Δm that printed columns imply, for comparison with the one printed beside them.
+
+        Raises:
+            UserError: the columns are not those of the baseline, or something is no finite number.
+        """
+        half_width = self.rounding(columns) + half_unit(printed)
+        return Implied(printed, self.delta_m({name: float(text) for name, text in columns.items()}), half_width)
 
     def _check_names(self, metrics: Mapping[str, object]) -> None:
         if set(metrics) != set(self.metrics):

@@ -90,7 +90,7 @@ def rendered(g: Gathered, data: Mapping[str, Data]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
-        finalize=_plain,
+        finalize=finalize,
     )
     environment.filters |= FILTERS
     order = [str(name) for name in g.table.averages.cells.index]
@@ -107,9 +107,9 @@ def rendered(g: Gathered, data: Mapping[str, Data]) -> str:
         sections=TITLES,
         bibtex=escape(references.bibtex(*references.used(g.records))),  # its line breaks are wanted
         style=Markup(style),
-        style_hash=_hash(style),
+        style_hash=hashed(style),
         script=Markup(script),
-        script_hash=_hash(script),
+        script_hash=hashed(script),
         data=Markup(_embedded(_for_script(g, data, order))),
     )
 
@@ -154,7 +154,8 @@ def _asset(name: str) -> str:
     return files("domainbed_sage.results.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def hashed(text: str) -> str:
+    """The hash of a style or script, by which a page's policy allows it."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -211,6 +212,6 @@ def _embedded(value: Any) -> str:
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
 
 
-def _plain(value: Any) -> Any:
+def finalize(value: Any) -> Any:
     """What the template prints: names without invisible characters."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
