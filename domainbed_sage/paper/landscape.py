@@ -1,7 +1,7 @@
 """A plane with two minima, in one of which two domains contradict each other: the toy of Figure 2.
 
-The paper shows contours and paths, and gives no formula. Chosen here: two wells of equal depth and width at A and B in a
-shallow bowl, so that nothing in the mean loss prefers either; in A's well the two domains pull apart,
+The paper shows contours and paths, and gives no formula. Chosen here: two wells of equal depth and width at A and B in
+a shallow bowl, so that nothing in the mean loss prefers either; in A's well the two domains pull apart,
 
     L_1, L_2 = -exp(-|θ - A|² / 2s²) - exp(-|θ - B|² / 2s²) + b |θ|² / 2 ± c y exp(-|θ - A|² / 2r²)
 
