@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 COLUMN = 3.3  # inches, of a page with two columns
 SMALL = 5.5  # points
+DPI = 200  # of the files: letters have other widths in others
 LOOKS = looks(("ERM", "SAM", "SAGE", "SGLD", "ASAM", "Muon"))
 
 
@@ -30,7 +31,8 @@ def drawn(height: float, draw: "Callable[[Figure], Any]", width: float = COLUMN)
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with style():
-        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.03))
+        layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.03)
+        figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
         draw(figure)
         settle(figure)
     return figure

@@ -1,14 +1,16 @@
 """Figure 3: SAGE over ρ and γ, and without each of its components, from the records of two sweeps on EmojiStyles."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domainbed_sage.paper import records
 from domainbed_sage.paper.drawing import LOOKS, SMALL, Part, drawn
 from domainbed_sage.paper.findings import Finding, Verdict
+from domainbed_sage.results.picture import beside
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from domainbed_sage.results.tables import Table
@@ -28,6 +30,14 @@ class Cell(NamedTuple):
     rho: float
     gamma: float
     accuracy: float
+
+
+class Gain(NamedTuple):
+    """A difference in points, and its 95 % interval."""
+
+    points: float
+    low: float
+    high: float
 
 
 def complete(name: str) -> "Table | None":
@@ -107,55 +117,43 @@ def check_components(seed: int, quick: bool) -> Part:
     del seed, quick
     if (table := complete(COMPONENTS)) is None:
         return Part([])
-    from domainbed_sage.results.compare import compare
+    means, gains = averages(table), gains_of_sage(table)
+    claims = {row: f"{part} contributes positively" for row, part in WITHOUT.items()}
+    claims |= {"Muon": "SAGE is better than the Muon optimizer", "ERM": "SAGE is better than ERM"}
+    numbers = {f"accuracy_{label}": mean for label, mean in means.items()}
+    found = [_of_component(row, claim, means, gains[row]) for row, claim in claims.items()]
+    found[0] = replace(found[0], numbers=numbers | dict(found[0].numbers))
+    return Part(found, drawn(1.75, lambda figure: _draw_components(figure, means, gains)))
 
-    means = averages(table)
-    differences = compare(table, "SAGE", [label for label in means if label != "SAGE"]).frame
-    found = [_of_component(row, part, differences) for row, part in WITHOUT.items()]
-    return Part(
-        [*found, _of_muon(differences, means)], drawn(1.75, lambda figure: _draw_components(figure, means, differences))
-    )
+
+def gains_of_sage(table: "Table") -> dict[str, Gain]:
+    """SAGE minus every other row, in points, with an interval for other seeds and splits on these environments.
+
+    Differences are taken in pairs of equal environment and trial; each environment is a group of its trials.
+    """
+    from domainbed_sage.results.intervals import error_of_these, t_test
+
+    accuracy = table.results.pivot(index="algorithm", columns=["env", "trial_seed"], values="test_acc") * 100
+    environments = accuracy.columns.get_level_values("env").nunique()
+    found = {}
+    for label in accuracy.index.drop("SAGE"):
+        difference = (accuracy.loc["SAGE"] - accuracy.loc[label]).to_numpy().reshape(environments, -1)
+        test = t_test(float(difference.mean()), error_of_these(difference))
+        found[str(label)] = Gain(float(difference.mean()), test.low, test.high)
+    return found
 
 
-def _of_component(row: str, part: str, differences: "pd.DataFrame") -> Finding:
-    gain, low, high = _gain(differences, row)
-    verdict: Verdict = "holds" if low > 0 else "does not hold" if gain <= 0 else "holds in part"
+def _of_component(row: str, claim: str, means: Mapping[str, float], gain: Gain) -> Finding:
+    is_separable = gain.low > 0 or gain.high < 0
     return Finding(
         f"Figure 3, right, {row}",
-        f"{part} contributes positively",
-        f"With it SAGE is {gain:+.1f} points better, 95 % interval {low:+.1f} to {high:+.1f}: "
-        f"{'separable from' if low > 0 or high < 0 else 'not separable from'} no difference.",
-        verdict,
-        _how(differences),
-        {"gain": gain, "low": low, "high": high},
-    )
-
-
-def _of_muon(differences: "pd.DataFrame", means: dict[str, float]) -> Finding:
-    gain, low, high = _gain(differences, "Muon")
-    return Finding(
-        "Figure 3, right, Muon",
-        "SAGE is better than the Muon optimizer",
-        f"SAGE {means['SAGE']:.1f} %, Muon {means['Muon']:.1f} %, ERM {means['ERM']:.1f} %: SAGE is {gain:+.1f} points "
-        f"better than Muon, 95 % interval {low:+.1f} to {high:+.1f}.",
-        "holds" if low > 0 else "does not hold" if gain <= 0 else "holds in part",
-        _how(differences),
-        {"gain": gain, "low": low, "high": high} | {f"accuracy_{label}": mean for label, mean in means.items()},
-    )
-
-
-def _gain(differences: "pd.DataFrame", row: str) -> tuple[float, float, float]:
-    """SAGE minus the row, in points, with the interval for other seeds and splits."""
-    found = differences.loc[row]
-    return -float(found["difference"]), -float(found["these_high"]), -float(found["these_low"])
-
-
-def _how(differences: "pd.DataFrame") -> str:
-    trials = int(differences["trials"].max())
-    return (
-        f"On {WHERE}. {trials} trials on each held-out style, pairs of equal style and trial, `domainbed-sage "
-        "compare`: an interval for other seeds and splits. It holds where the interval is above 0, in part where the "
-        "difference alone is."
+        claim,
+        f"SAGE {means['SAGE']:.1f} %, {row} {means[row]:.1f} %. SAGE minus this: {gain.points:+.1f} points, 95 % "
+        f"interval {gain.low:+.1f} to {gain.high:+.1f}{'' if is_separable else ', not separable from none'}.",
+        "holds" if gain.low > 0 else "does not hold" if gain.points <= 0 else "holds in part",
+        f"On {WHERE}. Two trials on each held-out style, in pairs; interval for other seeds and splits (Student's t). "
+        "It holds where the interval is above 0, in part where the difference alone is.",
+        gain._asdict(),
     )
 
 
@@ -182,22 +180,22 @@ def _draw_grid(figure: "Figure", grid: list[Cell]) -> None:
     figure.colorbar(image, ax=panel, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
 
 
-def _draw_components(figure: "Figure", means: dict[str, float], differences: "pd.DataFrame") -> None:
+def _draw_components(figure: "Figure", means: Mapping[str, float], gains: Mapping[str, Gain]) -> None:
     panel = figure.subplots()
-    labels = list(means)[::-1]
+    labels, longest = list(means)[::-1], 0.0
     for at, label in enumerate(labels):
-        look = LOOKS.get(label, LOOKS["SAGE"])
-        how: Any = {"color": look.colour, "alpha": 1.0 if label in LOOKS else 0.55, "height": 0.65}
-        panel.barh(at, means[label], **how)
+        how: Any = {"color": LOOKS.get(label, LOOKS["SAGE"]).colour, "alpha": 1.0 if label in LOOKS else 0.55}
+        panel.barh(at, means[label], height=0.65, **how)
         end = means[label]
-        if label != "SAGE":
-            _, low, high = _gain(differences, label)
-            ends = (means["SAGE"] - high, means["SAGE"] - low)
+        if label in gains:
+            ends = (means["SAGE"] - gains[label].high, means["SAGE"] - gains[label].low)
+            panel.plot(ends, [at, at], color="w", lw=2.0)
             panel.plot(ends, [at, at], color="#333333", lw=0.8)
             end = max(ends[1], end)
-        panel.text(end + 0.6, at, f"{means[label]:.1f}", va="center", fontsize=SMALL)
+        beside(panel, f"{means[label]:.1f}", (end, at), (3, 0), va="center", fontsize=SMALL)
+        longest = max(longest, end)
     panel.axvline(means["SAGE"], color=LOOKS["SAGE"].colour, lw=0.6, ls=":")
     panel.set_yticks(range(len(labels)), labels)
-    panel.set_xlabel("held-out accuracy (%); line: 95 % interval of the difference to SAGE", fontsize=SMALL)
-    panel.set_xlim(left=0)
+    panel.set_xlabel("held-out accuracy (%); lines: the difference to SAGE, 95 %", fontsize=SMALL)
+    panel.set_xlim(0, 1.12 * longest)
     panel.grid(visible=False, axis="y")
