@@ -5,13 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from domainbed_sage.algorithms.draws import Draws
 from domainbed_sage.algorithms.solvers import GramSolver, Tasks, make_solver
 
 FOLDER = Path(__file__).parent / "data" / "mtl"
-RECORDED = np.load(FOLDER / "aggregation.npz")
-LOSSES = np.load(FOLDER / "losses.npz")
-CASES = sorted({key.split("/")[0] for key in RECORDED if key.startswith("k")})
+RECORDED, LOSSES = (dict(np.load(FOLDER / f"{name}.npz")) for name in ("aggregation", "losses"))
 SEQUENCES = sorted({key.split("/")[0] for key in RECORDED if key.startswith("seq")})
 
 # Every solver, with what it is to be tested with beside its defaults.
@@ -71,19 +68,3 @@ def combined(made, J, losses=None):
 
 def gaussian(*shape, seed=0):
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-class Given(Draws):
-    """Draws from a flat array, or a list of permutations, one after the other."""
-
-    def __init__(self, numbers):
-        self.left = list(numbers)
-
-    def normal(self, name, like):
-        taken, self.left = self.left[: like.numel()], self.left[like.numel() :]
-        return torch.tensor(taken, dtype=like.dtype).reshape(like.shape)
-
-    uniform = normal
-
-    def permutation(self, name, n):
-        return self.left.pop(0)

@@ -22,6 +22,7 @@ WINGS = (  # each may import from itself and from those before it
     "results.report",
     "config",
     "training",
+    "training.replays",
     "sweeps",
     "sweeps.cluster",
     "paper",

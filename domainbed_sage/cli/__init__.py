@@ -24,6 +24,7 @@ COMMANDS = (  # name, module in this package with `add_arguments` and `main`, he
     ("demo", "demo", "a leave-one-domain-out sweep on real images, in minutes"),
     ("train", "train", "train one run, with DomainBed's flags"),
     ("evaluate", "evaluate", "the model of a finished run: accuracies, confusions, predictions"),
+    ("predictions", "predictions", "pictures of what the networks of several tasks predict"),
     ("sweep", "sweep", "run, launch and watch the runs of a sweep file"),
     ("table", "table", "turn results into tables"),
     ("compare", "compare", "how certain is the difference between two methods: intervals, and a sentence for a paper"),

@@ -14,7 +14,7 @@ from domainbed_sage.core.errors import NoSpace, UserError
 from domainbed_sage.core.files import write_atomically
 
 if TYPE_CHECKING:
-    from domainbed_sage.results.folder import Loaded
+    from domainbed_sage.results.loaded import Loaded
     from domainbed_sage.results.looks import Look
     from domainbed_sage.results.paper import Comparison
     from domainbed_sage.results.tables import Table
@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--paper",
         action="store_true",
-        help="also compare with Table 1 of the SAGE paper, and zero-shot runs with published accuracies of CLIP",
+        help="also compare with Table 1 of the SAGE paper, runs on several tasks with its Table 2 and F-MTL's tables, "
+        "and zero-shot runs with published accuracies of CLIP",
     )
     parser.add_argument("--include-unfinished", action="store_true", help="also use runs that are not finished")
     parser.add_argument("--pictures", action="store_true", help="also draw the table and the training curves")
@@ -67,7 +68,7 @@ class Wanted:
         rows: labels of the rows to show; None for all.
         datasets: the datasets to show; None for all.
         only_averages: leave out the tables of single datasets.
-        with_paper: also compare with the printed Table 1, and zero-shot runs with published accuracies.
+        with_paper: also compare with the printed tables, and zero-shot runs with published accuracies.
         include_unfinished: also use runs that are not finished.
         form: what to print, one of `FORMS`.
         formats: in which to draw each table and the training curves; none: no pictures.
@@ -108,10 +109,13 @@ def main(args: argparse.Namespace) -> int:
         interval=args.interval,
         out=args.out,
     )
-    from domainbed_sage.results import task_runs
+    from domainbed_sage.cli import task_table
 
-    several = [task_runs.is_there(folder) for folder in args.results]
-    written, faults = show_tasks(args.results, wanted) if any(several) else show(args.results, wanted)
+    written: list[Path] = []
+    faults: list[str] = []
+    for show_one, folders in task_table.divided(args.results, wanted, show):
+        new, damaged = show_one(folders, wanted)
+        written, faults = written + new, faults + damaged
     if written:
         print(folded("Wrote " + ", ".join(map(str, written))), file=sys.stderr if args.json else sys.stdout)
     return int(bool(faults))
@@ -142,31 +146,7 @@ def show(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]
     if wanted.formats and any(run.single for run in part.records):
         writers.append(partial(_draw_curves, part, drawn, wanted.formats))
     results_folders.name_unreadable(results, whole.faults)
-    return _written(writers, results, wanted.out), whole.faults
-
-
-def show_tasks(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]]:
-    """Print the tables of a folder of runs on several tasks, and write them; see `show`.
-
-    Raises:
-        UserError: there is more than one folder, or no finished run.
-    """
-    from domainbed_sage.results import task_runs, task_tables
-
-    if len(results) > 1:
-        raise UserError(f"Runs on several tasks are shown of one folder at a time. Found {len(results)} folders.")
-    found = task_runs.load(results[0])
-    if not found.runs:
-        raise UserError(f"No run in {results[0]} is finished: {len(found.unfinished)} of them have begun.")
-    if wanted.form == "latex":
-        raise UserError("Tables of several tasks are printed as text or JSON, and written as Markdown and CSV.")
-    tables = task_tables.build(found)
-    if wanted.form == "json":
-        as_json.show({"tables": [task_tables.plain(table) for table in tables]})
-    else:
-        print("\n".join(map(task_tables.text, tables)), end="")
-    results_folders.name_unreadable(results, found.unreadable)
-    return _written([partial(task_tables.write_all, tables)], results, wanted.out), list(found.unreadable)
+    return write_files(writers, results, wanted.out), whole.faults
 
 
 class Made(NamedTuple):
@@ -235,7 +215,12 @@ def _write_verdicts(verdicts: "Sequence[Verdict]", folder: Path) -> list[Path]:
     return [write_atomically(folder / "zero_shot.txt", zero_shot.text(verdicts) + "\n")]
 
 
-def _written(writers: Sequence[Writer], results: Sequence[Path], out: Path | None) -> list[Path]:
+def write_files(writers: Sequence[Writer], results: Sequence[Path], out: Path | None) -> list[Path]:
+    """Let the writers write into `out`, or the one results folder; say on stderr why nothing is written, if so.
+
+    Raises:
+        UserError: `out` cannot be written to, or the disk is full.
+    """
     if out is None and len(results) > 1:
         why = "Not written: these are several results folders. Say where to write with --out DIR."
         print(folded(why), file=sys.stderr)

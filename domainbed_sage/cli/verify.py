@@ -1,4 +1,4 @@
-"""`domainbed-sage verify`: replay recorded trajectories."""
+"""`domainbed-sage verify`: compute recorded numbers again."""
 
 import argparse
 from pathlib import Path
@@ -9,26 +9,37 @@ from domainbed_sage.cli import machine
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.description = (
-        "Replay recorded trajectories with our algorithms in float64 and print, per method, the largest relative "
-        "deviation over all steps: of the weights after each step that starts from the recorded weights, of the loss, "
-        "of SAGE's agreement S, and of the weights along a free-running trajectory. "
-        "Exit status 1 when a step deviates by more than 1e-09."
+        "Compute in float64 what was recorded of the authors' codes, and print the largest relative deviations. Of "
+        "trajectories, per method and over all steps: the weights after each step that starts from the recorded "
+        "weights, the loss, SAGE's agreement S, and the weights along a free-running trajectory. Of multi-task codes, "
+        "also: directions and weights of solvers, losses, metrics and crops of scenes, a pass of MTAN, and Δm. Exit "
+        "status 1 when a deviation is larger than its tolerance: 1e-09 for a step, otherwise the one that is printed."
     )
     parser.add_argument(
-        "goldens", type=Path, metavar="GOLDENS.npz", help="recording; its .json file is in the same folder"
+        "goldens",
+        type=Path,
+        nargs="+",
+        metavar="GOLDENS.npz",
+        help="recordings, each with its .json file in the same folder, and folders: all recordings in them",
     )
     machine.add_plugin_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the deviations.
+    """Print the deviations of every recording, and, of more than one, which of them differ.
 
     Raises:
-        UserError: the file is not a recording.
+        UserError: a file is not a recording.
     """
-    from domainbed_sage.training.verify import verify
+    from domainbed_sage.training.replays import files
 
     machine.load_plugins(args)
-    text, ok = verify(args.goldens)
-    print(text)
-    return 0 if ok else 1
+    recordings, differ = files.found_in(args.goldens), []
+    for path in recordings:
+        text, ok = files.verify(path)
+        print(f"{path}\n{text}\n" if len(recordings) > 1 else text, flush=True)
+        differ += [] if ok else [str(path)]
+    if len(recordings) > 1:
+        verdict = f"differ: {', '.join(differ)}" if differ else "all within their tolerances"
+        print(f"{len(recordings)} recordings, {verdict}.")
+    return int(bool(differ))

@@ -1,4 +1,4 @@
-"""A residual network that all tasks share, and a linear head for each, for images with several labels."""
+"""A residual network or LeNet that all tasks share, and a linear head for each, for images with several labels."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -7,9 +7,11 @@ import timm
 from pydantic import Field
 from torch import Tensor, nn
 
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.models.multitask import MultiTaskModel, Output
 
 SMALLEST = 32  # pixels per side that every residual network takes
+LENET_SIDE = 28  # pixels per side that LeNet takes
 
 
 class SharedTrunk(MultiTaskModel):
@@ -51,3 +53,55 @@ def resnet_heads(
     """
     trunk: Any = timm.create_model(backbone, num_classes=0, in_chans=channels, zero_init_last=False)
     return SharedTrunk(outputs, trunk, trunk.num_features, (channels, SMALLEST, SMALLEST))
+
+
+def lenet_heads(outputs: Sequence[Output], *, channels: Annotated[int, Field(ge=1)] = 3) -> SharedTrunk:
+    """Build LeNet for images of 28 pixels, as Sener and Koltun have it for MultiMNIST.
+
+    Source: Sener and Koltun, NeurIPS 2018, and the code of it: two convolutions of 5 x 5 with 10 and 20 channels, each
+    with max-pooling and ReLU, 50 features, and a linear head for each task. The initialisation is PyTorch's.
+
+    Differences from the paper: no dropout, so that a pass has no random numbers of its own.
+
+    Args:
+        outputs: the K tasks.
+        channels: channels of the images.
+    """
+    trunk = nn.Sequential(
+        nn.Conv2d(channels, 10, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(10, 20, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        OfSide(LENET_SIDE // 7),
+        nn.Flatten(),
+        nn.Linear(320, 50),
+        nn.ReLU(),
+    )
+    return SharedTrunk(outputs, trunk, 50, (channels, LENET_SIDE, LENET_SIDE))
+
+
+class OfSide(nn.Module):
+    """Features as they are, if they are as many pixels wide and high as they should be.
+
+    Args:
+        side: pixels.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x.
+
+        Raises:
+            UserError: the images were of another size.
+        """
+        if tuple(x.shape[-2:]) != (self.side, self.side):
+            raise UserError(
+                f"lenet_heads takes images of {LENET_SIDE} x {LENET_SIDE} pixels. Found features of {x.shape[-2]} x "
+                f"{x.shape[-1]} in the place of {self.side} x {self.side}: choose resnet_heads, which takes any size."
+            )
+        return x

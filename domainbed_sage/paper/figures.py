@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from domainbed_sage.paper import fig1, fig2, fig3, fig4, fig5, newton_schulz
+from domainbed_sage.paper import fig1, fig2, fig3, fig4, fig5
 from domainbed_sage.paper.drawing import Part
 from domainbed_sage.paper.findings import command, publish
 
 TITLE = "The figures of the SAGE paper, computed again"
 PARTS: tuple[tuple[str, Callable[[int, bool], Part]], ...] = (  # stem of the picture, and what makes it
     ("fig1", fig1.check),
-    ("", newton_schulz.check),
     ("fig2", fig2.check),
     ("fig3_grid", fig3.check_grid),
     ("fig3_components", fig3.check_components),

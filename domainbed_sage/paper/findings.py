@@ -1,14 +1,16 @@
 """A claim of a paper, what this suite computed about it, and the verdict; and all findings of one check as files."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import write_atomically
+
+if TYPE_CHECKING:
+    from domainbed_sage.paper import pages
 
 Verdict = Literal[
     "follows",
@@ -18,6 +20,7 @@ Verdict = Literal[
     "holds in part",
     "does not hold",
 ]
+DIGITS, NOTHING = 10, 1e-12  # of a published number; what is smaller in size is a rounding error, published as 0
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
@@ -31,7 +34,7 @@ class Finding:
         computed: what was computed, with its numbers, in a sentence.
         verdict: whether the claim follows from the numbers printed (the first three), or holds (the others).
         how: the computation, in a sentence that lets a reader repeat it; the same for rows that share one.
-        numbers: the numbers of `computed` at full precision, by name.
+        numbers: the numbers of `computed`, by name; published to `DIGITS` digits, which do not depend on the machine.
     """
 
     where: str
@@ -83,20 +86,25 @@ def publish(
     """
     from domainbed_sage.paper import pages
 
-    outside = [str(picture) for picture in pictures if not picture.resolve().is_relative_to(folder.resolve())]
-    if outside:
-        raise UserError(f"Pictures should be inside {folder}, where the page links them. Found {', '.join(outside)}.")
     head = pages.Head(title, command, seed, counts(findings))
     shown = pages.shown(pictures, folder)
-    whole = {"title": title, "command": command, "seed": seed, "verdicts": head.counts, "pictures": list(shown)}
-    numbers = strict_json.dumps({**whole, "findings": [asdict(one) for one in findings]}, indent=1, ensure_ascii=False)
-    texts = {
-        "json": f"{numbers}\n",
-        "md": pages.markdown(findings, head, shown),
-        "html": pages.html(findings, head, shown),
-    }
-    files = [write_atomically(folder / f"{name}.{ending}", text) for ending, text in texts.items()]
+    numbers = _json(findings, head, shown)
+    files = [
+        write_atomically(folder / f"{name}.json", f"{numbers}\n"),
+        write_atomically(folder / f"{name}.md", pages.markdown(findings, head, shown)),
+        write_atomically(folder / f"{name}.html", pages.html(findings, head, shown)),
+    ]
     pages.show(findings, head, [*files, *pictures], numbers if as_json else "")
+
+
+def _json(findings: Sequence[Finding], head: "pages.Head", pictures: Iterable[str]) -> str:
+    whole = {**asdict(head), "pictures": list(pictures), "findings": [_rounded(one) for one in findings]}
+    return strict_json.dumps(whole, indent=1, ensure_ascii=False)
+
+
+def _rounded(one: Finding) -> dict[str, Any]:
+    numbers = {name: 0.0 if abs(value) < NOTHING else value for name, value in one.numbers.items()}
+    return {**asdict(one), "numbers": {name: float(f"{value:.{DIGITS}g}") for name, value in numbers.items()}}
 
 
 def counts(findings: Sequence[Finding]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import base64
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,14 +11,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainbed_sage.core.errors import counted
+from domainbed_sage.core.errors import UserError, counted
 from domainbed_sage.results import escape, render
 
 if TYPE_CHECKING:
     from domainbed_sage.paper.findings import Finding
 
 MIME = {".png": "image/png", ".svg": "image/svg+xml"}
-COUNTED = "follows"  # on a terminal, so that what does not follow can be seen
+COUNTED = ("follows", "only if rounded otherwise")  # on a terminal, so that what cannot follow is seen
 CLASSES = {
     "follows": "u1",
     "holds": "u1",
@@ -36,23 +37,30 @@ class Head:
         title: of the page.
         command: what made it.
         seed: of all random numbers.
-        counts: findings of each verdict.
+        verdicts: how many findings have each.
     """
 
     title: str
     command: str
     seed: int
-    counts: Mapping[str, int]
+    verdicts: Mapping[str, int]
 
     @property
     def summary(self) -> str:
         """How many findings there are, and of which verdict."""
-        each = ", ".join(f"{verdict}: {number}" for verdict, number in self.counts.items())
-        return f"{counted(sum(self.counts.values()), 'finding')}" + (f" ({each})" if each else "")
+        each = ", ".join(f"{verdict}: {number}" for verdict, number in self.verdicts.items())
+        return f"{counted(sum(self.verdicts.values()), 'finding')}" + (f" ({each})" if each else "")
 
 
 def shown(pictures: Sequence[Path], folder: Path) -> dict[str, Path]:
-    """Of the pictures with one stem the first that a browser shows, by its path relative to the folder."""
+    """Of the pictures with one stem the first that a browser shows, by its path relative to the folder.
+
+    Raises:
+        UserError: a picture is not inside the folder.
+    """
+    outside = [str(picture) for picture in pictures if not picture.resolve().is_relative_to(folder.resolve())]
+    if outside:
+        raise UserError(f"Pictures should be inside {folder}, where the page links them. Found {', '.join(outside)}.")
     by_stem: dict[str, Path] = {}
     for picture in pictures:
         if picture.suffix in MIME:
@@ -149,9 +157,9 @@ def text(findings: Sequence["Finding"], head: Head) -> str:
     parts = render.paragraph([f"-------- {head.title}", f"{head.summary}."])
     for section, tables in grouped(findings):
         rows = [one for _, rows in tables for one in rows]
-        following = sum(one.verdict == COUNTED for one in rows)
-        lines = [f"{counted(following, 'number')} that follow{'s' * (following == 1)}"] if following else []
-        for one in (one for one in rows if one.verdict != COUNTED):
+        many = Counter[str](one.verdict for one in rows)
+        lines = [f"{verdict}: {counted(many[verdict], 'number')}" for verdict in COUNTED if many[verdict]]
+        for one in (one for one in rows if one.verdict not in COUNTED):
             lines.append(f"{one.verdict.upper()}: {place(one)}. Claimed: {one.claim}. Computed: {one.computed}")
         parts.append("\n".join([section, *(line for entry in lines for line in _indented(entry))]))
     return "\n\n".join(parts) + "\n"

@@ -13,9 +13,9 @@ from domainbed_sage.results import tables
 from domainbed_sage.results.agreement import check_agreement
 from domainbed_sage.results.compare import Comparison
 from domainbed_sage.results.expected import Key, environment_names
-from domainbed_sage.results.folder import Loaded, populations
 from domainbed_sage.results.frame import to_frame, to_records
 from domainbed_sage.results.joined import load_folders
+from domainbed_sage.results.loaded import Loaded, populations
 from domainbed_sage.results.records import RunRecord
 from domainbed_sage.results.tables import Table
 

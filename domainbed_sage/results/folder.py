@@ -1,115 +1,28 @@
 """Read a results folder: every run one level below it, what is missing, and what is contradictory."""
 
 import multiprocessing
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from domainbed_sage.core.errors import UserError, bullets
 from domainbed_sage.core.files import regular
+from domainbed_sage.data.multitask.specs import task_datasets
 from domainbed_sage.results import packed, planned, record_cache
 from domainbed_sage.results.agreement import check_agreement
-from domainbed_sage.results.begun import Begun, waiting
-from domainbed_sage.results.expected import Key, check_plan, environment_names, every_combination, planned_keys
+from domainbed_sage.results.begun import waiting
+from domainbed_sage.results.expected import Key, check_plan, planned_keys
+from domainbed_sage.results.loaded import Loaded, shortened
 from domainbed_sage.results.record_cache import Cached, Stamp
 from domainbed_sage.results.records import RESULTS, RunRecord, interned, parse_run, run_record, warn_of_torn_line
+from domainbed_sage.results.task_runs import on_tasks
 
 PARALLEL_FROM = 1000  # runs
 CHUNK = 100
-_NO_PLAN = (
-    f"{planned.FILE} is unreadable: runs that are missing may not be named, and runs of a row with a label of its own "
-    "count as settings of their algorithm."
-)
 _NOT_READ = f"{packed.FILE} is not read: there are run directories beside it."
-_KNOWN_FILES = re.compile(
-    r"(table|tasks|paper|curves|compare)\b.*\.(md|tex|csv|txt|json|png|pdf|svg)|results\.(txt|tex)|plan\.json|index\.json|"
-    r"records\.(parquet|npz)|report\.(html|json)|runs\.zip|README\.md|jobs|launch\.lock"
-)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a results folder holds, or several of them; nothing in it goes unmentioned.
-
-    Attributes:
-        records: the runs, by name of their directory.
-        unfinished: run directories without a `done` file.
-        foreign: entries that are not run directories.
-        empty: run directories without a single evaluation.
-        unreadable: run directories whose records cannot be trusted, each with the reason.
-        unfinished_included: whether `records` contains the unfinished runs.
-        planned: results that the sweeps of the folder plan, see `planned_keys`; None without a readable plan.
-        plan_fault: why its `plan.json` is not readable; empty if it is, or there is none.
-        folders: the results folder of each run, by name of the run.
-        remarks: further sentences for the footer: on what several folders agree, and which part is shown.
-        waiting: planned runs among the unfinished, where no other run gives their result.
-        unpacked: where the records of packed runs can be read while `load_records` was told to keep them unpacked, by
-            name of the run.
-    """
-
-    records: tuple[RunRecord, ...]
-    unfinished: tuple[str, ...] = ()
-    foreign: tuple[str, ...] = ()
-    empty: tuple[str, ...] = ()
-    unfinished_included: bool = False
-    unreadable: tuple[tuple[str, str], ...] = ()
-    planned: tuple[Key, ...] | None = None
-    plan_fault: str = ""
-    folders: Mapping[str, Path] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    waiting: tuple[Begun, ...] = ()
-    unpacked: Mapping[str, Path] = field(default_factory=dict)
-
-    def path(self, run: str) -> Path:
-        """The directory of a run."""
-        return self.folders[run] / run
-
-    def expected(self) -> list[Key]:
-        """The results to expect: those planned, or without a plan every combination of what there is."""
-        if self.planned is not None:
-            return list(self.planned)
-        return every_combination(self.records, environment_names(self.records, (), None))
-
-    @property
-    def faults(self) -> list[str]:
-        """What is damaged in the folder, one sentence each: runs, which are left out, and the plan."""
-        return [*(reason for _, reason in self.unreadable), *([self.plan_fault] if self.plan_fault else [])]
-
-    @property
-    def begun(self) -> dict[Key, str]:
-        """How far the runs are that results wait for, in words."""
-        return {run.key: run.stands for run in self.waiting}
-
-    def notes(self, *, begun_told: bool = False) -> list[str]:
-        """Sentences for the footer of a table: the populations, remarks, which entries were left out, and why."""
-        return [*populations(self.records), *self.remarks, *self.left_out(begun_told=begun_told)]
-
-    def left_out(self, *, begun_told: bool = False) -> list[str]:
-        """Which entries are not in `records`, or are although they are not finished, one sentence each kind.
-
-        Tables written earlier, and the sweep's plan, are not mentioned, nor what is told elsewhere.
-
-        Args:
-            begun_told: whether the table is given `begun`, and so names these runs.
-        """
-        told = {run.name for run in self.waiting if begun_told}
-        unfinished = [name for name in self.unfinished if name not in told]
-        verb = "Included although not finished" if self.unfinished_included else "Left out, not finished"
-        foreign = [name for name in self.foreign if not _KNOWN_FILES.fullmatch(Path(name).name)]
-        unreadable = [name for name, _ in self.unreadable]
-        stated: list[tuple[str, Sequence[str]]] = [("Left out, unreadable", unreadable), (verb, unfinished)]
-        stated += [("Without any evaluation", self.empty), ("Not runs", foreign)]
-        return [f"{what}: {_shortened(names)}." for what, names in stated if names] + [_NO_PLAN] * bool(self.plan_fault)
-
-
-def populations(runs: Iterable[RunRecord]) -> list[str]:
-    """A sentence for each dataset that has several populations of images: which one the runs are on."""
-    variants = sorted({(run.dataset, run.variant) for run in runs if run.variant})
-    return [f"{dataset}: population {variant}." for dataset, variant in variants]
 
 
 def load_records(folder: Path, *, include_unfinished: bool = False, unpacked: ExitStack | None = None) -> Loaded:
@@ -148,6 +61,7 @@ def _with_plan(loaded: Loaded, folder: Path) -> Loaded:
     """Add what the sweeps of this folder plan, and put the runs into the table rows of that plan."""
     try:
         labels, keys, plans = planned.labels(folder), planned_keys(folder), planned.read(folder)
+        loaded, keys = _without_tasks(loaded, keys, plans)
         check_plan(loaded.records, keys or ())
     except UserError as error:
         return replace(loaded, plan_fault=str(error))
@@ -159,6 +73,18 @@ def _with_plan(loaded: Loaded, folder: Path) -> Loaded:
         waiting=() if loaded.unfinished_included else waiting(runs, records, folder),
         planned=None if keys is None else tuple(keys),
     )
+
+
+def _without_tasks(
+    loaded: Loaded, keys: list[Key] | None, plans: Mapping[str, planned.Plan]
+) -> tuple[Loaded, list[Key] | None]:
+    """Leave out what is planned on datasets of several tasks: `task_runs` tells of it."""
+    runs = [run for plan in plans.values() for run in plan.runs]
+    datasets = set(task_datasets) | {run.dataset for run in runs if run.folder_name in loaded.tasks}
+    names = {run.folder_name for run in runs if run.dataset in datasets}
+    unfinished, foreign = (tuple(n for n in found if n not in names) for found in (loaded.unfinished, loaded.foreign))
+    rest = None if keys is None else [key for key in keys if key[0] not in datasets]
+    return replace(loaded, unfinished=unfinished, foreign=foreign), rest
 
 
 class _Read(NamedTuple):
@@ -179,6 +105,7 @@ class _Reader:
         self.unfinished: list[str] = []
         self.foreign: list[str] = []
         self.empty: list[str] = []
+        self.tasks: list[str] = []
         self.unreadable: list[tuple[str, str]] = []
 
     def classify(self, entry: Path) -> None:
@@ -213,18 +140,26 @@ class _Reader:
                 self.unreadable.append((name, fault))
                 continue
             if record is None:
-                (self.empty if kind == "empty" else self.foreign).append(name)
+                {"empty": self.empty, "tasks": self.tasks}.get(kind, self.foreign).append(name)
                 continue
             records[name] = record
             if name in self.stamps:
                 finished[name] = Cached(self.stamps[name], record, torn)
         if any(entry.name in finished for entry in unread):
             record_cache.write(self.folder, finished)
-        self.unfinished = [name for name in self.unfinished if name not in dict(self.unreadable)]
+        self.unfinished = [name for name in self.unfinished if name not in {*dict(self.unreadable), *self.tasks}]
         unfinished, foreign, empty = (tuple(sorted(names)) for names in (self.unfinished, self.foreign, self.empty))
         read, folders = tuple(records.values()), dict.fromkeys(records, self.folder)
-        unreadable = tuple(self.unreadable)
-        return Loaded(read, unfinished, foreign, empty, self.include_unfinished, unreadable, folders=folders)
+        return Loaded(
+            read,
+            unfinished,
+            foreign,
+            empty,
+            self.include_unfinished,
+            tuple(self.unreadable),
+            folders=folders,
+            tasks=tuple(self.tasks),
+        )
 
 
 def _read_all(entries: Sequence[Path]) -> Iterator[_Read]:
@@ -242,6 +177,8 @@ def _read(entry: Path) -> _Read:
         lines, torn = parse_run(entry / RESULTS)
         if not lines:
             return _Read(None, "empty", torn)
+        if on_tasks(entry):
+            return _Read(None, "tasks", torn)
         return _Read(run_record(entry, lines), torn=torn) if "args" in lines[0] else _Read(None, "foreign", torn)
     except (UserError, OSError) as error:
         return _Read(None, fault=str(error))
@@ -262,24 +199,21 @@ def _cut_short(folder: Path, run: RunRecord) -> str:
 def _check_found(folder: Path, loaded: Loaded) -> None:
     if loaded.records:
         return
+    if loaded.tasks:
+        raise UserError(
+            f"The runs in {folder} are on several tasks. `domainbed-sage table` shows them, and `domainbed-sage "
+            "predictions` draws what their networks predict; other commands read runs of domain generalization."
+        )
     if loaded.unreadable:
         raise UserError(f"No run in {folder} can be read:\n{bullets([*loaded.faults[:8], *loaded.left_out()])}")
     if (folder / RESULTS).is_file():
         raise UserError(f"{folder} is itself a run directory. Give the folder above it, which holds all runs.")
     if loaded.unfinished and not loaded.unfinished_included:
         raise UserError(
-            f"No run in {folder} is finished (has a file 'done'): {_shortened(loaded.unfinished)}. "
+            f"No run in {folder} is finished (has a file 'done'): {shortened(loaded.unfinished)}. "
             "Wait for them, or use --include-unfinished."
         )
     raise UserError(
         f"There is no run in {folder}: looked for <run>/{RESULTS} with at least one record. "
-        f"Found {_shortened(loaded.foreign + loaded.empty) or 'nothing'}."
+        f"Found {shortened(loaded.foreign + loaded.empty) or 'nothing'}."
     )
-
-
-def _shortened(names: Sequence[str], limit: int = 8) -> str:
-    """The first few names and how many there are, for a message."""
-    if not names:
-        return ""
-    rest = f", and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{len(names)} ({', '.join(names[:limit])}{rest})"

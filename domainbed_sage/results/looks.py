@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from domainbed_sage.results.expected import Key
-from domainbed_sage.results.folder import Loaded
+from domainbed_sage.results.loaded import Loaded
 from domainbed_sage.results.records import RunRecord
 
 

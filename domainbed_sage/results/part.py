@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from domainbed_sage.core.errors import UserError, bullets, known, near
-from domainbed_sage.results.folder import Loaded
+from domainbed_sage.results.loaded import Loaded
 from domainbed_sage.results.looks import order
 
 

@@ -58,14 +58,14 @@ class Printed:
 def scenes() -> list[Printed]:
     """The tables of NYU-v2 and Cityscapes, those of the SAGE paper first."""
     return [
-        _read("table2", SAGE, "NYUv2", "nyu_"),
-        _read("table2", SAGE, "Cityscapes", "cs_"),
-        _read("fmtl_table4_nyuv2", f"Table 4 {FMTL}", "NYUv2"),
-        _read("fmtl_table3_cityscapes", f"Table 3 {FMTL}", "Cityscapes"),
+        read("table2", SAGE, "NYUv2", "nyu_"),
+        read("table2", SAGE, "Cityscapes", "cs_"),
+        read("fmtl_table4_nyuv2", f"Table 4 {FMTL}", "NYUv2"),
+        read("fmtl_table3_cityscapes", f"Table 3 {FMTL}", "Cityscapes"),
     ]
 
 
-def _read(name: str, title: str, dataset: str, prefix: str = "") -> Printed:
+def read(name: str, title: str, dataset: str, prefix: str = "") -> Printed:
     """The columns of a file whose names begin with a prefix."""
     with shipped(f"results/paper/{name}.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}

@@ -1,13 +1,13 @@
 """The records of runs on several tasks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from domainbed_sage.core import strict_json
-from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.errors import UserError, known
 from domainbed_sage.core.files import regular
 from domainbed_sage.results import packed, planned
 from domainbed_sage.results.records import MULTI_TASK, RESULTS, parse_run
@@ -27,6 +27,7 @@ class TaskRun:
         trial_seed: number of the trial.
         only_task: the one task that it learned; empty if it learned all.
         metrics: the mean of each over the last `LAST` evaluations, or over all, if there are fewer.
+        trivial: those of the per-pixel trivial predictor on the same data; none in the records of earlier versions.
         higher_is_better: the direction of each.
         evaluations: how many of them that mean is over.
         variant: what identifies its data.
@@ -38,6 +39,7 @@ class TaskRun:
     trial_seed: int
     only_task: str
     metrics: Mapping[str, float]
+    trivial: Mapping[str, float]
     higher_is_better: Mapping[str, bool]
     evaluations: int
     variant: str
@@ -68,32 +70,44 @@ def _place(results: Path) -> Iterator[Path]:
         yield results
 
 
-def is_there(results: Path) -> bool:
-    """Whether a results folder holds runs on several tasks: its first readable run is one.
+def kinds(results: Path) -> set[bool]:
+    """Whether a folder holds runs on several tasks (True), other runs or nothing that can be read (False), or both.
+
+    Of each dataset one run is opened, by the names of their folders, and more only where that cannot be read.
 
     Raises:
         UserError: its `runs.zip` is damaged.
     """
     if not results.is_dir():
-        return False
+        return {False}
     with _place(results) as place:
-        return _first_is_one(place)
+        return _kinds(place) or {False}
 
 
-def _first_is_one(results: Path) -> bool:
-    for entry in sorted(results.iterdir()):
-        if regular(entry / RESULTS):
-            with (entry / RESULTS).open("rb") as file:
-                first = file.readline()
-            try:
-                return bool(strict_json.loads(first)["args"].get("task") == MULTI_TASK)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
-    return False
+def _kinds(place: Path) -> set[bool]:
+    found: dict[str, bool] = {}
+    for entry in sorted(place.iterdir()):
+        dataset = entry.name.partition("-")[0]
+        if dataset not in found and (kind := on_tasks(entry)) is not None:
+            found[dataset] = kind
+    return set(found.values())
+
+
+def on_tasks(run: Path) -> bool | None:
+    """Whether the first record in a run's folder says that it is one on several tasks; None if it cannot be read."""
+    try:
+        if not regular(run / RESULTS):
+            return None
+        with (run / RESULTS).open("rb") as file:
+            return bool(strict_json.loads(file.readline())["args"].get("task") == MULTI_TASK)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def load(results: Path) -> TaskRuns:
-    """Read every run one level below a folder, or in its `runs.zip`.
+    """Read every run on several tasks one level below a folder, or in its `runs.zip`.
+
+    Others are left to `folder.load_records`, and so is what cannot be read where there are others.
 
     Raises:
         UserError: its plan, or its `runs.zip`, is damaged.
@@ -105,7 +119,10 @@ def load(results: Path) -> TaskRuns:
 def _load(results: Path) -> TaskRuns:
     labels = planned.labels(results)
     runs, unfinished, unreadable = [], [], []
+    ours = (True,) if False in _kinds(results) else (True, None)
     for entry in sorted(entry for entry in results.iterdir() if regular(entry / RESULTS)):
+        if on_tasks(entry) not in ours:
+            continue
         if not regular(entry / DONE):
             unfinished.append(entry.name)
             continue
@@ -119,13 +136,31 @@ def _load(results: Path) -> TaskRuns:
     return TaskRuns(tuple(runs), tuple(unfinished), tuple(unreadable))
 
 
+def only(found: TaskRuns, rows: Sequence[str] | None, datasets: Sequence[str] | None) -> TaskRuns:
+    """The part of these runs whose row and dataset are named; None: all. Runs for one task alone always stay.
+
+    Raises:
+        UserError: a row or a dataset is not there.
+    """
+    for what, wanted, there in (
+        ("row", rows, {run.label for run in found.runs if not run.only_task}),
+        ("dataset", datasets, {run.dataset for run in found.runs}),
+    ):
+        if missing := [name for name in wanted or () if name not in there]:
+            raise UserError(f"The runs have no {what} {missing[0]!r}. {known(sorted(there))}.")
+    kept = (
+        run
+        for run in found.runs
+        if (rows is None or run.only_task or run.label in rows) and (datasets is None or run.dataset in datasets)
+    )
+    return replace(found, runs=tuple(kept))
+
+
 def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
     records, _ = parse_run(folder / RESULTS)
     args, hparams = records[-1]["args"], records[-1]["hparams"]
-    if args.get("task") != MULTI_TASK:
-        raise UserError(f"{folder / RESULTS} is of another kind: a run on several tasks says task = {MULTI_TASK!r}.")
     better: dict[str, bool] = records[-1]["higher_is_better"]
-    last = records[-LAST:]
+    last, trivial = records[-LAST:], records[-1].get("trivial")
     metrics = {name: sum(_number(record, name) for record in last) / len(last) for name in better}
     return TaskRun(
         folder.name,
@@ -134,6 +169,7 @@ def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
         args["trial_seed"],
         hparams["only_task"],
         metrics,
+        {name: _number(trivial, name) for name in better} if trivial else {},
         better,
         len(last),
         records[-1]["data"]["variant"],

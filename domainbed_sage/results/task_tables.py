@@ -11,9 +11,10 @@ from domainbed_sage.core.errors import counted
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.results import render
 from domainbed_sage.results.delta_m import Baseline
+from domainbed_sage.results.printed_tasks import STL
 from domainbed_sage.results.task_runs import LAST, TaskRun, TaskRuns
 
-STL = "STL"  # single-task learning, in the words of SAGE's Table 2
+TRIVIAL = "Trivial"  # the predictor that does not look at the image
 DELTA = "Δm %"
 BESIDE = ("_pixels", "_present")  # end the names of figures that stand beside those of the authors
 CALIBRATION = ("_brier", "_ece")  # are not in Δm
@@ -47,33 +48,55 @@ def build(found: TaskRuns) -> list[TaskTable]:
 def _table(dataset: str, runs: Sequence[TaskRun], found: TaskRuns) -> TaskTable:
     by_tasks = sorted(runs, key=lambda run: -len(run.metrics))  # first those that have all, in their order
     better = {name: up for run in by_tasks for name, up in run.higher_is_better.items() if not name.endswith(BESIDE)}
-    rows = dict.fromkeys(STL if run.only_task else run.label for run in runs)
-    of_row = {row: [run for run in runs if row == (STL if run.only_task else run.label)] for row in rows}
+    rows = dict.fromkeys(map(row_of, runs))
+    of_row = {row: [run for run in runs if row_of(run) == row] for row in rows}
+    numbers = _trivial(by_tasks) | {row: [run.metrics for run in of_row[row]] for row in rows}
     means = pd.DataFrame(
-        {name: {row: _mean(of_row[row], name) for row in rows} for name in better}, index=pd.Index(rows, name="Method")
+        {name: {row: _mean(found, name) for row, found in numbers.items()} for name in better},
+        index=pd.Index(numbers, name="Method"),
     )
     if STL in rows and means.loc[STL].notna().all():
-        counted_names = [name for name in better if not name.endswith(CALIBRATION)]
-        numbers = {row: {name: _mean(of_row[row], name) for name in counted_names} for row in rows}
-        baseline = Baseline(STL, numbers[STL], better)
-        means[DELTA] = [baseline.delta_m(numbers[row]) for row in rows]
-    trials = pd.Series({row: len({run.trial_seed for run in of_row[row]}) for row in rows})
+        compared = means[[name for name in better if not name.endswith(CALIBRATION)]]
+        baseline = Baseline(STL, compared.loc[STL].to_dict(), better)
+        means[DELTA] = [baseline.delta_m(row.to_dict()) for _, row in compared.iterrows()]
+    trials = pd.Series({row: len({run.trial_seed for run in of_row.get(row, [])}) for row in numbers})
     return TaskTable(dataset, means, trials, better, tuple(_notes(runs, means, found)))
 
 
-def _mean(runs: Sequence[TaskRun], name: str) -> float:
-    values = [run.metrics[name] for run in runs if name in run.metrics]
+def row_of(run: TaskRun) -> str:
+    """The row of the table that a run belongs to: `STL`, or its own."""
+    return STL if run.only_task else run.label
+
+
+def _trivial(by_tasks: Sequence[TaskRun]) -> dict[str, list[Mapping[str, float]]]:
+    """The row of the trivial predictor: of the first run with the most tasks that has it."""
+    there = [run.trivial for run in by_tasks if run.trivial]
+    return {TRIVIAL: there[:1]} if there else {}
+
+
+def _mean(found: Sequence[Mapping[str, float]], name: str) -> float:
+    values = [metrics[name] for metrics in found if name in metrics]
     return sum(values) / len(values) if values else float("nan")
 
 
 def _notes(runs: Sequence[TaskRun], means: pd.DataFrame, found: TaskRuns) -> list[str]:
     counts = sorted({run.evaluations for run in runs})
     over = f"the last {counts[0]}" if len(counts) == 1 else f"the last {counts[0]} to {counts[-1]}"
-    notes = [f"Each number is the mean over {over} evaluations (at most {LAST}), then over trials; none is selected."]
+    each = (
+        "that of the last evaluation, averaged"
+        if counts == [1]
+        else f"the mean over {over} evaluations (at most {LAST}), then"
+    )
+    notes = [f"Each number is {each} over trials; none is selected."]
     if DELTA in means:
         notes.append(f"{DELTA}: mean relative change of the metrics against {STL}; less is better.")
     else:
         notes.append(f"No Δm: it takes runs of every task alone (the hyperparameter only_task), as the row {STL}.")
+    if TRIVIAL in means.index:
+        notes.append(
+            f"{TRIVIAL}: the same for every image: at each pixel the most frequent class, the mean depth and the mean "
+            "normal of the training images; of labels, their frequencies."
+        )
     notes += [f"Data: {variant}." for variant in sorted({run.variant for run in runs})]
     if found.unfinished:
         notes.append(f"Left out, not finished: {counted(len(found.unfinished), 'run')} ({found.unfinished[0]}, …).")
@@ -117,13 +140,14 @@ def write_all(tables: Sequence[TaskTable], folder: Path) -> list[Path]:
 
 
 def _strings(table: TaskTable) -> pd.DataFrame:
-    strings = table.means.apply(lambda column: column.map(_written)).assign(trials=table.trials.map(str))
+    trials = table.trials.map(lambda number: str(number) if number else "-")  # of the trivial predictor
+    strings = table.means.apply(lambda column: column.map(written)).assign(trials=trials)
     arrows = {name: "↑" if up else "↓" for name, up in table.higher_is_better.items()}
     return strings.rename(columns=lambda name: f"{name.removeprefix('test_')} {arrows.get(name, '')}".strip())
 
 
-def _written(number: float) -> str:
-    """Four digits."""
+def written(number: float) -> str:
+    """A number with four digits, or a hyphen for none."""
     return "-" if pd.isna(number) else f"{number:.4g}"
 
 

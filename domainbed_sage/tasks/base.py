@@ -66,6 +66,14 @@ class Task(ABC):
     def meter(self) -> Meter:
         """A new meter of the task's metrics."""
 
+    @abstractmethod
+    def tally(self, target: Tensor) -> Tensor:
+        """What `trivial` has to know of a batch's targets, to be summed over batches; float64."""
+
+    @abstractmethod
+    def trivial(self, tally: Tensor) -> Tensor:
+        """The prediction [channels, …] for any image, made without it from the sum over all training samples."""
+
 
 def check_shape(name: str, target: Tensor, *sizes: int) -> None:
     """Make sure that a target has the sizes that its prediction asks for: another would be broadcast.

@@ -104,6 +104,14 @@ class Classification(Task):
         """See `ProbabilityMeter`."""
         return _LogitMeter(self.name, self.bins)
 
+    def tally(self, target: Tensor) -> Tensor:
+        """See `Task.tally`: how often each class occurs [C]."""
+        return target.long().bincount(minlength=self.classes).double()
+
+    def trivial(self, tally: Tensor) -> Tensor:
+        """See `Task.trivial`: logits of the classes' frequencies."""
+        return (tally / tally.sum()).log()
+
 
 @dataclass(frozen=True)
 class Attribute(Task):
@@ -135,6 +143,16 @@ class Attribute(Task):
     def meter(self) -> Meter:
         """See `ProbabilityMeter`."""
         return _OddsMeter(self.name, self.bins)
+
+    def tally(self, target: Tensor) -> Tensor:
+        """See `Task.tally`: how many images have the attribute, and how many have not [2]."""
+        has = target.sum(dtype=torch.float64)
+        return torch.stack([has, len(target) - has])
+
+    def trivial(self, tally: Tensor) -> Tensor:
+        """See `Task.trivial`: the logit of the share that has it."""
+        has, has_not = tally
+        return (has / has_not).log()[None]
 
 
 def _check_bins(bins: int) -> None:

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -65,6 +66,17 @@ class Segmentation(SceneTask):
         """See `ConfusionMeter`."""
         return ConfusionMeter(self.name, self.classes, IGNORED)
 
+    def tally(self, target: Tensor) -> Tensor:
+        """See `Task.tally`: how often each pixel has each class [C, H, W]."""
+        valid = target != IGNORED
+        classes = F.one_hot(torch.where(valid, target, 0).long(), self.classes)
+        return (classes * valid[..., None]).sum(0).movedim(-1, 0).double()
+
+    def trivial(self, tally: Tensor) -> Tensor:
+        """See `Task.trivial`: each pixel's most frequent class; among equally frequent ones that of most pixels."""
+        pixels = tally.sum((1, 2), keepdim=True)
+        return tally + pixels / (pixels.sum() + 1)
+
     def cropped(self, target: Tensor, crop: Crop) -> Tensor:
         """See `Crop.labels`."""
         return crop.labels(target)
@@ -96,6 +108,16 @@ class Depth(SceneTask):
     def meter(self) -> Meter:
         """See `DepthMeter`."""
         return DepthMeter(self.name)
+
+    def tally(self, target: Tensor) -> Tensor:
+        """See `Task.tally`: the sum of each pixel's depths, and how many there are [2, H, W]."""
+        return torch.cat([target, target != 0], 1).sum(0, dtype=torch.float64)
+
+    def trivial(self, tally: Tensor) -> Tensor:
+        """See `Task.trivial`: each pixel's mean depth; where it has none, that of all pixels."""
+        total, number = tally
+        everywhere = total.sum() / number.sum().clamp_min(1)
+        return torch.where(number > 0, total / number.clamp_min(1), everywhere)[None]
 
     def cropped(self, target: Tensor, crop: Crop) -> Tensor:
         """See `Crop.depth`."""
@@ -131,6 +153,15 @@ class Normals(SceneTask):
     def meter(self) -> Meter:
         """See `NormalsMeter`."""
         return NormalsMeter(self.name)
+
+    def tally(self, target: Tensor) -> Tensor:
+        """See `Task.tally`: the sum of each pixel's normals [3, H, W]."""
+        return target.sum(0, dtype=torch.float64)
+
+    def trivial(self, tally: Tensor) -> Tensor:
+        """See `Task.trivial`: the direction of each pixel's mean normal; where it has none, that of all pixels."""
+        everywhere = tally.sum((1, 2), keepdim=True)
+        return F.normalize(torch.where(tally.any(0), tally, everywhere), dim=0)
 
     def cropped(self, target: Tensor, crop: Crop) -> Tensor:
         """See `Crop.normals`."""

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from domainbed_sage.algorithms.problems import TASKS, kind_of
 from domainbed_sage.config import Machine, RunConfig
-from domainbed_sage.core.errors import raise_all
+from domainbed_sage.core.errors import UserError, raise_all
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.results.records import FloatArray, IntArray
 from domainbed_sage.training import finished
@@ -100,6 +101,12 @@ def assess(
         UserError: unknown environments; see also `finished.read` and `finished.load`.
     """
     run = finished.read(folder, images)
+    if kind_of(run.config.dataset) is TASKS:
+        raise UserError(
+            f"{folder} learned the tasks of {run.config.dataset}. Single predictions are written of domain "
+            "generalization alone; `domainbed-sage predictions` draws those of tasks, whose metrics are in "
+            "results.jsonl."
+        )
     chosen = _indices(run.config, envs)
     experiment = finished.load(run, machine)
     wanted = {(env, split) for env in chosen for split in splits}

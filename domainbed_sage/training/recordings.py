@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.algorithms.draws import Draws
+from domainbed_sage.core import strict_json
+from domainbed_sage.core.errors import UserError
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -123,3 +126,24 @@ class RecordedDraws(Draws):
         row: NDArray[np.int64] = self.arrays[name][self.used[name]]
         self.used[name] += 1
         return row
+
+
+def load(goldens: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The description and the arrays of a recording, X.json and X.npz.
+
+    Raises:
+        UserError: one of the files is missing or damaged.
+    """
+    description = goldens.with_suffix(".json")
+    for path in (goldens, description):
+        if not path.is_file():
+            raise UserError(f"{path} does not exist. `verify` needs a recording X.npz and its description X.json.")
+    try:
+        info = strict_json.loads(description.read_bytes())
+        with goldens.open("rb") as file:
+            arrays = dict(np.load(file, allow_pickle=False))
+        if not isinstance(info, dict):
+            raise ValueError(f"{description.name} is not a JSON object")
+    except Exception as error:  # a damaged archive can break its reader in any way
+        raise UserError(f"{goldens} and {description.name} should be a recording. Found: {error}") from None
+    return info, arrays

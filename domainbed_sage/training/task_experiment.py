@@ -14,7 +14,7 @@ from domainbed_sage.data.multitask.stream import OneTask, TaskStream
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.models.task_models import task_models
 from domainbed_sage.tasks import Classification, Depth, Normals, Segmentation, Task
-from domainbed_sage.training import provenance
+from domainbed_sage.training import provenance, trivial
 from domainbed_sage.training.experiment import Experiment
 from domainbed_sage.training.task_evaluator import TaskEvaluator
 
@@ -60,7 +60,10 @@ def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
         evaluator,
         stream.steps_per_epoch,
         provenance.metadata(config, machine, "multi_task", list(data.splits), population, weights)
-        | {"higher_is_better": evaluator.higher_is_better},
+        | {
+            "higher_is_better": evaluator.higher_is_better,
+            "trivial": trivial.measured(train, tasks, evaluator, machine.num_workers),
+        },
         classes=(),
         of_model={"model_tasks": {task.name: task.channels for task in tasks}},
         after_epochs=True,

@@ -123,8 +123,11 @@ def report_tasks(deviations: Sequence[TaskDeviation], tolerance: float) -> tuple
     """Table of the deviations, and whether every one that would be ours is within the tolerance."""
     columns = "{:<32} {:>9} {:>9} {:>9} {:>9}  {}"
     lines = [columns.format("method", "gradient", "weights", "agreement", "BatchNorm", "")]
+    names = {d.method for d in deviations}
     for d in deviations:
         numbers = ["-" if v is None else f"{v:.1e}" for v in (d.gradient, d.params, d.agreement, d.running)]
         verdict = "ok" if d.worst <= tolerance else "DIFFERS" if d.close else "its solver stops early"
+        if not d.close and (twin := f"{d.method}@exact") in names:
+            verdict += f", see {twin}"
         lines.append(columns.format(d.method, *numbers, verdict))
     return "\n".join(lines), all(d.worst <= tolerance for d in deviations if d.close)

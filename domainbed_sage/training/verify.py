@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from domainbed_sage.algorithms import Algorithm, Problem, algorithms
-from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError, raise_all, shown
 from domainbed_sage.core.hparams import declared, validate
 from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.models import ImageSpec, Model
 from domainbed_sage.models.optimizers import optimizers
-from domainbed_sage.training.recordings import RecordedDraws, Recording, recording
-from domainbed_sage.training.task_verify import is_of_tasks, replay_tasks, report_tasks
+from domainbed_sage.training.recordings import RecordedDraws, Recording, load, recording
 
 TOLERANCE = 1e-9
 
@@ -52,24 +50,6 @@ class Deviation:
         """Largest step-by-step deviation; infinite when a value of ours is not a number."""
         found = [d for d in (self.params, self.loss, self.agreement, self.others) if d is not None]
         return float("inf") if any(np.isnan(found)) else max(found, default=0.0)
-
-
-def verify(goldens: Path) -> tuple[str, bool]:
-    """Replay a recording of domain generalization or of several tasks: a table, and whether we repeat it.
-
-    Raises:
-        UserError: a file is missing or is not such a recording.
-    """
-    info, arrays = _loaded(goldens)
-    if not is_of_tasks(info):
-        return report(replay(goldens))
-    try:
-        return report_tasks(replay_tasks(info, arrays), TOLERANCE)
-    except UserError:
-        raise
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, StopIteration) as error:
-        text = f"{goldens} should be a recording of multi-task trajectories. Found: {error!r}."
-        raise UserError(text) from error
 
 
 def replay(goldens: Path) -> list[Deviation]:
@@ -118,24 +98,8 @@ def report(deviations: list[Deviation]) -> tuple[str, bool]:
     return "\n".join(lines + notes), all(d.worst <= TOLERANCE for d in deviations)
 
 
-def _loaded(goldens: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    description = goldens.with_suffix(".json")
-    for path in (goldens, description):
-        if not path.is_file():
-            raise UserError(f"{path} does not exist. `verify` needs a recording X.npz and its description X.json.")
-    try:
-        info = strict_json.loads(description.read_bytes())
-        with goldens.open("rb") as file:
-            arrays = dict(np.load(file, allow_pickle=False))
-        if not isinstance(info, dict):
-            raise ValueError(f"{description.name} is not a JSON object")
-    except Exception as error:  # a damaged archive can break its reader in any way
-        raise UserError(f"{goldens} and {description.name} should be a recording. Found: {error}") from None
-    return info, arrays
-
-
 def _read(goldens: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    info, arrays = _loaded(goldens)
+    info, arrays = load(goldens)
     raise_all(_wrong_types(info), f"{goldens.with_suffix('.json')}, which should describe a recording")
     needed = ["x", "y", *(f"init/{name}" for name in info.get("param_order", ["?"]))]
     needed += [f"{method}/params" for method in info.get("hparams", []) if known_as(method)]

@@ -67,7 +67,7 @@ def results(tmp_path_factory):
 
 COMMANDS = (
     *("demo", "train", "evaluate", "sweep", "table", "compare", "report", "cite", "pack"),
-    *("data", "weights", "list", "verify", "completion"),
+    *("data", "weights", "list", "verify", "completion", "paper"),
 )
 SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "logs")
 
@@ -81,6 +81,7 @@ SWEEP_ACTIONS = ("list", "plan", "run", "launch", "status", "cancel", "retry", "
         *(["sweep", action, "--help"] for action in SWEEP_ACTIONS),
         *(["data", action, "--help"] for action in ("list", "download", "check", "manifest", "prepare", "cache")),
         *(["weights", action, "--help"] for action in ("list", "download", "check")),
+        *(["paper", part, "--help"] for part in ("audit", "theory")),
         ["data", "list"],
         ["data", "list", "--json"],
         ["cite"],
@@ -109,6 +110,7 @@ def test_help_imports_nothing_slow(words):
         ["compare", "folder"],
         ["compare", "folder", "--compare", "SAGE", "--json", "--csv"],
         ["sweep", "launch", "file.yaml", "--gpus", "one"],
+        ["paper", "theory", "--seed", "-1"],
     ],
     ids=" ".join,
 )
@@ -184,6 +186,13 @@ def test_cite_does_without_torch(results):
     status, said, imported = ask("cite", results / "out")
     assert status == 0, said
     assert not {"torch", "matplotlib", "jinja2"} & set(imported)
+
+
+@pytest.mark.parametrize("part", ["audit", "theory"])
+def test_the_paper_is_checked_without_torch(part, tmp_path):
+    status, said, imported = ask("paper", part, "--quick", "--output_dir", tmp_path)
+    assert (status, "Wrote" in said) == (0, True)
+    assert "torch" not in imported
 
 
 def test_names_that_are_known_before_the_import_are_right():

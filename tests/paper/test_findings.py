@@ -37,6 +37,13 @@ def test_json_holds_every_number(tmp_path):
     assert [one["numbers"] for one in data["findings"]] == [{"mean": 76.18}, {"mean": 76.34}, {"gone": None}]
 
 
+def test_numbers_are_published_without_rounding_errors(tmp_path):
+    noisy = Finding("Table 1", "", "", "holds", HOW, {"none": -1e-17, "third": 1 / 3, "large": 123456789.123456})
+    findings.publish([noisy], "", "one", tmp_path, command="", seed=0, as_json=False)
+    numbers = json.loads((tmp_path / "one.json").read_text())["findings"][0]["numbers"]
+    assert numbers == {"none": 0, "third": 0.3333333333, "large": 123456789.1}
+
+
 def test_json_goes_to_the_output_and_the_files_to_the_other_one(tmp_path, capsys):
     files = written(tmp_path, as_json=True)
     said = capsys.readouterr()
@@ -47,7 +54,7 @@ def test_json_goes_to_the_output_and_the_files_to_the_other_one(tmp_path, capsys
 def test_the_terminal_counts_what_follows_and_tells_the_rest(tmp_path, capsys):
     written(tmp_path)
     said = capsys.readouterr().out
-    assert "1 number that follows" in said
+    assert "follows: 1 number\n" in said
     assert "CANNOT FOLLOW: <b>FISH</b> | x. Claimed: average 75.0. Computed: 76.34" in said
     assert "76.18" not in said
     assert max(map(len, said.split("Wrote")[0].splitlines())) <= 80

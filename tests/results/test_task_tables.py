@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from reference import sweep_folder
 
 from domainbed_sage.cli import main
 from domainbed_sage.results import planned, task_runs, task_tables
@@ -16,7 +17,19 @@ BETTER = {
 }
 
 
-def write(results, name, values, *, algorithm="ERM", solver="LS", trial=0, only_task="", done=True, better=BETTER):
+def write(
+    results,
+    name,
+    values,
+    *,
+    algorithm="ERM",
+    solver="LS",
+    trial=0,
+    only_task="",
+    done=True,
+    better=BETTER,
+    trivial=None,
+):
     """A run whose metrics in each evaluation are these, by key."""
     folder = results / name
     folder.mkdir(parents=True)
@@ -28,6 +41,7 @@ def write(results, name, values, *, algorithm="ERM", solver="LS", trial=0, only_
         "data": {"variant": "5 train, 3 test"},
         "higher_is_better": {key: up for key, up in better.items() if key in values},
     }
+    about |= {"trivial": trivial} if trivial else {}
     evaluations = max(map(len, values.values()))
     lines = [
         json.dumps({"step": t, **{key: series[t] for key, series in values.items()}, **about})
@@ -139,15 +153,61 @@ def test_a_number_that_is_none(tmp_path):
     assert " -" in task_tables.text(table)
 
 
-def test_of_another_kind(tmp_path):
-    write(tmp_path, "x", {"test_seg_miou": [1.0]})
-    (tmp_path / "y").mkdir()
-    (tmp_path / "y" / "results.jsonl").write_text('{"args": {"task": "domain_generalization"}, "hparams": {}}\n')
-    (tmp_path / "y" / "done").write_text("done")
-    assert "is of another kind" in task_runs.load(tmp_path).unreadable[0]
-    assert task_runs.is_there(tmp_path)
-    assert not task_runs.is_there(tmp_path / "y")
-    assert not task_runs.is_there(tmp_path / "nothing")
+def of_domains(folder, name="PACS-ERM-0"):
+    """A finished run of domain generalization."""
+    sweep_folder.write_flat(folder, [0.96, 0.964], dataset=name.partition("-")[0])
+
+
+def test_kinds_of_runs(tmp_path):
+    assert task_runs.kinds(tmp_path / "nothing") == {False}
+    (tmp_path / "Rooms-torn").mkdir()
+    (tmp_path / "Rooms-torn" / "results.jsonl").write_text('{"args": {"ta')
+    assert task_runs.kinds(tmp_path) == {False}
+    write(tmp_path, "Rooms-x", {"test_seg_miou": [1.0]})
+    assert task_runs.kinds(tmp_path) == {True}
+    assert "Rooms-torn" in task_runs.load(tmp_path).unfinished
+    of_domains(tmp_path)
+    assert task_runs.kinds(tmp_path) == {True, False}
+    found = task_runs.load(tmp_path)
+    assert [run.name for run in found.runs] == ["Rooms-x"]
+    assert found.unfinished == (), "what cannot be read is told of with the other runs"
+
+
+def test_a_folder_of_both_kinds(tmp_path, capsys):
+    """Each kind has its table, what is planned of one is not missing in the other, and no run is called damaged."""
+    of_domains(tmp_path)
+    write(tmp_path, "Rooms-ls", metrics(40.0, 2.0))
+    write(tmp_path, "Rooms-begun", metrics(40.0, 2.0), done=False)
+    runs = [("Rooms-ls", "LS"), ("Rooms-begun", "UW"), ("Rooms-later", "SI")]
+    plan = planned.Plan("", tuple(planned.PlannedRun(name, row, "Rooms", "ERM", (1,), 0, 1) for name, row in runs))
+    planned.write(tmp_path, "tasks", plan)
+    assert main(["table", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count("-------- Dataset: ") == 2
+    assert "On several tasks, with tables of their own: 1 (Rooms-ls)" in " ".join(out.split())
+    assert "Left out, not finished: 1 run (Rooms-begun, …)." in " ".join(out.split())
+    assert "Missing: " not in out.partition("Rooms, test samples")[0]
+    assert [(tmp_path / name).exists() for name in ("table.md", "tasks.md")] == [True, True]
+
+
+def test_one_kind_at_a_time_as_json(tmp_path, capsys):
+    of_domains(tmp_path)
+    write(tmp_path, "Rooms-ls", metrics(40.0, 2.0))
+    assert main(["table", str(tmp_path), "--json"]) == 2
+    assert "one kind is printed at a time: choose datasets with --datasets" in capsys.readouterr().err
+    for name, key in (("Rooms", "higher_is_better"), ("PACS", "cells")):
+        assert main(["table", str(tmp_path), "--json", "--datasets", name]) == 0
+        assert f'"{key}"' in capsys.readouterr().out
+
+
+def test_chosen_rows(results, capsys):
+    assert main(["table", str(results), "--algorithms", "SAGE-FairGrad"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:4]] == ["STL", "SAGE-FairGrad"]
+    assert main(["table", str(results), "--algorithms", "SAGE-MGDA"]) == 2
+    assert "The runs have no row 'SAGE-MGDA'. Known: ERM-LS, SAGE-FairGrad." in capsys.readouterr().err
+    assert main(["table", str(results), "--datasets", "Rooms", "NYUv2"]) == 2
+    assert "The runs have no dataset 'NYUv2'. Known: Rooms." in capsys.readouterr().err
 
 
 def test_what_is_refused(tmp_path, capsys):
@@ -174,7 +234,7 @@ def test_as_json(results, capsys):
 def test_packed_runs_are_the_same_table(results, tmp_path_factory, capsys):
     elsewhere = tmp_path_factory.mktemp("packed")
     assert main(["pack", str(results), "--out", str(elsewhere)]) == 0
-    assert task_runs.is_there(elsewhere)
+    assert task_runs.kinds(elsewhere) == {True}
     ours, theirs = (task_tables.build(task_runs.load(folder))[0] for folder in (elsewhere, results))
     assert ours.means.equals(theirs.means)
 
@@ -182,4 +242,28 @@ def test_packed_runs_are_the_same_table(results, tmp_path_factory, capsys):
 @pytest.mark.parametrize("words", [["report"], ["cite"], ["compare", "--reference", "ERM", "--compare", "SAGE"]])
 def test_other_commands_say_that_they_do_not_read_them(results, capsys, words):
     main([words[0], str(results), *words[1:]])
-    assert "is of a run on several tasks, which only `domainbed-sage table" in capsys.readouterr().err
+    assert "are on several tasks. `domainbed-sage table` shows them" in capsys.readouterr().err
+
+
+def test_the_trivial_predictor_is_the_first_row(results):
+    """Of the first run that has it and all tasks; it has no trials, and its Δm is against the same row."""
+    write(results, "only", {"test_seg_miou": [50.0]}, trial=7, only_task="seg", trivial={"test_seg_miou": 77.0})
+    trivial = {"test_seg_miou": 20.5, "test_seg_miou_present": 1.0, "test_depth_abserr": 4.2}
+    write(results, "moco", metrics(31.0, 1.0), solver="MoCo", trivial=trivial | {"test_depth_abserr_pixels": None})
+    (table,) = task_tables.build(task_runs.load(results))
+    assert table.means.index[0] == task_tables.TRIVIAL
+    assert table.means.loc[task_tables.TRIVIAL, "test_seg_miou"] == 20.5
+    stl = table.means.loc["STL"]
+    expected = 100 * ((stl["test_seg_miou"] - 20.5) / stl["test_seg_miou"] + 4.2 / stl["test_depth_abserr"] - 1) / 2
+    assert table.means.loc[task_tables.TRIVIAL, task_tables.DELTA] == pytest.approx(expected)
+    assert table.trials[task_tables.TRIVIAL] == 0
+    shown = task_tables.text(table)
+    assert "Trivial: the same for every image" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("Trivial ")]
+    assert line.split()[-1] == "-"
+
+
+def test_records_without_the_trivial_predictor(results):
+    (table,) = task_tables.build(task_runs.load(results))
+    assert task_tables.TRIVIAL not in table.means.index
+    assert "Trivial" not in task_tables.text(table)

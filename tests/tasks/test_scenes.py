@@ -9,33 +9,17 @@ import torch
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.tasks import Depth, Normals, Segmentation
 from domainbed_sage.tasks.scene_meters import BINS
+from domainbed_sage.training.replays.scenes import COLUMNS, Predictions, measured
 
 FOLDER = Path(__file__).parents[1] / "data" / "mtl"
-RECORDED = {name: np.load(FOLDER / f"{name}.npz") for name in ("metrics", "metrics_absent_class")}
+RECORDED = {name: dict(np.load(FOLDER / f"{name}.npz")) for name in ("metrics", "metrics_absent_class")}
 TASKS = {"nyuv2": (Segmentation(13), Depth(), Normals()), "cityscapes": (Segmentation(7), Depth())}
-INPUTS = {"segmentation": ("seg_pred", "label"), "depth": ("depth_pred", "depth"), "normals": ("normal_pred", "normal")}
-COLUMNS = ("miou", "pixacc", "abserr", "relerr", "mean", "median", "w11", "w22", "w30")
-PERCENT = {"miou", "pixacc", "w11", "w22", "w30"}  # recorded as fractions
 CASES = [(file, data) for file in RECORDED for data in TASKS]
 
 
 def pairs(file, data, task):
     """Predictions and targets of all batches."""
-    batches = sorted({int(key.split("/")[1]) for key in RECORDED[file] if key.endswith("seg_pred") and data in key})
-    for batch in batches:
-        yield tuple(torch.from_numpy(RECORDED[file][f"{data}/{batch}/{key}"]) for key in INPUTS[task.name])
-
-
-def measured(task, batches):
-    meter = task.meter()
-    for prediction, target in batches:
-        meter.update(prediction, target)
-    return meter.compute()
-
-
-def joined(batches):
-    """All of them as one batch."""
-    return [tuple(torch.cat(parts) for parts in zip(*batches, strict=True))]
+    return iter(Predictions(data, RECORDED[file]).pairs(task))
 
 
 def unit(*shape, seed=0):
@@ -44,38 +28,25 @@ def unit(*shape, seed=0):
 
 
 @pytest.mark.parametrize(("file", "data"), CASES)
-def test_recorded_losses(file, data):
-    for task, expected in zip(TASKS[data], RECORDED[file][f"{data}/losses"].T, strict=True):
-        found = [task.loss(prediction, target).item() for prediction, target in pairs(file, data, task)]
-        assert found == pytest.approx(expected.tolist(), rel=0, abs=1e-12)
-
-
-@pytest.mark.parametrize(("file", "data"), CASES)
-def test_recorded_metrics(file, data):
-    found = {}
-    for task in TASKS[data]:
-        found |= measured(task, pairs(file, data, task))
-    expected = dict(zip(COLUMNS, RECORDED[file][f"{data}/metrics"].tolist(), strict=False))
-    expected["miou_present"] = 100 * float(RECORDED[file][f"{data}/nanmean_iou"])
-    for name, value in expected.items():
-        value *= 100 if name in PERCENT else 1
-        assert found[name] == pytest.approx(value, rel=1e-12, nan_ok=True), name
-    assert np.isnan(found["miou"]) == (file == "metrics_absent_class")
+def test_recorded_losses_and_metrics(file, data):
+    """Over batches, over all as one batch, and over pixels, which does not depend on batches."""
+    recorded = Predictions(data, RECORDED[file])
+    assert recorded.tasks == TASKS[data]
+    found = {what: (off, tolerance) for what, off, tolerance in recorded.distances()}
+    figures = COLUMNS[: 9 if data == "nyuv2" else 4]
+    assert {"losses", "miou_present", "Δm", *figures} <= set(found)
+    assert {f"{name}_pixels" for name in figures[2:]} == {what.split(",")[0] for what in found if "_pixels" in what}
+    for what, (off, tolerance) in found.items():
+        assert off <= (90 / BINS if "degrees" in what else 1e-12) <= tolerance, what
+    assert np.isnan(recorded.metrics()["miou"]) == (file == "metrics_absent_class")
 
 
 @pytest.mark.parametrize(("file", "data"), CASES)
 def test_pixels_count_alike_in_one_batch(file, data):
-    """The mean over pixels does not depend on batches, and equals the recorded one of a single batch."""
-    recorded = dict(zip(COLUMNS[2:], RECORDED[file][f"{data}/as_one_batch"].tolist(), strict=False))
-    for task in TASKS[data][1:]:
-        split = measured(task, pairs(file, data, task))
-        whole = measured(task, joined(list(pairs(file, data, task))))
-        for name in [name for name in split if not name.endswith("_pixels")]:
-            expected = recorded[name] * (100 if name in PERCENT else 1)
-            assert whole[name] == pytest.approx(expected, rel=1e-12)
-            half_bin = {"abs": 90 / BINS} if name == "median" else {"rel": 1e-12}
-            assert split[f"{name}_pixels"] == pytest.approx(expected, **half_bin)
-            assert whole[f"{name}_pixels"] == pytest.approx(split[f"{name}_pixels"], rel=1e-12)
+    split, whole = (Predictions(data, RECORDED[file]).metrics(joined=joined) for joined in (False, True))
+    for name in [name for name in split if name.endswith("_pixels")]:
+        assert whole[name] == pytest.approx(split[name], rel=1e-12)
+    assert any(whole[name] != pytest.approx(split[name], rel=1e-6) for name in COLUMNS[2:] if name in split)
 
 
 @pytest.mark.parametrize("valid", [1, 2, 5, 6])

@@ -8,8 +8,9 @@ import pytest
 
 from domainbed_sage.cli import main
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.training.replays.files import verify
 from domainbed_sage.training.task_verify import replay_tasks
-from domainbed_sage.training.verify import TOLERANCE, verify
+from domainbed_sage.training.verify import TOLERANCE
 
 DATA = Path(__file__).parents[1] / "data" / "mtl"
 FILES = {
@@ -47,6 +48,7 @@ def test_the_command(capsys):
     assert main(["verify", str(DATA / "trajectories_k2.npz")]) == 0
     out = capsys.readouterr().out
     assert "DIFFERS" not in out
+    assert "its solver stops early, see CAGrad@exact" in out
     assert out.count("  ok") + out.count("its solver stops early") == FILES["trajectories_k2"]
 
 

@@ -84,6 +84,7 @@ _add(
         "multi_mnist",
         size_bytes=4_900_000,
         licence="MIT, of the package that carries the digits",
+        model="resnet_heads",
         citation="Sener, Koltun: Multi-Task Learning as Multi-Objective Optimization. NeurIPS 2018",
     )
 )
@@ -95,6 +96,7 @@ _add(
         _pickled_digits,
         "multi_mnist_pareto",
         licence="none stated",
+        model="resnet_heads",
         citation="Lin, Zhen, Li, Zhang, Kwong: Pareto Multi-Task Learning. NeurIPS 2019",
     )
 )
@@ -107,6 +109,7 @@ _add(
         "celeba",
         size_bytes=1_400_000_000,
         licence="for non-commercial research, by its authors' terms",
+        model="resnet_heads",
         citation="Liu, Luo, Wang, Tang: Deep Learning Face Attributes in the Wild. ICCV 2015",
     )
 )

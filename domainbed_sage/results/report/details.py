@@ -13,7 +13,7 @@ from domainbed_sage.results import failures as causes
 from domainbed_sage.results import paper as printed
 from domainbed_sage.results import progress
 from domainbed_sage.results.failures import Failure
-from domainbed_sage.results.folder import Loaded
+from domainbed_sage.results.loaded import Loaded
 from domainbed_sage.results.records import FloatArray, IntArray, RunRecord
 from domainbed_sage.results.report import measures
 from domainbed_sage.results.report.measures import Measured

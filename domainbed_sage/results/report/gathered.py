@@ -11,8 +11,8 @@ from domainbed_sage.results import compare, packed, planned, tables
 from domainbed_sage.results.compare import Comparison
 from domainbed_sage.results.expected import environment_names
 from domainbed_sage.results.failures import FAILED, Failure, read_note
-from domainbed_sage.results.folder import Loaded
 from domainbed_sage.results.joined import load_folders
+from domainbed_sage.results.loaded import Loaded
 from domainbed_sage.results.records import RESULTS, RunRecord
 from domainbed_sage.results.report import measures
 from domainbed_sage.results.report.measures import Measured

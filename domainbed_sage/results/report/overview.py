@@ -15,8 +15,8 @@ import domainbed_sage
 from domainbed_sage.core import strict_json
 from domainbed_sage.results import render
 from domainbed_sage.results.compare import NO_SPREAD, QUESTIONS, Comparison
-from domainbed_sage.results.folder import Loaded
 from domainbed_sage.results.intervals import CONFIDENCE, error_of_these, half_width
+from domainbed_sage.results.loaded import Loaded
 from domainbed_sage.results.paired import Paired, Pairs
 from domainbed_sage.results.plain import grid
 from domainbed_sage.results.records import RunRecord

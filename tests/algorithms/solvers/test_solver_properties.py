@@ -63,6 +63,56 @@ def test_order_of_tasks_does_not_matter(name, hparams, K, kind):
     assert (permuted @ J[order] - w @ J).norm() <= 1e-9 * (w @ J).norm()
 
 
+@pytest.mark.parametrize(("name", "K"), [("LS", 3), ("GradDrop", 4), ("MoCo", 3), ("PCGrad", 2)])
+def test_order_of_tasks_does_not_matter_to_vectors(name, K):
+    """With equal draws; PCGrad draws an order, which says nothing of two tasks."""
+    J, losses = conflicting(K), gaussian(K).exp()
+    found = []
+    for rows in (torch.arange(K), torch.arange(K).roll(1)):
+        torch.manual_seed(0)
+        found.append(combined(solver(name, J), J[rows], losses[rows]))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "conflicting", "spread"])
+@pytest.mark.parametrize(
+    ("name", "hparams", "K"),
+    [
+        *[(name, {}, K) for name in ("MGDA", "FairGrad", "Nash-MTL") for K in (2, 3, 6)],
+        *[("CAGrad", {"c": 1.0}, K) for K in (2, 3, 6)],
+        ("PCGrad", {}, 2),
+    ],
+    ids=str,
+)
+def test_no_task_gets_worse(name, hparams, K, kind):
+    """To first order: ⟨d, g_k⟩ ≥ 0 for all k."""
+    J = ROWS[kind](K)
+    d = combined(solver(name, J, **hparams), J)
+    assert (J @ d).min() >= -1e-9 * d.norm() * J.norm(dim=1).max()
+
+
+def test_which_solvers_may_make_a_task_worse():
+    """LS, CAGrad with a small ball, PCGrad with three tasks."""
+    J = torch.tensor([[4.0, 0.0], [-1.0, 0.2]], dtype=torch.float64)
+    for name, hparams in (("LS", {}), ("CAGrad", {"c": 0.1})):
+        assert (J @ combined(solver(name, J, **hparams), J)).min() < 0
+    torch.manual_seed(0)
+    J = conflicting(3)
+    assert min((J @ combined(solver("PCGrad", J), J)).min() for _ in range(4)) < 0
+
+
+@pytest.mark.parametrize("name", ["LS", "PCGrad"])
+def test_linear_in_the_lengths_of_the_gradients(name):
+    """The directions of gradients with lengths a and b, as one with lengths a + b, in the same order of tasks."""
+    J = conflicting(3)
+    a, b = gaussian(3, seed=1).exp(), gaussian(3, seed=2).exp()
+    found = []
+    for lengths in (a, b, a + b):
+        torch.manual_seed(0)
+        found.append(combined(solver(name, J), lengths[:, None] * J))
+    torch.testing.assert_close(found[0] + found[1], found[2], rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize("size", [1e-4, 1e2])
 @pytest.mark.parametrize("K", [3, 6])
 @pytest.mark.parametrize(("name", "hparams"), EXACT_ONES, ids=str)
