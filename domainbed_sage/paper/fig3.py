@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from domainbed_sage.core import strict_json
 from domainbed_sage.paper import records
 from domainbed_sage.paper.drawing import LOOKS, SMALL, Part, drawn
 from domainbed_sage.paper.findings import Finding, Verdict
@@ -54,7 +55,7 @@ def complete(name: str) -> "Table | None":
 
 def cells(table: "Table") -> list[Cell]:
     """The settings of a grid, by ρ, then γ."""
-    hparams = {run.label: run.hparams for run in table.records}
+    hparams = {run.label: strict_json.loads(run.hparams) for run in table.records}
     means = averages(table)
     settings = [(float(own["rho"]), float(own["gamma"]), means[label]) for label, own in hparams.items()]
     return [Cell(*setting) for setting in sorted(settings)]
@@ -80,8 +81,9 @@ def chance_error(table: "Table") -> float:
     from domainbed_sage.data.specs import datasets
     from domainbed_sage.data.splits import split
 
-    sizes = [len(split(n, i, 0).in_) for i, n in enumerate(datasets[table.records[0].dataset].counts)]
+    counts = datasets[table.records[0].dataset].counts
     means = table.results.groupby("env", observed=True)["test_acc"].mean()
+    sizes = [len(split(counts[int(env)], int(env), 0).in_) for env in means.index]
     return 100 * math.sqrt(sum(p * (1 - p) / n for p, n in zip(means, sizes, strict=True))) / len(sizes)
 
 
@@ -101,8 +103,8 @@ def _of_grid(grid: list[Cell], error: float) -> Finding:
         f"{min(outer):.1f} and {max(outer):.1f} %. Best is {_words(best)}, worst {_words(worst)}. The choice of test "
         f"images alone moves a cell by ± {error:.1f} (standard error).",
         verdict,
-        f"On {WHERE}. {len(grid)} settings, one trial on each held-out style. It holds if the inner settings differ by "
-        "less than four standard errors, and one at an end is two below the lowest of them; in part, if one of both is "
+        f"On {WHERE}. {len(grid)} settings, one trial on each of two held-out styles. It holds if the inner settings "
+        "differ by less than four standard errors, and one at an end is two below the lowest of them; in part, if one of both is "
         "so.",
         {f"accuracy_rho_{c.rho:g}_gamma_{c.gamma:g}": c.accuracy for c in grid} | {"standard_error": error},
     )
