@@ -104,8 +104,8 @@ def _of_grid(grid: list[Cell], error: float) -> Finding:
         f"images alone moves a cell by ± {error:.1f} (standard error).",
         verdict,
         f"On {WHERE}. {len(grid)} settings, one trial on each of two held-out styles. It holds if the inner settings "
-        "differ by less than four standard errors, and one at an end is two below the lowest of them; in part, if one of both is "
-        "so.",
+        "differ by less than four standard errors, and one at an end is two below the lowest of them; in part, if "
+        "one of both is so.",
         {f"accuracy_rho_{c.rho:g}_gamma_{c.gamma:g}": c.accuracy for c in grid} | {"standard_error": error},
     )
 
