@@ -118,7 +118,8 @@ def test_verdict_of_the_cosines(gram, verdict):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(steps, "FULL", TINY)
+    monkeypatch.setattr(steps, "FULL", {"ViT-B/16": VIT})
+    monkeypatch.setattr(cost, "FEW_DOMAINS", (3,))
     monkeypatch.setattr(steps, "SMALL", {"MTAN-SegNet": MTAN})
 
 
