@@ -134,7 +134,8 @@ def _arrows(panel: "Axes", method: str) -> None:
     from matplotlib.patches import Circle, Rectangle
 
     colour, found = LOOKS[method].colour, step(method)
-    tip, landed = [w + float(e) for w, e in zip(W, found.epsilon, strict=True)], [float(x) for x in found.landed]
+    tip = (W[0] + float(found.epsilon[0]), W[1] + float(found.epsilon[1]))
+    landed = (float(found.landed[0]), float(found.landed[1]))
     how: Any = {"fill": False, "ls": (0, (3, 2)), "lw": 0.8, "ec": colour}
     corner = (W[0] - RADIUS, W[1] - RADIUS)
     panel.add_patch(Circle(W, RADIUS, **how) if method == "SAM" else Rectangle(corner, 2 * RADIUS, 2 * RADIUS, **how))
@@ -145,7 +146,7 @@ def _arrows(panel: "Axes", method: str) -> None:
     panel.annotate("ε", tip, (2, 1), textcoords="offset points", fontsize=6.5, color=colour)
     panel.annotate("W", W, (-9, -2), textcoords="offset points", fontsize=6)
     if method == "SAGE":
-        panel.add_patch(Circle(tuple(landed), NOISE, fill=False, lw=0.8, ec=LOOKS["SGLD"].colour))
+        panel.add_patch(Circle(landed, NOISE, fill=False, lw=0.8, ec=LOOKS["SGLD"].colour))
         panel.annotate(
             "noise β ξ",
             landed,

@@ -179,7 +179,7 @@ def _draw_grid(figure: "Figure", grid: list[Cell]) -> None:
     panel.set_ylabel("radius ρ", fontsize=6)
     panel.set_title("held-out accuracy (%)", fontsize=6.5, pad=3)
     panel.grid(False)
-    figure.colorbar(image, ax=panel, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
+    figure.colorbar(image, ax=panel, pad=0.02).outline.set_visible(False)
 
 
 def _draw_components(figure: "Figure", means: Mapping[str, float], gains: Mapping[str, Gain]) -> None:

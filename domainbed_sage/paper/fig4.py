@@ -73,17 +73,23 @@ def _asam(theta: Vector, g: Vector, eta: float = 0.0, *, biases: bool = True, po
     return scale_(RHO / float(length), tuple(t**powers * d for t, d in zip(T, g, strict=True)))
 
 
-def _sage(theta: Vector, g: Vector, rho: float = RHO, *, biases: str = "as printed", **ablation: bool) -> Vector:
+def _sage(
+    theta: Vector,
+    g: Vector,
+    rho: float = RHO,
+    *,
+    biases: str = "as printed",
+    scale_by_weight: bool = True,
+    orthogonalize: bool = True,
+) -> Vector:
     """SAGE's ε with the exact polar factor; vectors move by ρ g / ‖g‖, by ρ ‖b‖ g / ‖g‖ (``scaled``), or not."""
     from domainbed_sage.geometry.perturb import spectral_ascent
 
-    epsilon = spectral_ascent(theta, g, rho, method="svd_rank", **ablation)
-    factor = {
-        "as printed": lambda b: 1.0,
-        "scaled": lambda b: float(b.norm()),
-        "unmoved": lambda b: 0.0,
-    }[biases]
-    return tuple(e if w.ndim == 2 else factor(w) * e for w, e in zip(theta, epsilon, strict=True))
+    epsilon = spectral_ascent(
+        theta, g, rho, method="svd_rank", scale_by_weight=scale_by_weight, orthogonalize=orthogonalize
+    )
+    factors = [{"as printed": 1.0, "scaled": float(w.norm()), "unmoved": 0.0}[biases] for w in theta]
+    return tuple(e if w.ndim == 2 else factor * e for w, e, factor in zip(theta, epsilon, factors, strict=True))
 
 
 MEASURES = (

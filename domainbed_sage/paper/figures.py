@@ -5,7 +5,7 @@ from pathlib import Path
 
 from domainbed_sage.paper import fig1, fig2, fig3, fig4, fig5
 from domainbed_sage.paper.drawing import Part
-from domainbed_sage.paper.findings import command, publish
+from domainbed_sage.paper.findings import Finding, command, publish
 
 TITLE = "The figures of the SAGE paper, computed again"
 PARTS: tuple[tuple[str, Callable[[int, bool], Part]], ...] = (  # stem of the picture, and what makes it
@@ -28,7 +28,8 @@ def run(output_dir: Path, *, seed: int = 0, quick: bool = False, as_json: bool =
     """
     from domainbed_sage.results.picture import write_all
 
-    found, pictures = [], []
+    found: list[Finding] = []
+    pictures: list[Path] = []
     for stem, check in PARTS:
         part = check(seed, quick)
         found += part.findings
