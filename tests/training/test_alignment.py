@@ -24,6 +24,8 @@ HALF = (0.5, 0.5, 0.5)
 class Counting(nn.Module):
     """Keeps a running sum of what it sees in a buffer that it makes anew each time."""
 
+    seen: torch.Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
