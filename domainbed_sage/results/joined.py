@@ -15,7 +15,8 @@ from domainbed_sage.results import planned
 from domainbed_sage.results.agreement import check_agreement
 from domainbed_sage.results.begun import Begun
 from domainbed_sage.results.expected import Key
-from domainbed_sage.results.folder import Loaded, load_records
+from domainbed_sage.results.folder import load_records
+from domainbed_sage.results.loaded import Loaded
 from domainbed_sage.results.records import RunRecord
 
 _OF_RUNS = {name: name for name in ("model", "optimizer", "precision", "holdout_fraction", "device")}

@@ -1,14 +1,15 @@
 """The table of runs on several tasks as a picture: each metric a panel, each row a line, each trial a dot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from domainbed_sage.results.looks import looks
 from domainbed_sage.results.picture import FAINT, Block, pages, shortened, strips
+from domainbed_sage.results.printed_tasks import STL
 from domainbed_sage.results.task_runs import TaskRun
-from domainbed_sage.results.task_tables import STL, TRIVIAL, TaskTable, row_of
+from domainbed_sage.results.task_tables import TRIVIAL, TaskTable, row_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,7 @@ def _dataset(part: "SubFigure", table: TaskTable, runs: Sequence[TaskRun]) -> No
 def _panel(panel: "Axes", table: TaskTable, name: str, rows: Sequence[str], runs: Sequence[TaskRun]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    column: Mapping[str, float] = table.means[name].to_dict()
+    column = {row: float(value) for row, value in zip(table.means.index, table.means[name], strict=True)}
     colours = looks(rows)
     for at, row in enumerate(rows):
         trials = [run.metrics[name] for run in runs if row_of(run) == row and name in run.metrics]

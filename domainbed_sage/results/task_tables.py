@@ -56,9 +56,10 @@ def _table(dataset: str, runs: Sequence[TaskRun], found: TaskRuns) -> TaskTable:
         index=pd.Index(numbers, name="Method"),
     )
     if STL in rows and means.loc[STL].notna().all():
-        compared = means[[name for name in better if not name.endswith(CALIBRATION)]]
-        baseline = Baseline(STL, compared.loc[STL].to_dict(), better)
-        means[DELTA] = [baseline.delta_m(row.to_dict()) for _, row in compared.iterrows()]
+        counted_names = [name for name in better if not name.endswith(CALIBRATION)]
+        compared = {row: {name: _mean(found, name) for name in counted_names} for row, found in numbers.items()}
+        baseline = Baseline(STL, compared[STL], better)
+        means[DELTA] = [baseline.delta_m(compared[row]) for row in numbers]
     trials = pd.Series({row: len({run.trial_seed for run in of_row.get(row, [])}) for row in numbers})
     return TaskTable(dataset, means, trials, better, tuple(_notes(runs, means, found)))
 

@@ -167,6 +167,31 @@ def test_twenty_four_runs_and_every_kind_of_trouble(bed, tmp_path, capsys):
     assert (sweep.results / "table.png").stat().st_size > 10_000
 
 
+def test_both_halves_in_one_sweep(bed, tmp_path, capsys):
+    """Runs on several tasks are requeued and killed as all others, with the same bits; each half has its table."""
+    sweep = bed("algorithms: [SlowERM, SlowSAGE]\ntrials: 1\nsteps: 60\ncheckpoint_freq: 20\n", slow_s=0.1)
+    sweep.file.write_text(sweep.file.read_text().replace("[EmojiStyles]", "[EmojiStyles, Rooms]"))
+    assert sweep.launch().startswith("Submitted 10 runs in 10 jobs (1 array).")
+
+    def on_rooms(but=()):
+        return next((owner for run, owner in sweep.under_way(but).items() if run.name.startswith("Rooms-")), None)
+
+    requeued = wait_until(on_rooms, 300, "a run on Rooms")
+    slurm("scontrol", "requeue", requeued.job)
+    killed = wait_until(lambda: on_rooms({requeued.job}), 300, "the other run on Rooms")
+    os.kill(killed.pid, signal.SIGKILL)  # its job lets another process continue the run
+    sweep.wait_for_all(900)
+    assert sweep.restarts()[requeued.job] >= 1
+    assert sum("Continuing at step" in (run / "out.txt").read_text() for run in sweep.folders()) >= 2
+    sweep.assert_undisturbed(tmp_path / "alone")
+    capsys.readouterr()
+    assert main(["table", str(sweep.results)]) == 0
+    shown = capsys.readouterr().out
+    assert "Dataset: EmojiStyles" in shown
+    assert "Dataset: Rooms, test samples" in shown
+    assert "Missing" not in shown
+
+
 def test_failures_are_grouped_and_retried(bed):
     """The runs fail as long as their learning rate is impossible to survive; status says so, retry starts them."""
     sweep = bed(FOUR + "optimizer: sgd\n")
