@@ -111,6 +111,7 @@ class Machine:
         keep_checkpoint: keep the last checkpoints of a finished run.
         skip_model_save: write no `model.pkl` at the end.
         keep_correctness: write at the end which held-out images are classified correctly, see `results.correctness`.
+        log_alignment: add to records the cosine between the gradients of source and held-out domains, see `alignment`.
         progress: show a progress bar.
         callbacks: names of listeners, see `callbacks`.
     """
@@ -124,6 +125,7 @@ class Machine:
     keep_checkpoint: bool = False
     skip_model_save: bool = False
     keep_correctness: bool = False
+    log_alignment: bool = False
     progress: bool = False
     callbacks: tuple[str, ...] = ()
 

@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep in correct.npz which held-out images are classified correctly, for `domainbed-sage compare`",
     )
     parser.add_argument(
+        "--log_alignment",
+        action="store_true",
+        help="add to records the cosine between the gradients of source and held-out domains; two more passes a step",
+    )
+    parser.add_argument(
         "--tensorboard", action="store_true", help="write TensorBoard event files in every run's folder"
     )
     parser.add_argument("--callback", action="append", default=[], help="listener of a plugin; repeatable")
@@ -88,6 +93,7 @@ def from_arguments(args: argparse.Namespace, output_dir: Path, *, progress: bool
         place_from_arguments(args, output_dir),
         skip_model_save=args.skip_model_save,
         keep_correctness=args.keep_correctness,
+        log_alignment=args.log_alignment,
         keep_checkpoint=args.keep_checkpoint,
         progress=progress,
         callbacks=tuple(dict.fromkeys([*args.callback, *(["tensorboard"] if args.tensorboard else [])])),

@@ -100,12 +100,12 @@ def pages(blocks: Sequence[Block], title: str, below: str = "", legend: Sequence
                 figure.legend(handles=in_rows, loc="outside upper center", title=title, **how)
             else:
                 figure.suptitle(title, fontsize=8)
-            _settle(figure)
+            settle(figure)
             figures.append(figure)
     return figures
 
 
-def _settle(figure: "Figure") -> None:
+def settle(figure: "Figure") -> None:
     """Lay the figure out once for all formats, at places that are the same each time.
 
     What solves for the layout is not exact, and its last digits are others each time; they are rounded away.

@@ -20,6 +20,7 @@ from domainbed_sage.core.errors import Stopped, UserError
 from domainbed_sage.core.files import regular
 from domainbed_sage.core.seeding import step_seed
 from domainbed_sage.training import console, origin, provenance
+from domainbed_sage.training.alignment import Alignment
 from domainbed_sage.training.callbacks import Callbacks
 from domainbed_sage.training.correct import CorrectImages
 from domainbed_sage.training.evaluate import Accuracies
@@ -103,6 +104,7 @@ class Loop:
         self.best = float("-inf")  # highest source out accuracy so far
         self.saved_at = self.shown_at = self.began = time.monotonic()
         self.correct = CorrectImages(of_domains(experiment)) if machine.keep_correctness else None
+        self.alignment = Alignment(experiment) if machine.log_alignment else None
         self.first = 0  # step that this process began with
         self.finished = False
         self.told = False  # whether the head of the table of evaluations is printed
@@ -131,6 +133,8 @@ class Loop:
         self.finished = True
 
     def _step(self, step: int, batch: Any) -> None:
+        if self.alignment:
+            self.alignment.note(step, batch)
         torch.manual_seed(step_seed(self.config.seed, "update", step))
         self.algorithm.step, self.algorithm.batch = step, batch
         self.algorithm.objectives.begins(step)
@@ -164,6 +168,7 @@ class Loop:
             "step_time": float(np.mean(self.step_times)),
             "mem_gb": torch.cuda.max_memory_allocated() / 1024**3 if self.machine.device.type == "cuda" else 0.0,
             **{key: float(torch.stack(values).double().mean()) for key, values in self.pending.items()},
+            **(self.alignment.record() if self.alignment else {}),
             **guard.measured(self.algorithm),
             **measured,
         }
@@ -211,6 +216,8 @@ class Loop:
         state = {"step": next_step, "algorithm": self.algorithm.state_dict(), "pending": pending, "best": self.best}
         if self.correct:
             state["correct"] = self.correct.state_dict()
+        if self.alignment:
+            state["alignment"] = self.alignment.state_dict()
         self.folder.save(state | {"threads": torch.get_num_threads()})
         self.saved_at = time.monotonic()
 
@@ -228,6 +235,8 @@ class Loop:
         self.best = state["best"]
         if self.correct:
             self.correct.load_state_dict(state.get("correct"), self.best)
+        if self.alignment:
+            self.alignment.load_state_dict(state.get("alignment"))
         self.pending = {key: list(values.to(self.machine.device)) for key, values in state["pending"].items()}
         torch.set_num_threads(state["threads"])  # with another number, sums would differ in their last bits
         log.info("Continuing at step %d.", state["step"])

@@ -1,0 +1,223 @@
+"""Figures 1, 2 and 4: within what seeds make of them, against naive formulas, twice the same."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from algorithm_cases import one_thread
+
+from domainbed_sage.cli import main
+from domainbed_sage.core.seeding import generator
+from domainbed_sage.paper import fig1, fig2, fig4, landscape
+
+
+@pytest.fixture(autouse=True, scope="module")
+def in_one_thread():
+    with one_thread():
+        yield
+
+
+def by_place(findings):
+    return {one.where: one for one in findings}
+
+
+# Figure 1
+
+
+def test_ascents_on_a_diagonal():
+    """By hand: SAM follows (h₁ w₁, h₂ w₂), SAGE its signs, both to the same radius."""
+    g, w = torch.tensor([3.0, -4.0], dtype=torch.float64), torch.tensor([2.0, 1.0], dtype=torch.float64)
+    found = fig1.ascents(g, w)
+    assert found["SAM"].tolist() == pytest.approx([0.6 * fig1.RADIUS, -0.8 * fig1.RADIUS])
+    assert found["SAGE"].tolist() == pytest.approx([fig1.RADIUS, -fig1.RADIUS])
+
+
+def test_figure_1():
+    found = by_place(fig1.findings())
+    equal, circle, column = (
+        found[f"Figure 1, {name}"] for name in ("equal magnitude", "dashed circle", "a column of weights")
+    )
+    assert equal.numbers["ratio_SAGE"] == pytest.approx(1, abs=1e-12)
+    assert equal.numbers["ratio_SAM"] == pytest.approx(fig1.H[0] * fig1.W[0] / (fig1.H[1] * fig1.W[1]))
+    assert circle.numbers == {"places_SAM": fig1.TURNS, "places_SAGE": 4}
+    assert column.numbers["cosine_column"] == pytest.approx(1, abs=1e-12)
+    assert [one.verdict for one in (equal, circle, column)] == ["holds", "does not hold", "holds in part"]
+
+
+def test_the_step_descends_from_the_perturbed_weights():
+    step = fig1.step("SAM")
+    for i in range(2):
+        gradient = fig1.H[i] * (fig1.W[i] + float(step.epsilon[i]))
+        assert float(step.landed[i]) == pytest.approx(fig1.W[i] - fig1.LR * gradient)
+
+
+# Figure 2
+
+
+def test_gradients_are_those_of_the_losses():
+    at, h = generator(0, "points").uniform(-2, 2, (20, 2)), 1e-6
+    for k in range(2):
+        slopes = [
+            (landscape.losses(at + h * unit)[k] - landscape.losses(at - h * unit)[k]) / (2 * h) for unit in np.eye(2)
+        ]
+        np.testing.assert_allclose(landscape.gradients(at)[k], np.stack(slopes, axis=-1), atol=1e-8)
+
+
+def test_nothing_in_the_mean_loss_prefers_a_minimum():
+    at = generator(0, "points").uniform(-2, 2, (20, 2))
+    mean, mirrored = (sum(landscape.losses(points)) for points in (at, at * [-1, 1]))
+    np.testing.assert_allclose(mean, mirrored, atol=1e-12)
+
+
+def test_a_path_is_that_of_a_naive_loop():
+    method, runs = landscape.Method("any", gamma=0.4, sigma=0.2, rho=0.1), 2
+    path = landscape.paths([landscape.Method("still"), method], runs, generator(3, "path"))[:4, 1, 1]
+    rng, theta = generator(3, "path"), landscape.START
+    for there in path[1:]:
+        g1, g2 = landscape.gradients(theta)
+        beta = 0.2 + 0.4 * (1 - g1 @ g2 / np.linalg.norm(g1) / np.linalg.norm(g2))
+        g = (g1 + g2) / 2
+        g1, g2 = landscape.gradients(theta + 0.1 * g / np.linalg.norm(g))
+        theta = theta - landscape.LR * ((g1 + g2) / 2 + beta * rng.standard_normal((runs, 2))[1])
+        np.testing.assert_allclose(there, theta, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_which_minimum_is_reached(seed):
+    """With 50 runs a share of one half has a standard error of 7 points: the bounds are four of them wide."""
+    part = fig2.check(seed, quick=True)
+    found = by_place(part.findings)
+    numbers, most = found["Figure 2, ERM and SAM"].numbers, f"{fig2.SHOWN:g}"
+    assert numbers["ends_ERM_0"] == numbers["ends_SAM_0"] == 0
+    assert numbers[f"ends_SAGE_{most}"] > 0.9
+    assert numbers["ends_SAGE_0.5"] < 0.1
+    assert 0.22 < numbers[f"ends_SGLD_{most}"] < 0.78
+    assert numbers[f"visits_SGLD_{most}"] > 0.9
+    assert numbers[f"stays_SGLD_{most}"] < 0.3 < numbers[f"stays_SAGE_{most}"]
+    verdicts = [found[f"Figure 2, {name}"].verdict for name in ("ERM and SAM", "only gradient-aligned noise")]
+    assert verdicts == ["holds", "holds in part"]
+
+
+def test_two_domains_contradict_each_other_wherever_their_mean_rests():
+    numbers = by_place([fig2._vanishing()])["Section 3.2, vanishing noise"].numbers
+    assert numbers["S_A"] == pytest.approx(-1, abs=1e-6)
+    assert numbers["S_B"] == pytest.approx(-1, abs=1e-6)
+    assert numbers["S_beside_B"] > 0.9
+
+
+def test_interval_is_wilsons():
+    """Of 3 runs of 10, by the formula."""
+    path = np.full((2, 10, 2), landscape.A)
+    path[1, :3] = landscape.B
+    share, z, p, n = fig2.share(path), 1.959964, 0.3, 10
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert share == pytest.approx((0.3, centre - half, centre + half, 0.3, 0.3), abs=1e-6)
+
+
+# Figure 4
+
+
+@pytest.fixture(scope="module")
+def sharpness():
+    return fig4.measured(seed=2, networks=3)
+
+
+def test_rescaled_weights_compute_the_same_loss():
+    (W1, b1, W2, b2), loss = fig4.trained(0, steps=20)
+    for alpha in (0.1, 10.0):
+        assert float(loss((alpha * W1, alpha * b1, W2 / alpha, b2))) == pytest.approx(
+            float(loss((W1, b1, W2, b2))), rel=1e-12
+        )
+
+
+def test_it_is_trained_until_it_separates_the_circles(sharpness):
+    assert max(sharpness.losses) < 0.05
+
+
+EXACT = ("ASAM", "SAGE, biases unmoved", "SAGE, biases scaled", fig4.LAYERWISE)
+DEPENDENT = ("SAM", "ASAM, authors' code", "ASAM, one factor |w|", "SAGE without ‖W‖_F")
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exactly_invariant(sharpness, name):
+    assert sharpness.deviation(name).max() < 1e-9
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_scale_dependent(sharpness, name):
+    """Ten networks of two seeds lay between 2 and 400."""
+    assert np.median(sharpness.deviation(name)) > 3
+
+
+def test_sage_as_printed_is_in_between(sharpness):
+    """Fifteen networks of three seeds lay between 0.03 and 2.5, and between 0.01 and 0.31 for α ≥ 0.8."""
+    assert 0.1 < np.median(sharpness.deviation("SAGE")) < 2
+    assert 1e-3 < sharpness.deviation("SAGE", 0.8).max() < 0.5
+    assert 1e-3 < np.median(sharpness.deviation("ASAM, η = 0.01")) < 0.15
+
+
+def test_the_curves_of_sam_are_a_u_and_those_of_the_authors_asam_are_not(sharpness):
+    S = sharpness.curves["SAM"]
+    assert (S[:, 0] > 2 * S[:, 10]).all()
+    assert (S[:, -1] > 2 * S[:, 10]).all()
+    assert sharpness.deviation("ASAM, authors' code", 1.0).max() < 1
+
+
+def test_verdicts(sharpness):
+    found = by_place(fig4.findings(sharpness, 3))
+    verdicts = {name: found[f"Figure 4, {name}"].verdict for name in (*EXACT, *DEPENDENT, "SAGE")}
+    assert verdicts == {
+        **dict.fromkeys(("SAGE, biases unmoved", "SAGE, biases scaled"), "holds"),
+        **dict.fromkeys(DEPENDENT, "holds"),
+        **dict.fromkeys(("ASAM", fig4.LAYERWISE), "does not hold"),
+        "SAGE": "holds in part",
+    }
+    assert found["Appendix D, SAM for large α"].verdict == "does not hold"
+
+
+def test_ascents_against_naive_formulas():
+    theta, loss = fig4.trained(0, steps=20)
+    theta = tuple(p.requires_grad_() for p in theta)
+    g = torch.autograd.grad(loss(theta), theta)
+    theta = tuple(p.detach() for p in theta)
+    found = {measure.name: measure.ascent(theta, g) for measure in fig4.MEASURES}
+    T = [w.abs() + 0.01 for w in theta]
+    length = math.sqrt(sum(float(((t * d) ** 2).sum()) for t, d in zip(T, g, strict=True)))
+    for ours, t, d in zip(found["ASAM, η = 0.01"], T, g, strict=True):
+        torch.testing.assert_close(ours, 0.05 * t**2 * d / length)
+    U, _, Vh = torch.linalg.svd(g[0], full_matrices=False)
+    torch.testing.assert_close(found["SAGE"][0], 0.05 * theta[0].norm() * U @ Vh)
+    torch.testing.assert_close(found["SAGE"][1], 0.05 * g[1] / g[1].norm())
+    torch.testing.assert_close(found["SAGE, biases scaled"][1], 0.05 * theta[1].norm() * g[1] / g[1].norm())
+    assert not found["SAGE, biases unmoved"][3].any()
+    torch.testing.assert_close(found[fig4.LAYERWISE][2], 0.05 * theta[2].norm() * g[2] / g[2].norm())
+
+
+# The command
+
+
+@pytest.fixture
+def light(monkeypatch, tmp_path):
+    """Few steps, and a place without records."""
+    monkeypatch.setattr(landscape, "STEPS", 60)
+    monkeypatch.setattr(fig4.trained, "__defaults__", (30,))
+    monkeypatch.chdir(tmp_path)
+
+
+def figures(folder, capsys, *options):
+    assert main(["paper", "figures", "--quick", "--output_dir", str(folder), *options]) == 0
+    return {path.name: path.read_bytes() for path in folder.iterdir()}, capsys.readouterr()
+
+
+def test_the_same_seed_gives_the_same_bytes(light, tmp_path, capsys):
+    first, _ = figures(tmp_path / "a", capsys, "--seed", "3")
+    again, said = figures(tmp_path / "b", capsys, "--seed", "3", "--json")
+    assert first == again
+    assert {"figures.json", "figures.md", "figures.html", "fig1.png", "fig2.png", "fig4.png"} <= set(first)
+    assert json.loads(said.out)["seed"] == 3
+    other, _ = figures(tmp_path / "c", capsys, "--seed", "4")
+    assert other["fig4.png"] != first["fig4.png"]
+    assert other["fig2.png"] != first["fig2.png"]
