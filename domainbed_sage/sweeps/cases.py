@@ -144,7 +144,7 @@ class TaskCase(Case):
     @property
     def plain(self) -> "Case":
         """See `Case.plain`: of the sum of the losses."""
-        return replace(self, algorithm=ERM, step=0, hparams=Alike(self.hparams | solver_of("LS")))
+        return replace(self, algorithm=ERM, step=0, hparams=Alike(self.hparams | _like("LS")))
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
@@ -182,26 +182,22 @@ def case_of(run: RunConfig, cls: type[Algorithm], step: int, precision: Precisio
     network = Alike({**run.of(spec.build), **spec.without_weights})
     hparams = Alike({**network, **run.of(optimizer), **cls.repeating(run.of(cls), FEW)})
     if kind is TASKS:
-        hparams |= run.of(TaskObjectives) | _like_another(run.hparams["solver"], run.hparams["solver_hparams"])
+        hparams |= run.of(TaskObjectives) | _like(run.hparams["solver"])
         own = run.hparams["only_task"]
         return TaskCase(cls, run.model, run.optimizer, Alike(hparams), step, precision, run.dataset, own)
     classes = max(datasets[run.dataset].num_classes, _light_classes(run.model, network))
     return DomainCase(cls, run.model, run.optimizer, hparams, step, precision, len(run.source_envs), classes)
 
 
-def _like_another(solver: str, hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """The solver, or the first one of the same cost: what sets those apart is done on K or K x K numbers.
+def _like(solver: str) -> dict[str, Any]:
+    """The last solver of the same cost, as hyperparameters: what sets those apart is done on K or K x K numbers.
 
-    Such solvers combine losses and gradients by the same method, and look at losses after a step, or do not.
+    Such solvers combine losses and gradients by the same method, and look at losses after a step, or do not. The last
+    one takes few operations for it, which matters here, where each takes as long as any other.
     """
     cost = attrgetter("combine", "watches_losses_after")
-    first = next(name for name, cls in solvers.items() if cost(cls) == cost(solvers[solver]))
-    return {"solver": solver, "solver_hparams": hparams} if first == solver else solver_of(first)
-
-
-def solver_of(name: str) -> dict[str, Any]:
-    """A solver with its defaults, as hyperparameters."""
-    return {"solver": name, "solver_hparams": solver_hparams(name)}
+    last = [name for name, cls in solvers.items() if cost(cls) == cost(solvers[solver])][-1]
+    return {"solver": last, "solver_hparams": solver_hparams(last)}
 
 
 @cache
