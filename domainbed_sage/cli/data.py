@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainbed_sage.cli import as_json, machine
+from domainbed_sage.cli import as_json, machine, task_data
 from domainbed_sage.cli.numbers import whole
 from domainbed_sage.cli.terminal import folded
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.files import readable
 from domainbed_sage.data import own
+from domainbed_sage.data.multitask.base import TaskDataSpec
 from domainbed_sage.data.multitask.specs import task_datasets
 from domainbed_sage.data.sources import Own, Source
 from domainbed_sage.data.specs import DatasetSpec, datasets, find
@@ -85,19 +86,21 @@ def main(args: argparse.Namespace) -> int:
     """
     machine.load_plugins(args)
     if args.action == "list":
-        specs = [find(own.known(name)) for name in args.names] or datasets.values()
+        every: list[DatasetSpec | TaskDataSpec] = [*datasets.values(), *task_datasets.values()]
+        specs = [task_datasets[n] if n in task_datasets else find(own.known(n)) for n in args.names] or every
         if args.json:
-            as_json.show(map(as_object, specs))
+            as_json.show([task_data.as_object(s) if isinstance(s, TaskDataSpec) else as_object(s) for s in specs])
         else:
-            print("\n".join(map(describe, specs)))
-            if not args.names:
-                print(folded(f"For several tasks: {', '.join(task_datasets)}; see docs/multitask_data.md."))
+            told = (task_data.describe(s) if isinstance(s, TaskDataSpec) else describe(s) for s in specs)
+            print("\n".join(told))
         return 0
     if args.action == "prepare" and args.name.lower() == "emojistyles":
         from domainbed_sage.data import emoji
 
         print(emoji.prepare(args.data_dir, args.size, packages=args.packages))
         return 0
+    if args.name in task_datasets:
+        return task_data.main(task_datasets[args.name], args)
     spec = find(own.known(args.name))
     if not spec.folder:
         raise UserError(f"{spec.name} is inside the package: there is nothing to {args.action}.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from domainbed_sage.cli import as_json
 from domainbed_sage.cli.numbers import positive, share, whole
 from domainbed_sage.cli.terminal import aligned, folded, width
+from domainbed_sage.core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def show(runs: "Sequence[RunConfig]", args: argparse.Namespace, keep: Callable[[], None]) -> None:
     """Keep the plan; print runs, passes, images, FLOPs, memory and, with a known pass time, hours of one device."""
     from domainbed_sage.sweeps import devices
-    from domainbed_sage.sweeps.estimate import StepTime, plan, without_counts
+    from domainbed_sage.sweeps.estimate import StepTime, on_tasks, plan, without_counts
 
     gpu = devices.device(args.device) if args.device else None
     keep()
@@ -57,7 +58,7 @@ def show(runs: "Sequence[RunConfig]", args: argparse.Namespace, keep: Callable[[
     fits = max(map(len, exact.splitlines())) <= width()
     print(exact if fits else table_text(table, unknown, shortened))
     print()
-    for sentence in remarks(table, unknown, taken, of_gpu=gpu is not None):
+    for sentence in remarks(table, unknown, taken, of_gpu=gpu is not None, of_tasks=any(map(on_tasks, runs))):
         print(folded(sentence, hang=2))
     if not fits:
         print(SHORTENED)
@@ -106,15 +107,26 @@ def shortened(number: float) -> str:
     return text
 
 
-def remarks(table: "pd.DataFrame", unknown: Sequence[str], taken: "StepTime | None", *, of_gpu: bool) -> Iterator[str]:
-    """What the numbers mean, and what is not in them; `of_gpu` if hours by a data sheet follow."""
+def remarks(
+    table: "pd.DataFrame", unknown: Sequence[str], taken: "StepTime | None", *, of_gpu: bool, of_tasks: bool = False
+) -> Iterator[str]:
+    """What the numbers mean, and what is not in them; `of_gpu` if hours by a data sheet follow.
+
+    `of_tasks` if some runs are on several tasks.
+    """
     evaluated, full = (float(table[name].iloc[-1]) for name in ("images_evaluated", "images_full_grid"))
     grid = f"at most {evaluated:,.0f}; DomainBed's full grid evaluates {full:,.0f}"
     times = f", {full / evaluated:.1f} times as many" if evaluated else ""
+    grid = f"{evaluated:,.0f}" if evaluated == full else f"{grid}{times}"
     yield (
-        f"A pass is one forward-backward pass over a minibatch. Images evaluated: {grid}{times}. GB: the most that a "
-        "step holds in float32, weights and optimiser included; a device needs 1 to 2 GB more for its libraries."
+        f"A pass is one forward-backward pass over a minibatch. Images evaluated: {grid}. GB: the most that a step "
+        "holds in float32, weights and optimiser included; a device needs 1 to 2 GB more for its libraries."
     )
+    if of_tasks:
+        yield (
+            "On several tasks, passes are FLOPs of the updates, in those of a pass for the sum of all losses: a "
+            "solver's K backward passes share one forward pass, and what only one task reaches is passed once."
+        )
     if unknown:
         yield (
             f"Without the evaluations on {', '.join(unknown)}: how many images it has is not known before it is read, "
@@ -127,8 +139,9 @@ def remarks(table: "pd.DataFrame", unknown: Sequence[str], taken: "StepTime | No
             "loading and checkpoints are not in them."
         )
     elif not of_gpu:
+        measure = "" if of_tasks else "--measure, "
         yield (
-            "For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), --measure, or the "
+            f"For hours, give --pass_time SECONDS measured on your device (of --pass_rows images), {measure}or the "
             "name of a GPU: --device."
         )
 
@@ -141,7 +154,11 @@ def as_objects(table: "pd.DataFrame", uncounted: Sequence[str]) -> list[dict[str
 
 
 def measure(run: "RunConfig", rows: int) -> "StepTime":
-    """Time ERM's step with the run's model on random images, on this machine."""
+    """Time ERM's step with the run's model on random images, on this machine.
+
+    Raises:
+        UserError: it is a run on several tasks.
+    """
     import torch
 
     from domainbed_sage.algorithms import Algorithm, Problem, algorithms
@@ -149,8 +166,13 @@ def measure(run: "RunConfig", rows: int) -> "StepTime":
     from domainbed_sage.data.specs import datasets
     from domainbed_sage.models import build_model, models
     from domainbed_sage.models.optimizers import optimizers
-    from domainbed_sage.sweeps.estimate import StepTime
+    from domainbed_sage.sweeps.estimate import StepTime, on_tasks
 
+    if on_tasks(run):
+        raise UserError(
+            f"--measure times networks with classes, and {run.dataset} has several tasks. Run a few steps with "
+            "`domainbed-sage train`: records have step_time. Hours by a data sheet: --device."
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = models[run.model]
     classes = [f"object {i}" for i in range(datasets[run.dataset].num_classes)]

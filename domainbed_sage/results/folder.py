@@ -201,8 +201,9 @@ def _check_found(folder: Path, loaded: Loaded) -> None:
         return
     if loaded.tasks:
         raise UserError(
-            f"The runs in {folder} are on several tasks. `domainbed-sage table` shows them, and `domainbed-sage "
-            "predictions` draws what their networks predict; other commands read runs of domain generalization."
+            f"The runs in {folder} are on several tasks. `domainbed-sage table` shows them, `domainbed-sage "
+            "predictions` draws what their networks predict, and `domainbed-sage cite` says what to cite; other "
+            "commands read runs of domain generalization."
         )
     if loaded.unreadable:
         raise UserError(f"No run in {folder} can be read:\n{bullets([*loaded.faults[:8], *loaded.left_out()])}")

@@ -21,7 +21,10 @@ UNKNOWN = "no BibTeX entry here, and what to cite is not known"
 
 
 def bibtex(
-    algorithms: Iterable[str] = (), datasets: Iterable[str] = (), stated: Mapping[str, str] | None = None
+    algorithms: Iterable[str] = (),
+    datasets: Iterable[str] = (),
+    stated: Mapping[str, str] | None = None,
+    solvers: Iterable[str] = (),
 ) -> str:
     """The entries of the suite, the SAGE paper and DomainBed, then those of the names, each once.
 
@@ -30,11 +33,13 @@ def bibtex(
     Args:
         algorithms: their names.
         datasets: their names.
+        solvers: names of multi-task solvers; one that has no source, as the sum of the losses, is left out.
         stated: what algorithms and datasets without an entry say of their source, by name.
     """
     cited: dict[str, list[str]] = {key: [] for key in mapping()["always"]}
     without = []
-    for kind, names in (("algorithms", algorithms), ("datasets", datasets)):
+    sourced = [name for name in solvers if name in mapping()["solvers"]]
+    for kind, names in (("algorithms", algorithms), ("solvers", sourced), ("datasets", datasets)):
         for name in dict.fromkeys(names):
             keys = mapping()[kind].get(name, ())
             for key in keys:
@@ -68,7 +73,7 @@ def entries() -> dict[str, str]:
 
 @cache
 def mapping() -> dict[str, Any]:
-    """Keys of entries: a list that is `always` cited, and lists by name of `algorithms` and `datasets`."""
+    """Keys of entries: a list that is `always` cited, and lists by name of `algorithms`, `datasets` and `solvers`."""
     return tomllib.loads(_read("references.toml"))
 
 

@@ -31,6 +31,8 @@ class TaskRun:
         higher_is_better: the direction of each.
         evaluations: how many of them that mean is over.
         variant: what identifies its data.
+        algorithm: its name.
+        solver: its name.
     """
 
     name: str
@@ -43,6 +45,8 @@ class TaskRun:
     higher_is_better: Mapping[str, bool]
     evaluations: int
     variant: str
+    algorithm: str = ""
+    solver: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,8 @@ def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
         better,
         len(last),
         records[-1]["data"]["variant"],
+        args["algorithm"],
+        hparams["solver"],
     )
 
 

@@ -12,42 +12,35 @@ activations, gradients already allocated at peak memory, stacked polar factors. 
 libraries, the caching of the allocator, and the first step's check of the perturbation.
 
 Runs that cost the same share a count. Of a float hyperparameter only whether it is zero matters; a head that is lighter
-than `LIGHT_HEAD` of the network is counted as one of that weight; from the third batch size on, FLOPs and memory at
-every moment are extrapolated from two. An `update` that needs values (`item`, a branch on a tensor, a boolean mask)
-cannot run this way: a warning says so, and it is assigned the FLOPs of its `passes`, and the memory of a plain step.
+than `cases.LIGHT_HEAD` of the network is counted as one of that weight; solvers that differ in work on K numbers share
+one; from the third batch size on, FLOPs and memory at every moment are extrapolated from two. An `update` that needs
+values (`item`, a branch on a tensor, a boolean mask) cannot run this way: a warning says so, and it is assigned the
+FLOPs of its `passes`, and the memory of a plain step.
 """
 
 import copy
 import logging
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch._subclasses import FakeTensorMode
 
-from domainbed_sage.algorithms import Algorithm, Problem, algorithms
+from domainbed_sage.algorithms import Algorithm, algorithms
 from domainbed_sage.algorithms.erm import ERM
 from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.core.hparams import declared
-from domainbed_sage.data.batch import DomainBatch
-from domainbed_sage.data.specs import datasets
 from domainbed_sage.geometry.perturb import Survival
 from domainbed_sage.geometry.products import Precision
-from domainbed_sage.models import Model, build_model, models
 from domainbed_sage.models.checkpoints import first_line
-from domainbed_sage.models.optimizers import optimizers
+from domainbed_sage.sweeps.cases import Alike, Case, case_of
 from domainbed_sage.sweeps.tally import Tally
 
 log = logging.getLogger(__name__)
-
-FEW = 2  # repetitions: the second starts from the state that the first leaves
-LIGHT_HEAD = 0.0025  # of the featurizer's weights
 
 Count: TypeAlias = NDArray[np.float64]  # FLOPs of a pass and what belongs to it, all and in 16 bits; then bytes alive
 WORK = 2  # so many numbers come before the bytes alive after each allocation
@@ -66,42 +59,6 @@ class StepCost:
     flops: float
     pass_flops: float
     peak_bytes: float
-
-
-class Alike(dict[str, Any]):
-    """Hyperparameters that equal others of the same cost: of a float, only whether it is zero matters."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(self._key())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Alike) and self._key() == other._key()
-
-    def _key(self) -> frozenset[tuple[str, Any]]:
-        return frozenset((name, _key(value)) for name, value in self.items())
-
-    def of(self, configurable: Any) -> dict[str, Any]:
-        """Those that this component declares."""
-        return {name: self[name] for name in declared(configurable)}
-
-
-def _key(value: Any) -> Any:
-    if isinstance(value, float):
-        return bool(value)
-    return frozenset((k, _key(v)) for k, v in value.items()) if isinstance(value, dict) else value
-
-
-class Case(NamedTuple):
-    """What determines the cost of one update besides the batch size; `hparams` are those of all three parts."""
-
-    algorithm: type[Algorithm]
-    model: str
-    optimizer: str
-    hparams: Alike
-    num_domains: int
-    classes: int
-    step: int
-    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -138,8 +95,8 @@ def _counts(run: RunConfig, precision: Precision) -> tuple[Count, Count, float]:
     """The first `WORK` numbers of a `Count`, of a step on average and of a pass over one image; the most bytes."""
     cls, batch_size = algorithms[run.algorithm], run.hparams["batch_size"]
     kinds = _kinds(cls, run.steps, Alike(run.of(cls)))
-    counts = [count(_case(run, cls, step)._replace(precision=precision), batch_size) for step, _ in kinds]
-    plain = count(_case(run, ERM, 0)._replace(num_domains=1, precision=precision), batch_size)
+    counts = [count(case_of(run, cls, step, precision), batch_size) for step, _ in kinds]
+    plain = count(case_of(run, ERM, 0, precision).plain, batch_size)
     step = np.sum([passes * c[:WORK] for (_, passes), c in zip(kinds, counts, strict=True)], axis=0) / run.steps
     return step, plain[:WORK] / batch_size, max(float(c[WORK:].max()) for c in counts)
 
@@ -153,32 +110,11 @@ def _kinds(cls: type[Algorithm], steps: int, hparams: Alike) -> list[tuple[int, 
     return list(zip(first.tolist(), (kinds[0] * times).tolist(), strict=True))
 
 
-def _case(run: RunConfig, cls: type[Algorithm], step: int) -> Case:
-    spec, optimizer = models[run.model], optimizers[run.optimizer]
-    network = Alike({**run.of(spec.build), **spec.without_weights})
-    hparams = Alike({**network, **run.of(optimizer), **cls.repeating(run.of(cls), FEW)})
-    classes = max(datasets[run.dataset].num_classes, _light_classes(run.model, network))
-    return Case(cls, run.model, run.optimizer, hparams, len(run.source_envs), classes, step)
-
-
-@cache
-def _network(model: str, hparams: Alike, classes: int) -> Model:
-    with torch.device("meta"):
-        return build_model(model, [f"object {i}" for i in range(classes)], dict(hparams))
-
-
-def _light_classes(model: str, hparams: Alike) -> int:
-    """The most classes for which a head is still light compared with its network."""
-    network = _network(model, hparams, 2)
-    features, head = (sum(p.numel() for p in part.parameters()) for part in (network.featurizer, network.classifier))
-    return int(LIGHT_HEAD * features / (head / 2))
-
-
 _counted: dict[Case, dict[int, Count]] = defaultdict(dict)
 
 
 def count(case: Case, batch_size: int) -> Count:
-    """Cost of an update with `batch_size` rows per domain; from the third size on, by the line through two others."""
+    """Cost of an update with `batch_size` rows, of every domain; from the third size on, by the line through two."""
     known = _counted[case]
     if batch_size not in known:
         two = list(known.items())[:2]
@@ -200,7 +136,7 @@ def _count(case: Case, batch_size: int) -> Count:
     if case.algorithm is ERM:
         raise UserError(f"The cost of {case.model} cannot be counted, the model does not run without data: {reason}.")
     log.warning("%s does not run without data: %s. Its cost is taken to be its passes'.", case.algorithm.name, reason)
-    return count(case._replace(algorithm=ERM, step=0), batch_size)
+    return count(replace(case, algorithm=ERM, step=0), batch_size)
 
 
 def _run(case: Case, batch_size: int, everywhere: bool) -> Count:
@@ -208,17 +144,13 @@ def _run(case: Case, batch_size: int, everywhere: bool) -> Count:
 
     If not `everywhere`, tensors created from scratch are real: slower, but an update can read a permutation it drew.
     """
-    cls, hparams, sizes = case.algorithm, case.hparams, (batch_size,) * case.num_domains
-    network = copy.deepcopy(_network(case.model, Alike(hparams.of(models[case.model].build)), case.classes))
-    optimizer = optimizers[case.optimizer]
+    cls, hparams = case.algorithm, case.hparams
+    network = copy.deepcopy(case.network())
     with Tally() as tally, ExitStack() as fake:
         fake.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         network.to_empty(device="cpu")
-        make_optimizer = partial(optimizer, **hparams.of(optimizer))
-        problem = Problem(network, make_optimizer, case.num_domains, case.precision)
-        made = cls(problem, **hparams.of(cls))
-        side = network.image.size
-        batch = DomainBatch(torch.empty(sum(sizes), 3, side, side), torch.zeros(sum(sizes), dtype=torch.long), sizes)
+        made = cls(case.problem(network), **hparams.of(cls))
+        batch = case.batch(batch_size)
         made.descend(made.params)  # any gradient: this makes the optimizer's state
         made.survival, made.step = Survival(1.0, 1.0), case.step
         if not everywhere:

@@ -15,7 +15,7 @@ from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.geometry.products import Precision
 from domainbed_sage.sweeps.cost import Work, step_work
-from domainbed_sage.sweeps.estimate import FORWARD_SHARE, cost
+from domainbed_sage.sweeps.estimate import FORWARD_SHARE, cost, method
 
 COMPARED: tuple[Precision, ...] = ("fp32", "tf32", "bf16x3", "bf16")
 SLICES = 7  # of a device that can be divided
@@ -89,7 +89,7 @@ def hours(runs: Sequence[RunConfig], device: Device, efficiency: float) -> pd.Da
     rows = []
     for run in runs:
         evaluated = cost(run)["images_evaluated"]
-        row: dict[str, float | str] = {"dataset": run.dataset, "algorithm": run.algorithm}
+        row: dict[str, float | str] = {"dataset": run.dataset, "algorithm": method(run)}
         for precision in COMPARED:
             arithmetic: Precision = "fp32" if precision == "tf32" else precision  # the same products
             step, image = step_work(run, arithmetic)

@@ -52,15 +52,18 @@ class Tally(TorchDispatchMode):
             found = formula(*args, **kwargs, out_val=results)
             self.flops += found
             self.low += found if any(isinstance(t, Tensor) and t.dtype in SIXTEEN_BITS for t in args) else 0
-        for t in results if isinstance(results, list | tuple) else (results,):
-            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in self.known:
-                self._enter(t.untyped_storage(), tree_leaves((args, kwargs)))
+        found = (t for t in (results if isinstance(results, list | tuple) else (results,)) if isinstance(t, Tensor))
+        if new := [t.untyped_storage() for t in found if t.untyped_storage()._cdata not in self.known]:
+            given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+            for storage in new:
+                self._enter(storage, given)
         return results
 
-    def _enter(self, storage: torch.UntypedStorage, given: list[Any]) -> None:
+    def _enter(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+        """Note a storage, unless it is an input's, or was noted as that of a result before."""
         address, size = storage._cdata, storage.nbytes()
-        if any(isinstance(t, Tensor) and t.untyped_storage()._cdata == address for t in given):
-            return  # not new: an input's
+        if address in given or address in self.known:
+            return
         self.known.add(address)
         self.live += size
         self.trace.append(self.live)

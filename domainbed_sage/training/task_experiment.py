@@ -1,5 +1,6 @@
 """The parts of a run on several tasks, built from its description."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -23,7 +24,7 @@ def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
     """Build model, algorithm, minibatch stream and evaluator of a run; the weights depend on its seed alone."""
     options = TaskOptions(**config.of(TaskOptions))
     data = task_datasets[config.dataset].read(machine.data_dir)
-    tasks, (train, test) = tasks_of(data), (data.train, data.test)
+    tasks, (train, test) = tasks_of(data.kinds), (data.train, data.test)
     if options.only_task:
         k = _number(data, options.only_task)
         tasks, train, test = tasks[k : k + 1], OneTask(train, k), OneTask(test, k)
@@ -70,13 +71,13 @@ def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
     )
 
 
-def tasks_of(data: TaskData) -> list[Task]:
-    """The tasks of a dataset, in the order of its targets.
+def tasks_of(kinds: Mapping[str, Kind]) -> list[Task]:
+    """The tasks of what is to be predicted, in its order.
 
     Raises:
         UserError: one is of a kind that is not known.
     """
-    return [_task(name, kind) for name, kind in data.kinds.items()]
+    return [_task(name, kind) for name, kind in kinds.items()]
 
 
 def _number(data: TaskData, name: str) -> int:

@@ -1,5 +1,7 @@
 """`domainbed-sage cite`."""
 
+import json
+
 import pytest
 from bibtex import parse
 from reference import sweep_folder
@@ -31,7 +33,7 @@ def cite(capsys):
 
 
 def keys(*names):
-    return [key for name in names for key in (MAPPING["algorithms"] | MAPPING["datasets"])[name]]
+    return [key for name in names for key in (MAPPING["algorithms"] | MAPPING["datasets"] | MAPPING["solvers"])[name]]
 
 
 def fill(folder, *algorithms, **facts):
@@ -43,6 +45,27 @@ def fill(folder, *algorithms, **facts):
 def test_names(cite):
     out = cite("--algorithm", "SAM", "Mixup", "--dataset", "terra_incognita").out
     assert list(parse(out)) == [*MAPPING["always"], *keys("SAM", "Mixup", "TerraIncognita")]
+
+
+def test_names_of_several_tasks(cite, capsys):
+    out = cite("--algorithm", "F-MTL", "--solver", "IMTL-G", "--dataset", "NYUv2", "CelebA").out
+    assert list(parse(out)) == [*MAPPING["always"], *keys("F-MTL", "IMTL-G", "NYUv2", "CelebA")]
+    assert "No solver Imtl has a source here" in cite("--solver", "Imtl", status=2).err
+
+
+def test_folders_of_several_tasks(cite, tmp_path):
+    """Their solvers, too; the sum of the losses has no source. They may stand beside folders of the other kind."""
+    for name, solver in (("a", "FairGrad"), ("b", "LS")):
+        (tmp_path / "t" / name).mkdir(parents=True)
+        args = {"task": "multi_task", "dataset": "Cityscapes", "algorithm": "SAMO", "test_envs": [1], "trial_seed": 0}
+        record = {"step": 0, "args": args | {"hparams_seed": 0}, "hparams": {"solver": solver, "only_task": ""}}
+        record |= {"data": {"variant": "x"}, "higher_is_better": {"test_depth_abserr": False}, "test_depth_abserr": 1.0}
+        (tmp_path / "t" / name / "results.jsonl").write_text(json.dumps(record) + "\n")
+        (tmp_path / "t" / name / "done").write_text("")
+    expected = keys("SAMO", "FairGrad", "Cityscapes")
+    assert list(parse(cite(tmp_path / "t").out)) == [*MAPPING["always"], *expected]
+    both = list(parse(cite(tmp_path / "t", fill(tmp_path / "one", "GGA")).out))
+    assert set(both) == {*MAPPING["always"], *expected, *keys("GGA", "PACS")}
 
 
 def test_folders(cite, tmp_path):

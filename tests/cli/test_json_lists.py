@@ -13,6 +13,7 @@ from domainbed_sage.algorithms import algorithms
 from domainbed_sage.cli import main
 from domainbed_sage.cli.status import exit_code
 from domainbed_sage.core.hparams import declared, resolve, validate
+from domainbed_sage.data.multitask.specs import task_datasets
 from domainbed_sage.data.specs import datasets
 from domainbed_sage.models import clip, models, timm_backbone
 from domainbed_sage.models.weights import clip_names
@@ -42,7 +43,7 @@ def listed(capsys):
 
 def test_data_list(listed):
     found = {row["name"]: row for row in listed("data", "list", "--json")}
-    assert list(found) == list(datasets)
+    assert list(found) == [*datasets, *task_datasets]
     for name, spec in datasets.items():
         assert set(found[name]) == {field.name for field in fields(spec)} - {"load"}
         assert found[name]["environments"] == list(spec.environments)

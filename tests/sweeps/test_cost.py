@@ -16,7 +16,7 @@ from domainbed_sage.data.batch import DomainBatch
 from domainbed_sage.geometry.polar import polar_factor
 from domainbed_sage.models import models
 from domainbed_sage.models.optimizers import optimizers
-from domainbed_sage.sweeps import cost
+from domainbed_sage.sweeps import cases
 from domainbed_sage.sweeps.cost import step_cost
 from domainbed_sage.sweeps.estimate import StepTime, plan
 from domainbed_sage.sweeps.tally import Tally
@@ -46,8 +46,8 @@ def in_one_thread():
 @pytest.fixture(autouse=True)
 def heads_from_text(monkeypatch):
     """For the methods that need one, every head passes for one made from text features."""
-    network = cost._network
-    monkeypatch.setattr(cost, "_network", lambda *case: with_class_features(network(*case)))
+    network = cases._network
+    monkeypatch.setattr(cases, "_network", lambda *case: with_class_features(network(*case)))
 
 
 def with_class_features(network):

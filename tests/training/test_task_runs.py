@@ -23,7 +23,6 @@ from domainbed_sage.data.multitask.stream import EvaluationBatches, OneTask, Tas
 from domainbed_sage.models import ModelSpec
 from domainbed_sage.models.multitask import MultiTaskModel
 from domainbed_sage.models.task_models import task_models
-from domainbed_sage.sweeps.estimate import plan
 from domainbed_sage.tasks import Depth, Normals, Segmentation
 from domainbed_sage.training import finished, train
 
@@ -243,8 +242,3 @@ def test_single_predictions_are_not_written(tmp_path):
     folder = run(config(), tmp_path / "run")
     with pytest.raises(UserError, match="learned the tasks of Rooms"):
         finished.read(folder)
-
-
-def test_cost_is_not_counted():
-    with pytest.raises(UserError, match=r"What runs on several tasks cost is not counted. Found Rooms"):
-        plan([config()])

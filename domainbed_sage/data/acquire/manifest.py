@@ -66,7 +66,15 @@ def build(root: Path, environments: Sequence[str]) -> Manifest:
     Raises:
         UserError: a file cannot be read.
     """
-    paths = sorted(images(root, environments))
+    return of_files(root, sorted(images(root, environments)))
+
+
+def of_files(root: Path, paths: Sequence[str]) -> Manifest:
+    """Hash these files below `root`.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         hashes = pool.map(lambda path: _entry(root / path), paths)
         return dict(zip(paths, tqdm(hashes, root.name, len(paths), unit="file", disable=None), strict=True))

@@ -69,6 +69,7 @@ class TaskDataSpec:
         name: as given to ``--dataset``.
         kinds: see `TaskData`.
         counts: published numbers of samples by split.
+        size: height and width of its images, pixels.
         load: reads it, given its folder (which the embedded ones do not need).
         folder: its folder in ``--data_dir``; empty for those that need none.
         synthetic: whether its images are made by a program.
@@ -78,11 +79,13 @@ class TaskDataSpec:
         epochs: passes over the training samples when no number of steps is given.
         model: model when none is named.
         recommended: defaults that replace the suite's for this dataset, by hyperparameter; the batch size is there.
+        fetch: downloads its files into its folder and returns what it is read from, where a command can do that.
     """
 
     name: str
     kinds: Mapping[str, Kind]
     counts: Mapping[str, int]
+    size: tuple[int, int]
     load: Callable[[Path], TaskData]
     folder: str = ""
     synthetic: bool = False
@@ -92,6 +95,7 @@ class TaskDataSpec:
     epochs: int = 200
     model: str = "mtan_segnet"
     recommended: Mapping[str, Any] = field(default_factory=lambda: {"batch_size": 8, "lr": 1e-4})
+    fetch: Callable[[Path], Path] | None = None
     search: ClassVar[Mapping[str, Any]] = {}
 
     @property

@@ -24,12 +24,12 @@ from domainbed_sage.core.files import explained_reading
 from domainbed_sage.data import prepared
 from domainbed_sage.data.decode import Decoder
 from domainbed_sage.data.multitask.base import TaskData, population
-from domainbed_sage.data.multitask.facts import CELEBA_COUNTS, CELEBA_KINDS
+from domainbed_sage.data.multitask.facts import CELEBA_COUNTS, CELEBA_KINDS, CELEBA_SIZE
 from domainbed_sage.data.multitask.samples import Sample, Samples
 
 IMAGES, ATTRIBUTES, PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
 NAMES = tuple(CELEBA_KINDS)
-SIDE = 64  # pixels
+SIDE = CELEBA_SIZE[0]  # pixels
 SHOWN = 5
 
 

@@ -57,9 +57,11 @@ ROOMS_KINDS = {
     "depth": Kind("depth", 1, 10.0),
     "normal": Kind("normal", 3),
 }
+ROOMS_SIZE = (64, 96)
 ROOMS_COUNTS = {"train": 160, "test": 80}  # by default
 
 DIGITS_KINDS = {"left": Kind("classification", 10), "right": Kind("classification", 10)}
+DIGITS_SIZE, PICKLED_SIZE = (28, 28), (36, 36)
 DIGITS_COUNTS = {"train": 8000, "test": 2000}
 PICKLED_COUNTS = {"train": 120_000, "test": 20_000}
 
@@ -71,4 +73,5 @@ _ATTRIBUTES = (
     "Wearing_Necktie Young"
 )
 CELEBA_KINDS = {name: Kind("classification", 2) for name in _ATTRIBUTES.split()}
+CELEBA_SIZE = (64, 64)
 CELEBA_COUNTS = {"train": 162_770, "validation": 19_867, "test": 19_962}  # in the order of their numbers in its list

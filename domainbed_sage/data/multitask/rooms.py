@@ -15,18 +15,21 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.seeding import generator
 from domainbed_sage.data.multitask import room_plans, room_views
 from domainbed_sage.data.multitask.base import TaskData, population
-from domainbed_sage.data.multitask.facts import ROOMS_COUNTS, ROOMS_KINDS
+from domainbed_sage.data.multitask.facts import ROOMS_COUNTS, ROOMS_KINDS, ROOMS_SIZE
 from domainbed_sage.data.multitask.room_views import View
 from domainbed_sage.data.multitask.samples import ArraySamples
 
 NAME = "Rooms"
-SIZE = (64, 96)
 LEAST = 8  # pixels of a side
 NOTE = "synthetic: rendered rooms, no photographs"
 
 
 def load(
-    train: int = ROOMS_COUNTS["train"], test: int = ROOMS_COUNTS["test"], *, size: tuple[int, int] = SIZE, seed: int = 0
+    train: int = ROOMS_COUNTS["train"],
+    test: int = ROOMS_COUNTS["test"],
+    *,
+    size: tuple[int, int] = ROOMS_SIZE,
+    seed: int = 0,
 ) -> TaskData:
     """Render the dataset; a few ms for a scene of the default size.
 
@@ -55,7 +58,7 @@ def load(
     return TaskData(NAME, ROOMS_KINDS, splits["train"], splits["test"], text, notes=(NOTE,))
 
 
-def scene(split: str, number: int, size: tuple[int, int] = SIZE, seed: int = 0) -> View:
+def scene(split: str, number: int, size: tuple[int, int] = ROOMS_SIZE, seed: int = 0) -> View:
     """Render one scene."""
     plan = room_plans.draw(generator(seed, f"{NAME} {split} plan", number))
     return room_views.view(plan, *size, generator(seed, f"{NAME} {split} view", number))

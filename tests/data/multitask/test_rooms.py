@@ -11,7 +11,7 @@ import torch
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.seeding import generator
-from domainbed_sage.data.multitask import room_plans, room_views, rooms
+from domainbed_sage.data.multitask import facts, room_plans, room_views, rooms
 from domainbed_sage.data.multitask.room_solids import Ball, Box, Cylinder, Plane
 from domainbed_sage.data.multitask.samples import mistakes
 
@@ -86,7 +86,7 @@ def test_normals_have_length_1_and_face_the_camera(room):
 
 def test_normals_agree_with_differences_of_depth_on_planes(default):
     """On 3 x 3 pixels of one normal, which is that of the plane through the points in front of the camera."""
-    x, y, z = room_views.pixels(*rooms.SIZE).reshape(3, *rooms.SIZE)
+    x, y, z = room_views.pixels(*facts.ROOMS_SIZE).reshape(3, *facts.ROOMS_SIZE)
     checked = 0
     for i in range(0, len(default.train), 20):
         _, (_, depth, normal) = default.train[i]
@@ -115,7 +115,7 @@ def test_directions_are_those_of_the_picture(default):
             assert (sign * normal[1][here] > 0.9).all()
         wall = (label == room_plans.CLASSES.index("wall")) & known
         assert (normal[0, :, :2][wall[:, :2]] > -0.4).all()
-        assert image.shape == (3, *rooms.SIZE)
+        assert image.shape == (3, *facts.ROOMS_SIZE)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
