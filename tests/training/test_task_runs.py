@@ -24,7 +24,7 @@ from domainbed_sage.models import ModelSpec
 from domainbed_sage.models.multitask import MultiTaskModel
 from domainbed_sage.models.task_models import task_models
 from domainbed_sage.tasks import Depth, Normals, Segmentation
-from domainbed_sage.training import finished, train
+from domainbed_sage.training import assessment, train
 
 STEPS = 6
 TASKS = (Segmentation(13), Depth(), Normals("normal"))
@@ -241,4 +241,4 @@ def test_arithmetic_is_that_of_the_description(tmp_path, monkeypatch):
 def test_single_predictions_are_not_written(tmp_path):
     folder = run(config(), tmp_path / "run")
     with pytest.raises(UserError, match="learned the tasks of Rooms"):
-        finished.read(folder)
+        assessment.assess(folder, on_cpu(tmp_path))
