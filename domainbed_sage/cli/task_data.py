@@ -30,21 +30,25 @@ def describe(spec: TaskDataSpec) -> str:
     size = readable(spec.size_bytes) if spec.size_bytes else ""
     told = (("size", size), ("licence", spec.licence), ("cite", spec.citation))
     lines += [f"{what}: {text}" for what, text in told if text]
-    lines += ["how to get it: docs/multitask_data.md"] if spec.folder else []
+    how = f"`domainbed-sage data download {spec.name}`" if spec.fetch else "docs/multitask_data.md"
+    lines += [f"how to get it: {how}"] if spec.folder else []
     return "\n".join(folded(line, "  " * (at > 0)) for at, line in enumerate(lines))
 
 
 def as_object(spec: TaskDataSpec) -> dict[str, Any]:
-    """The entry of a dataset in `data list --json`: all its fields except the function that reads it."""
-    return {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "load"}
+    """The entry of a dataset in `data list --json`: all its fields except functions."""
+    return {field.name: getattr(spec, field.name) for field in fields(spec) if field.name not in ("load", "fetch")}
 
 
 def main(spec: TaskDataSpec, args: argparse.Namespace) -> int:
-    """Check every sample of a dataset, or write its manifest.
+    """Check every sample of a dataset, write its manifest, or download it.
 
     Raises:
         UserError: the dataset is not what it should be, or the action is none for it.
     """
+    if args.action == "download" and spec.fetch:
+        print(folded(f"{spec.name}: {spec.fetch(args.data_dir / spec.folder)}, of the expected content"))
+        return 0
     if args.action not in ACTIONS:
         raise UserError(
             f"`data {args.action}` is for datasets of domain generalization. For {spec.name} there are "

@@ -124,7 +124,7 @@ def _of_cosines(name: str, costs: Mapping[int, Cost], how: str) -> Finding:
 
 
 def _draw(figure: "Figure", counted: Costs) -> None:
-    panels = figure.subplots(1, len(counted), sharey=True)
+    panels = figure.subplots(1, len(counted), sharey=True, squeeze=False)[0]
     colours = {"SAM": ("SAM", "-"), "SAGE as written": ("SAGE", "--"), "SAGE here": ("SAGE", "-")}
     for panel, (name, costs) in zip(panels, counted.items(), strict=True):
         for method, (look, dash) in colours.items():

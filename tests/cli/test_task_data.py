@@ -2,11 +2,13 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from domainbed_sage.cli import main
+from domainbed_sage.data.multitask import multi_mnist
 from domainbed_sage.data.multitask.specs import task_datasets
 
 
@@ -98,3 +100,19 @@ def test_what_there_is_not(say, tmp_path):
     assert "For NYUv2 there are check and manifest" in say("download", "NYUv2", status=2)
     assert "All samples of Rooms are read anyway" in say("check", "Rooms", "--images", status=2)
     assert "There is no folder" in say("check", "NYUv2", "--data_dir", tmp_path, status=2)
+
+
+def test_download(say, tmp_path, monkeypatch):
+    """Where a command can fetch a dataset; the others say where to read about it."""
+    spec = task_datasets["MultiMNIST"]
+    fetched = replace(spec, fetch=lambda root: root / "digits.tgz")
+    monkeypatch.setitem(task_datasets._things, "MultiMNIST", fetched)
+    out = say("download", "MultiMNIST", "--data_dir", tmp_path)
+    assert out == f"MultiMNIST: {tmp_path}/multi_mnist/digits.tgz, of the expected content"
+    assert "how to get it: `domainbed-sage data download MultiMNIST`" in say("list", "MultiMNIST")
+    assert "docs/multitask_data.md says how to get it" in say("download", "CelebA", "--data_dir", tmp_path, status=2)
+
+
+def test_what_downloads_the_digits(monkeypatch, tmp_path):
+    monkeypatch.setattr(multi_mnist, "fetch", lambda root: root / "x")
+    assert task_datasets["MultiMNIST"].fetch(tmp_path) == tmp_path / "x"

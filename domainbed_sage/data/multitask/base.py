@@ -79,6 +79,7 @@ class TaskDataSpec:
         epochs: passes over the training samples when no number of steps is given.
         model: model when none is named.
         recommended: defaults that replace the suite's for this dataset, by hyperparameter; the batch size is there.
+        fetch: downloads its files into its folder and returns what it is read from, where a command can do that.
     """
 
     name: str
@@ -94,6 +95,7 @@ class TaskDataSpec:
     epochs: int = 200
     model: str = "mtan_segnet"
     recommended: Mapping[str, Any] = field(default_factory=lambda: {"batch_size": 8, "lr": 1e-4})
+    fetch: Callable[[Path], Path] | None = None
     search: ClassVar[Mapping[str, Any]] = {}
 
     @property

