@@ -114,7 +114,7 @@ def test_dots_are_trials_and_strokes_their_means(panels):
     lines = panels["seg miou"].lines
     dots = {int(line.get_ydata()[0]): sorted(line.get_xdata()) for line in lines if line.get_marker() == "o"}
     strokes = {int(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in lines if line.get_marker() == "|"}
-    names = [label.get_text() for label in panels["seg miou"].get_yticklabels()]
+    names = [label.get_text().strip() for label in panels["seg miou"].get_yticklabels()]
     assert names == ["LS", "MGDA", "STL"]
     assert dots == {0: [40.0, 44.0], 1: [39.0], 2: [42.0]}
     assert strokes == {0: 42.0, 1: 39.0, 2: 42.0}
