@@ -1,6 +1,7 @@
 """Invented and damaged input: every reader of `scripts/fuzz.py` succeeds or says what is wrong; few examples here."""
 
 import dataclasses
+import gc
 import re
 import time
 
@@ -62,6 +63,7 @@ def finds_the_gap(reader, guard, instead, monkeypatch):
 def complaint(read, monkeypatch):
     monkeypatch.setattr(fuzz, "HANG_S", 0.5)
     monkeypatch.setattr(fuzz, "MEMORY", 5 * 10**7)
+    gc.collect()  # what earlier tests have left would hide what an example takes, if it were freed meanwhile
     with pytest.raises(AssertionError) as caught:
         fuzz.check(Reader("it", st.just(b"x"), read), examples=3)
     return str(caught.value)
