@@ -1,6 +1,7 @@
 """The parts of a run, built from its description."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -43,6 +44,7 @@ class Experiment:
         of_model: what the file of the model says about it.
         after_epochs: whether it is evaluated at the end of every `checkpoint_freq` steps, and not at the first of them,
             as DomainBed does.
+        measured: what else is in every record and takes a pass over the data; whoever only loads a model does without.
     """
 
     algorithm: Algorithm
@@ -54,6 +56,7 @@ class Experiment:
     classes: tuple[str, ...]
     of_model: dict[str, Any]
     after_epochs: bool = False
+    measured: Callable[[], dict[str, Any]] = dict
 
     def is_evaluated(self, step: int, checkpoint_freq: int) -> bool:
         """Whether the weights after this step are; those after the last one always are."""

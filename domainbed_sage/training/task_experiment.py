@@ -61,13 +61,11 @@ def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
         evaluator,
         stream.steps_per_epoch,
         provenance.metadata(config, machine, "multi_task", list(data.splits), population, weights)
-        | {
-            "higher_is_better": evaluator.higher_is_better,
-            "trivial": trivial.measured(train, tasks, evaluator, machine.num_workers),
-        },
+        | {"higher_is_better": evaluator.higher_is_better},
         classes=(),
         of_model={"model_tasks": {task.name: task.channels for task in tasks}},
         after_epochs=True,
+        measured=lambda: {"trivial": trivial.measured(train, tasks, evaluator, machine.num_workers)},
     )
 
 

@@ -99,6 +99,7 @@ class Loop:
     ) -> None:
         self.config, self.machine, self.folder, self.stop, self.listeners = config, machine, folder, stop, listeners
         self.experiment, self.algorithm = experiment, experiment.algorithm
+        self.metadata = experiment.metadata | experiment.measured()
         self.pending: dict[str, list[Tensor]] = {}  # metrics of the steps since the last record
         self.step_times: list[float] = []
         self.best = float("-inf")  # highest source out accuracy so far
@@ -174,7 +175,7 @@ class Loop:
         }
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in sorted(record.items())), extra=console.IN_FILES)
         self._tell(record, measured)
-        self.folder.append(record | ({"evaluated": ending} if ending else {}) | self.experiment.metadata)
+        self.folder.append(record | ({"evaluated": ending} if ending else {}) | self.metadata)
         self.listeners.record(record)
         self.pending, self.step_times = {}, []
 

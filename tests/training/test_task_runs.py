@@ -24,7 +24,7 @@ from domainbed_sage.models import ModelSpec
 from domainbed_sage.models.multitask import MultiTaskModel
 from domainbed_sage.models.task_models import task_models
 from domainbed_sage.tasks import Depth, Normals, Segmentation
-from domainbed_sage.training import assessment, train
+from domainbed_sage.training import assessment, finished, train
 
 STEPS = 6
 TASKS = (Segmentation(13), Depth(), Normals("normal"))
@@ -115,6 +115,13 @@ def test_records(tmp_path):
     assert lines[0]["environments"] == ["train", "test"]
     assert lines[0]["data"]["variant"].startswith("5 train, 3 test, ")
     assert "agreement" in lines[0]
+
+
+def test_who_only_loads_a_model_measures_no_trivial_predictor(tmp_path, monkeypatch):
+    folder = run(config(), tmp_path / "run")
+    assert records(folder)[-1]["trivial"].keys() == records(folder)[-1]["higher_is_better"].keys()
+    monkeypatch.setattr("domainbed_sage.training.trivial.measured", None)
+    finished.load(finished.read(folder), on_cpu(tmp_path))
 
 
 def test_the_numbers_are_those_of_the_meters(tmp_path):
