@@ -8,8 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from domainbed_sage.core.errors import UserError
-from domainbed_sage.models.multitask import MultiTaskModel, Output
+from domainbed_sage.models.multitask import MultiTaskModel, Output, check_sides
 
 STAGES = 5
 STRIDE = 2**STAGES  # height and width are multiples of it
@@ -80,11 +79,7 @@ class MTANSegNet(MultiTaskModel):
 
     def raw(self, x: Tensor) -> list[Tensor]:
         """See `MultiTaskModel.raw`; height and width are multiples of 32."""
-        if any(size % STRIDE for size in x.shape[-2:]):
-            raise UserError(
-                f"MTAN on SegNet takes images whose height and width are multiples of {STRIDE}. "
-                f"Found {x.shape[-2]} x {x.shape[-1]}."
-            )
+        check_sides("MTAN on SegNet", x, STRIDE)
         down, indices, deepest = self._encoded(x)
         up = list(self._decoded(deepest, indices))
         return [self._task(k, down, up) for k in range(len(self.task_names))]

@@ -133,6 +133,19 @@ class MultiTaskModel(Network, ABC):
         )
 
 
+def check_sides(network: str, x: Tensor, stride: int) -> None:
+    """Make sure that height and width of images can be halved as often as a network does.
+
+    Raises:
+        UserError: they are no multiples of `stride`.
+    """
+    height, width = x.shape[-2:]
+    if height % stride or width % stride:
+        raise UserError(
+            f"{network} takes images whose height and width are multiples of {stride}. Found {height} x {width}."
+        )
+
+
 def _behind(end: Node | None) -> set[Node]:
     """All nodes of the graph that a backward pass from here would visit."""
     found, left = set[Node](), [end]

@@ -9,8 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from domainbed_sage.core.errors import UserError
-from domainbed_sage.models.multitask import MultiTaskModel, Output
+from domainbed_sage.models.multitask import MultiTaskModel, Output, check_sides
 
 LEVELS = 5
 STRIDE = 2 ** (LEVELS - 1)
@@ -50,12 +49,8 @@ class SceneUNet(MultiTaskModel):
 
     def raw(self, x: Tensor) -> list[Tensor]:
         """See `MultiTaskModel.raw`; height and width are multiples of 16."""
-        height, width = x.shape[-2:]
-        if height % STRIDE or width % STRIDE:
-            raise UserError(
-                f"scene_unet takes images whose height and width are multiples of {STRIDE}. Found {height} x {width}."
-            )
-        rows, columns = (torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in (height, width))
+        check_sides("scene_unet", x, STRIDE)
+        rows, columns = (torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in x.shape[-2:])
         place = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
         x = self.down[0](torch.cat([x, place], 1))
         kept = []
