@@ -1,13 +1,12 @@
 """Every printed number that is a function of other printed numbers: averages and Δm, from the columns as printed."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from domainbed_sage.core.resources import shipped
 from domainbed_sage.paper.findings import Finding, Verdict
 from domainbed_sage.results.delta_m import Baseline, half_unit
-from domainbed_sage.results.printed_tasks import STL, Printed, read, scenes
+from domainbed_sage.results.printed_fmtl import aggregation
+from domainbed_sage.results.printed_tasks import STL, Printed, rows, scenes
 
 TIE = 1e-9  # of a number that lies halfway between two printed ones; both are then its rounding
 AVERAGES = (  # section, file, columns that name a row, and for each printed average its name and its columns
@@ -98,19 +97,11 @@ def _corner(columns: Mapping[str, str], baseline: Mapping[str, str], better: Map
     return Baseline(STL, base, better).delta_m(off)
 
 
-def rows(name: str) -> list[dict[str, str]]:
-    """The rows of a printed table, a file in `results/paper`, as strings."""
-    with shipped(f"results/paper/{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def tables() -> list[tuple[str, Printed]]:
     """The tables with a column Δm, each with its section; those of the SAGE paper first."""
     *sage_and_nyu, cityscapes = scenes()
-    two = read("fmtl_table5_aggregation", "Table 5", cityscapes.dataset)
-    against_stl = Printed(two.title, two.dataset, {STL: cityscapes.cells[STL], **two.cells}, two.delta_m)
     named = [("Table 2", sage_and_nyu[0]), ("Table 2", sage_and_nyu[1])]
-    return [*named, ("F-MTL Table 3", cityscapes), ("F-MTL Table 4", sage_and_nyu[2]), ("F-MTL Table 5", against_stl)]
+    return [*named, ("F-MTL Table 3", cityscapes), ("F-MTL Table 4", sage_and_nyu[2]), ("F-MTL Table 5", aggregation())]
 
 
 def findings() -> Iterator[Finding]:

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from domainbed_sage.paper.derived import rows
 from domainbed_sage.paper.findings import Finding, Verdict
-from domainbed_sage.results.printed_tasks import COLUMNS, STL
+from domainbed_sage.results.printed_tasks import COLUMNS, STL, rows
 
 BOLD, UNDERLINE = "bold", "underline"
 SIGNS = ("+", "-", "±")

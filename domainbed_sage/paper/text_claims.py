@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from domainbed_sage.paper.derived import rows
 from domainbed_sage.paper.findings import Finding
+from domainbed_sage.results.printed_tasks import rows
 
 WIDTH, DEPTH, TOKENS, PIXELS, OUT = 768, 12, 197, 16 * 16 * 3, 512  # CLIP's ViT-B/16: its image tower
 BLOCK = ((3 * WIDTH, WIDTH), (WIDTH, WIDTH), (4 * WIDTH, WIDTH), (WIDTH, 4 * WIDTH))

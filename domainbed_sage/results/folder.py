@@ -18,7 +18,7 @@ from domainbed_sage.results.expected import Key, check_plan, planned_keys
 from domainbed_sage.results.loaded import Loaded, shortened
 from domainbed_sage.results.record_cache import Cached, Stamp
 from domainbed_sage.results.records import RESULTS, RunRecord, interned, parse_run, run_record, warn_of_torn_line
-from domainbed_sage.results.task_runs import on_tasks
+from domainbed_sage.results.task_runs import is_on_tasks
 
 PARALLEL_FROM = 1000  # runs
 CHUNK = 100
@@ -177,7 +177,7 @@ def _read(entry: Path) -> _Read:
         lines, torn = parse_run(entry / RESULTS)
         if not lines:
             return _Read(None, "empty", torn)
-        if on_tasks(entry):
+        if is_on_tasks(lines[0]):
             return _Read(None, "tasks", torn)
         return _Read(run_record(entry, lines), torn=torn) if "args" in lines[0] else _Read(None, "foreign", torn)
     except (UserError, OSError) as error:

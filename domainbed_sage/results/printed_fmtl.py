@@ -1,11 +1,9 @@
 """F-MTL's printed tables beside those of scenes: two ways of aggregation, MultiMNIST with its calibration, CelebA."""
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from domainbed_sage.core.resources import shipped
-from domainbed_sage.results.printed_tasks import FMTL, STL, Printed, read, scenes
+from domainbed_sage.results.printed_tasks import FMTL, STL, Printed, read, rows, scenes
 
 TASKS = {"top_left": "left", "bottom_right": "right", "average": "mean"}
 CALIBRATION = (("fmtl_table6_brier", 6, "brier"), ("fmtl_table7_ece", 7, "ece"))
@@ -22,12 +20,12 @@ def digits() -> Iterator[Printed]:
     """Tables 1, 6 and 7, their columns of MultiMNIST: accuracy in percent, Brier score, calibration error."""
     cells = {
         row["method"]: {f"test_{ours}_accuracy": _with_deviation(row, f"mnist_{theirs}") for theirs, ours in T1.items()}
-        for row in _rows("fmtl_table1_multimnist")
+        for row in rows("fmtl_table1_multimnist")
     }
     yield Printed(f"Table 1 {FMTL}", "MultiMNISTPareto", cells, {})
     for name, number, metric in CALIBRATION:
         found: dict[str, dict[str, str]] = {}
-        for row in _rows(name):
+        for row in rows(name):
             found.setdefault(row["method"], {})[f"test_{TASKS[row['task']]}_{metric}"] = row["MultiMNIST"]
         yield Printed(f"Table {number} {FMTL}", "MultiMNISTPareto", found, {})
 
@@ -37,13 +35,8 @@ T1 = {"t1": "left", "t2": "right", "avg": "mean"}
 
 def faces() -> Printed:
     """Table 2: the mean error of CelebA's 40 attributes, percent."""
-    cells = {row["method"]: {"test_mean_error": row["avg_error_pct"]} for row in _rows("fmtl_table2_celeba")}
+    cells = {row["method"]: {"test_mean_error": row["avg_error_pct"]} for row in rows("fmtl_table2_celeba")}
     return Printed(f"Table 2 {FMTL}", "CelebA", cells, {})
-
-
-def _rows(name: str) -> list[Mapping[str, str]]:
-    with shipped(f"results/paper/{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _with_deviation(row: Mapping[str, str], column: str) -> str:

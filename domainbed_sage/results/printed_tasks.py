@@ -65,14 +65,19 @@ def scenes() -> list[Printed]:
     ]
 
 
+def rows(name: str) -> list[dict[str, str]]:
+    """The rows of a printed table, a file in `results/paper`, as strings."""
+    with shipped(f"results/paper/{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def read(name: str, title: str, dataset: str, prefix: str = "") -> Printed:
     """The columns of a file whose names begin with a prefix."""
-    with shipped(f"results/paper/{name}.csv").open(encoding="utf-8", newline="") as file:
-        rows = {row["method"]: row for row in csv.DictReader(file)}
+    by_name = {row["method"]: row for row in rows(name)}
     cells = {
         name: {ours: row[prefix + theirs] for theirs, (ours, _) in COLUMNS.items() if prefix + theirs in row}
-        for name, row in rows.items()
+        for name, row in by_name.items()
     }
     column = f"{prefix}dm_printed"
-    delta_m = {name: row[column] for name, row in rows.items() if row[column] and name != STL}
+    delta_m = {name: row[column] for name, row in by_name.items() if row[column] and name != STL}
     return Printed(title, dataset, cells, delta_m)

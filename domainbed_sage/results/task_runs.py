@@ -91,7 +91,8 @@ def kinds(results: Path) -> set[bool]:
 def _kinds(place: Path) -> set[bool]:
     found: dict[str, bool] = {}
     for entry in sorted(place.iterdir()):
-        dataset = entry.name.partition("-")[0]
+        dataset, dash, _ = entry.name.partition("-")
+        dataset *= bool(dash)  # names without one are not of this suite's runs: one of all of them is enough
         if dataset not in found and (kind := on_tasks(entry)) is not None:
             found[dataset] = kind
     return set(found.values())
@@ -103,9 +104,15 @@ def on_tasks(run: Path) -> bool | None:
         if not regular(run / RESULTS):
             return None
         with (run / RESULTS).open("rb") as file:
-            return bool(strict_json.loads(file.readline())["args"].get("task") == MULTI_TASK)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return is_on_tasks(strict_json.loads(file.readline()))
+    except (OSError, ValueError):
         return None
+
+
+def is_on_tasks(record: Any) -> bool | None:
+    """Whether a record says that it is of a run on several tasks; None if it is no record of a run."""
+    args = record.get("args") if isinstance(record, Mapping) else None
+    return args.get("task") == MULTI_TASK if isinstance(args, Mapping) else None
 
 
 def load(results: Path) -> TaskRuns:

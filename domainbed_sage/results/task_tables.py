@@ -51,15 +51,13 @@ def _table(dataset: str, runs: Sequence[TaskRun], found: TaskRuns) -> TaskTable:
     rows = dict.fromkeys(map(row_of, runs))
     of_row = {row: [run for run in runs if row_of(run) == row] for row in rows}
     numbers = _trivial(by_tasks) | {row: [run.metrics for run in of_row[row]] for row in rows}
-    means = pd.DataFrame(
-        {name: {row: _mean(found, name) for row, found in numbers.items()} for name in better},
-        index=pd.Index(numbers, name="Method"),
-    )
+    averages = {row: {name: _mean(found, name) for name in better} for row, found in numbers.items()}
+    means = pd.DataFrame(averages.values(), index=pd.Index(numbers, name="Method"), columns=list(better))
     if STL in rows and means.loc[STL].notna().all():
         counted_names = [name for name in better if not name.endswith(CALIBRATION)]
-        compared = {row: {name: _mean(found, name) for name in counted_names} for row, found in numbers.items()}
+        compared = {row: {name: own[name] for name in counted_names} for row, own in averages.items()}
         baseline = Baseline(STL, compared[STL], better)
-        means[DELTA] = [baseline.delta_m(compared[row]) for row in numbers]
+        means[DELTA] = [baseline.delta_m(own) for own in compared.values()]
     trials = pd.Series({row: len({run.trial_seed for run in of_row.get(row, [])}) for row in numbers})
     return TaskTable(dataset, means, trials, better, tuple(_notes(runs, means, found)))
 
