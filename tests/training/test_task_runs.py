@@ -1,9 +1,9 @@
 """Runs on several tasks: the loop, the records and the restarts are those of domain generalization."""
 
 import math
-import multiprocessing
 import signal
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class Light(MultiTaskModel):
         return [head(z) for head in self.pred]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_rooms():
+@contextmanager
+def few_rooms():
     """Five rooms to learn from and three to report on, in place of the usual ones, and a light network."""
     usual = task_datasets["Rooms"]
     few = replace(usual, load=lambda root: rooms.load(5, 3, size=(32, 32)), counts={"train": 5, "test": 3})
@@ -53,6 +53,12 @@ def small_rooms():
     yield
     task_datasets._things["Rooms"] = usual
     del task_models._things["light"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_rooms():
+    with few_rooms():
+        yield
 
 
 def config(algorithm="SAGE", solver="FairGrad", *, steps=STEPS, **hparams):
@@ -77,17 +83,15 @@ def test_stopped_after_every_step(tmp_path, algorithm, solver):
 
 def dies(chosen, folder, step):
     helpers._die_after_step(step)
-    run(chosen, folder)
+    with few_rooms():
+        run(chosen, folder)
 
 
 def test_killed_in_any_epoch(tmp_path):
     """DWA by epochs takes note of each end of an epoch once, also where the process was killed right before it."""
     chosen = config("ERM", "DWA", solver_hparams={"reading": "epoch"})
     for step in (1, 2, 3):
-        process = multiprocessing.get_context("fork").Process(target=dies, args=(chosen, tmp_path / "run", step))
-        process.start()
-        process.join(120)
-        assert process.exitcode == -signal.SIGKILL
+        assert helpers.ended(helpers._start(dies, chosen, tmp_path / "run", step), 120) == -signal.SIGKILL
     assert_same(run(chosen, tmp_path / "run", num_workers=2), run(chosen, tmp_path / "whole"))
 
 
