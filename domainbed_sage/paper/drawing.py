@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 COLUMN = 3.3  # inches, of a page with two columns
 SMALL = 5.5  # points
-DPI = 200  # of the files: letters have other widths in others
 LOOKS = looks(("ERM", "SAM", "SAGE", "SGLD", "ASAM", "Muon"))
 
 
@@ -32,7 +31,7 @@ def drawn(height: float, draw: "Callable[[Figure], Any]", width: float = COLUMN)
 
     with style():
         layout = ConstrainedLayoutEngine(h_pad=0.03, w_pad=0.03)
-        figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
+        figure = Figure(figsize=(width, height), layout=layout)
         draw(figure)
         settle(figure)
     return figure

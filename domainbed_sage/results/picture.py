@@ -42,7 +42,8 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#e8e8e8",
     "grid.linewidth": 0.6,
-    "savefig.dpi": 200,
+    "figure.dpi": 200,  # of the files, too: letters have other widths in others
+    "savefig.dpi": "figure",
     "pdf.fonttype": 42,  # whole fonts, which publishers ask for
     "svg.hashsalt": "domainbed-sage",  # the same names in the file each time
 }

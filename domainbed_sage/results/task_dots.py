@@ -54,8 +54,7 @@ def _dataset(part: "SubFigure", table: TaskTable, runs: Sequence[TaskRun]) -> No
             _panel(panel, table, str(names[at]), shown, runs)
         for panel in line[len(share) :]:
             panel.set_axis_off()
-        room = "  "  # small letters are wider in a picture than in its layout
-        line[0].set_yticks(range(len(shown)), [f"{room}{shortened(row)}" for row in shown])
+        line[0].set_yticks(range(len(shown)), [shortened(row) for row in shown])
         line[0].set_ylim(len(shown) - 0.5, -0.5)
 
 

@@ -1,8 +1,11 @@
 """Pictures of predictions and of tables of several tasks: colours by value, what is grey, and bytes that repeat."""
 
+import io
+
 import matplotlib.colors
 import numpy as np
 import pytest
+from PIL import Image
 
 from domainbed_sage.results import picture, scene_pictures, task_dots, task_tables
 from domainbed_sage.results.scene_pictures import IGNORED, classes, depths, normals
@@ -114,7 +117,7 @@ def test_dots_are_trials_and_strokes_their_means(panels):
     lines = panels["seg miou"].lines
     dots = {int(line.get_ydata()[0]): sorted(line.get_xdata()) for line in lines if line.get_marker() == "o"}
     strokes = {int(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in lines if line.get_marker() == "|"}
-    names = [label.get_text().strip() for label in panels["seg miou"].get_yticklabels()]
+    names = [label.get_text() for label in panels["seg miou"].get_yticklabels()]
     assert names == ["LS", "MGDA", "STL"]
     assert dots == {0: [40.0, 44.0], 1: [39.0], 2: [42.0]}
     assert strokes == {0: 42.0, 1: 39.0, 2: 42.0}
@@ -129,6 +132,14 @@ def test_the_trivial_predictor_is_drawn_where_it_is_near(panels):
     assert marked["seg miou"] == {"--": 42.0, ":": 41.0}
     assert marked["depth abserr"] == {"--": 1.5}
     assert panels["depth abserr"].get_xlim()[1] < 9
+
+
+def test_no_letter_is_cut():
+    """The outermost pixels are white: letters have the widths in the file for which the picture was laid out."""
+    runs = [run(f"SAGE-FairGrad-{'w' * wide}", 0, 40.0, 2.0) for wide in range(19)]
+    (figure,) = task_dots.draw(task_tables.build(TaskRuns(tuple(runs))), runs)
+    pixels = np.asarray(Image.open(io.BytesIO(picture.written(figure))).convert("L"))
+    assert {int(side.min()) for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])} == {255}
 
 
 def test_arrows_point_to_what_is_better(panels):
