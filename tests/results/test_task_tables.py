@@ -180,6 +180,8 @@ def test_packed_runs_are_the_same_table(results, tmp_path_factory, capsys):
     assert task_runs.kinds(elsewhere) == {True}
     ours, theirs = (task_tables.build(task_runs.load(folder))[0] for folder in (elsewhere, results))
     assert ours.means.equals(theirs.means)
+    assert main(["report", str(elsewhere)]) == 2
+    assert f"The runs in {elsewhere} are on several tasks." in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("words", [["report"], ["compare", "--reference", "ERM", "--compare", "SAGE"]])
