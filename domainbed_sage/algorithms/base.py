@@ -186,11 +186,11 @@ class Algorithm(ABC):
         """Logits [N, C] of features [N, D], in the precision of the problem."""
         return self.in_precision(self.model.classifier, z)
 
-    def in_precision(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def in_precision(self, network: Callable[[Tensor], Tensor | tuple[Tensor, ...]], x: Tensor) -> Tensor:
         """What a network makes of x, computed in the precision of the problem and returned in that of x."""
         with self.arithmetic(x.device):
             output = network(x)
-        if isinstance(output, tuple):
+        if not isinstance(output, Tensor):  # one for each of several tasks
             raise of_domains_alone("single output")
         return output.to(x.dtype)
 

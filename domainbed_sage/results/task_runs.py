@@ -171,12 +171,12 @@ def only(found: TaskRuns, rows: Sequence[str] | None, datasets: Sequence[str] | 
         if (rows is None or run.only_task or run.label in rows) and (datasets is None or run.dataset in datasets)
     )
     alone = {run.label for run in found.runs if run.only_task}
-    missing = (
+    lacking = (
         run
         for run in found.missing
         if (rows is None or run.label in alone.union(rows)) and (datasets is None or run.dataset in datasets)
     )
-    return replace(found, runs=tuple(kept), missing=tuple(missing))
+    return replace(found, runs=tuple(kept), missing=tuple(lacking))
 
 
 def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
