@@ -28,8 +28,11 @@ def in_one_thread():
         yield
 
 
+MODELS = {"NYUv2": "mtan_segnet", "Cityscapes": "mtan_segnet", "MultiMNIST": "resnet_heads", "CelebA": "resnet_heads"}
+
+
 def run_of(algorithm="ERM", solver="LS", *, dataset="Rooms", steps=1, checkpoint_freq=1, width=2, **hparams):
-    model = "resnet_heads" if dataset in ("MultiMNIST", "CelebA") else "mtan_segnet"
+    model = MODELS.get(dataset, "scene_unet")
     own = {} if model == "resnet_heads" else {"width": width}
     return make_config(
         dataset=dataset,
@@ -106,13 +109,16 @@ def test_forward_passes_of_the_full_network(dataset, rows, forward):
 
 
 def test_passes_share_what_tasks_share():
-    """K backward passes cost less than K passes, and no more than the bound (1 + 2 K) / 3 of a pass."""
+    """K backward passes cost less than K passes, and no more than the bound (1 + 2 K) / 3 of a pass.
+
+    SAMO's 2 K forward passes are a little more than 2 K / 3 passes, since there is no gradient of the images.
+    """
     plain, gram, fmtl, samo = (
         step_cost(run_of(*words)).flops for words in ((), ("ERM", "MGDA"), ("F-MTL", "MGDA"), ("SAMO", "MGDA"))
     )
     assert 1.05 * plain < gram < 7 / 3 * plain
     assert 2 * gram < fmtl < 16 / 3 * plain
-    assert fmtl < samo < 6 * plain
+    assert fmtl < samo < 6.1 * plain
 
 
 def test_images_of_epochs():
@@ -148,7 +154,7 @@ def test_images_with_labels(dataset, tasks):
 
 
 def sweep(folder):
-    text = "name: s\ndatasets: [Rooms]\nmodel: mtan_segnet\ntrials: 1\nsteps: 20\ncheckpoint_freq: 20\n"
+    text = "name: s\ndatasets: [Rooms]\nmodel: scene_unet\ntrials: 1\nsteps: 20\ncheckpoint_freq: 20\n"
     text += "hparams: {width: 2}\nalgorithms:\n  LS: {algorithm: ERM}\n  MGDA: {algorithm: ERM, solver: MGDA}\n"
     (folder / "s.yaml").write_text(text)
     return str(folder / "s.yaml")
