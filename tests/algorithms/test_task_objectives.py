@@ -180,6 +180,7 @@ def test_heads_get_what_the_solvers_authors_give_them(solver, of_head):
     heads = [[t.clone() for t, mine in zip(v, made.objectives.heads[k], strict=True) if mine] for k, v in enumerate(g)]
     w = two_tasks("ERM", solver).objectives.solver.combine(losses, shared).weights
     found = made.objectives.aggregate(batch, losses, g)
+    assert made.objectives.batch is batch  # which solvers that watch look at again
     for k, head in enumerate(heads):
         ours = [t for t, mine in zip(found, made.objectives.heads[k], strict=True) if mine]
         factor = (2 if solver == "MGDA" else 1) * w[k] if of_head == "weighted" else 1
