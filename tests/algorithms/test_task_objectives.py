@@ -210,7 +210,7 @@ def test_the_loss_of_a_step_is_the_mean_before_it(name, solver):
     assert metrics.get("loss_perturbed", before + 1) > before
 
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, object]] = {
     "SAMO": {"samo_rho": 0.1, "samo_beta": 0.1, "zo_eps": 0.5, "layerwise": False, "samo_max_norm": 0.01},
     "SAGE_SAMO": {"rho": 1e-2, "gamma": 1e-2, "ns": "cubic", "ns_steps": 9, "scale_by_weight": False}
     | {"samo_beta": 0.1, "zo_eps": 0.5, "layerwise": False, "samo_max_norm": 0.01},

@@ -71,7 +71,7 @@ def test_an_image_that_lenet_cannot_take():
 def test_lenet_is_its_definition():
     """Also for images of one channel."""
     model, x = lenet_heads(DIGITS, channels=1).double(), torch.rand(2, 1, 28, 28, dtype=torch.float64)
-    first, second, linear = (module for module in model.trunk if hasattr(module, "weight"))
+    first, second, linear = (module for module in model.trunk.children() if hasattr(module, "weight"))
     z = F.relu(F.max_pool2d(F.conv2d(x, first.weight, first.bias), 2))
     z = F.relu(F.max_pool2d(F.conv2d(z, second.weight, second.bias), 2))
     z = F.relu(F.linear(z.flatten(1), linear.weight, linear.bias))
