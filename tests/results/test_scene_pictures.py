@@ -132,6 +132,10 @@ def test_the_trivial_predictor_is_drawn_where_it_is_near(panels):
     assert marked["seg miou"] == {"--": 42.0, ":": 41.0}
     assert marked["depth abserr"] == {"--": 1.5}
     assert panels["depth abserr"].get_xlim()[1] < 9
+    (footer,) = (
+        text.get_text() for text in panels["seg miou"].get_figure(root=True).texts if "dots" in text.get_text()
+    )
+    assert footer.endswith("dotted line: Trivial, where it is near")
 
 
 def test_no_letter_is_cut():
