@@ -77,9 +77,9 @@ class _OwnPerturbations(Algorithm):
 
 @dataclass
 class _Previous(Memory):
-    """The gradient [P tensors] of the step before; None before the first one."""
+    """The gradient [P tensors] of the step before; 0 before the first one."""
 
-    gradient: Vector | None = None
+    gradient: Vector
 
 
 @register("SAMO")
@@ -120,9 +120,10 @@ class SAMO(_OwnPerturbations):
         samo_max_norm: Annotated[float, Field(gt=0)] = 1.0,
     ) -> None:
         super().__init__(problem, samo_beta, zo_eps, layerwise, samo_max_norm)
-        self.rho, self.previous = samo_rho, _Previous()
+        self.rho, self.previous = samo_rho, None
         if accumulate:
-            self.kept["previous"] = self.previous
+            zeros = tuple(torch.zeros_like(p, requires_grad=False) for p in self.params)
+            self.previous = self.kept["previous"] = _Previous(zeros)
 
     def ascent(self, direction: Vector, k: int) -> Vector:
         """ρ d / ‖d‖ of the shared parameters, and of those of head k."""
@@ -134,10 +135,10 @@ class SAMO(_OwnPerturbations):
     def update(self, batch: Any) -> Metrics:
         """See `Algorithm.update`."""
         loss, g = self.objectives.mean_gradient(batch)
-        if self.previous.gradient is not None:
+        if self.previous:
             add_(g, self.previous.gradient)
         combined = self.direction(batch, g)
-        if self.kept:
+        if self.previous:
             self.previous.gradient = scale(1.0, combined)
         self.descend(combined)
         return {"loss": loss}

@@ -85,5 +85,4 @@ class Crop:
 
 def _nearest(source: int, size: int, device: torch.device) -> Tensor:
     """The source index of each of `size` pixels [size]."""
-    places = torch.arange(size, dtype=torch.float32, device=device) * (source / size)
-    return places.long().clamp_max(source - 1)
+    return (torch.arange(size, dtype=torch.float32, device=device) * (source / size)).long()

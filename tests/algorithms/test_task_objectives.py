@@ -14,6 +14,7 @@ from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.algorithms.solvers import solvers
 from domainbed_sage.algorithms.task_objectives import TaskObjectives
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.core.hparams import declared
 from domainbed_sage.data.batch import TaskBatch
 from domainbed_sage.models import ImageSpec, Model
 from domainbed_sage.models.optimizers import adam
@@ -125,8 +126,17 @@ def test_samo_that_accumulates_remembers_the_last_gradient():
     first = two_tasks("SAMO", accumulate=True)
     run(first, data[:2])
     second = two_tasks("SAMO", accumulate=True)
+    own = [t.data_ptr() for t in second.previous.gradient]
     second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert [t.data_ptr() for t in second.previous.gradient] == own  # on its device: checkpoints are read on the CPU
     assert_same_bits(run(second, data[2:], start=2), whole[2:])
+
+
+@pytest.mark.parametrize(("share", "same"), [(0.0, True), (1.0, False)])
+def test_samo_beta_is_the_share_of_the_estimate(share, same):
+    """Without it nothing is drawn by chance."""
+    one, other = (run(two_tasks("SAMO", samo_beta=share), task_batches(1), start=seed) for seed in (0, 1))
+    assert torch.equal(one, other) == same
 
 
 @pytest.mark.parametrize("name", ["ERM", "SAM", "SAGE", "SAMO", "SAGE_SAMO", "F-MTL"])
@@ -170,6 +180,7 @@ def test_heads_get_what_the_solvers_authors_give_them(solver, of_head):
     heads = [[t.clone() for t, mine in zip(v, made.objectives.heads[k], strict=True) if mine] for k, v in enumerate(g)]
     w = two_tasks("ERM", solver).objectives.solver.combine(losses, shared).weights
     found = made.objectives.aggregate(batch, losses, g)
+    assert made.objectives.batch is batch  # which solvers that watch look at again
     for k, head in enumerate(heads):
         ours = [t for t, mine in zip(found, made.objectives.heads[k], strict=True) if mine]
         factor = (2 if solver == "MGDA" else 1) * w[k] if of_head == "weighted" else 1
@@ -177,9 +188,86 @@ def test_heads_get_what_the_solvers_authors_give_them(solver, of_head):
             assert_close(t, factor * expected, 1e-12)
 
 
-def test_names_of_heads_that_are_none():
-    with pytest.raises(UserError, match=r"no trainable parameter classifier.2.bias, named as a head's"):
-        with_tasks("ERM", Several(), [Classes(), Numbers()], [["classifier.0.weight"], ["classifier.2.bias"]])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_names_of_heads_that_are_none(frozen):
+    """A frozen parameter is none either."""
+    model, name = Several(), "classifier.1.bias" if frozen else "classifier.2.bias"
+    model.classifier[1].bias.requires_grad_(not frozen)
+    with pytest.raises(UserError, match=rf"no trainable parameter {name}, named as a head's"):
+        with_tasks("ERM", model, [Classes(), Numbers()], [["classifier.0.weight"], [name]])
+
+
+@pytest.mark.parametrize("solver", ["LS", "FairGrad"])
+@pytest.mark.parametrize("name", ["ERM", "SAGE", "SAMO", "SAGE_SAMO", "F-MTL"])
+def test_the_loss_of_a_step_is_the_mean_before_it(name, solver):
+    """Without its graph; F-MTL also has the one where the gradients are taken."""
+    made, (batch,) = two_tasks(name, solver), task_batches(1)
+    with torch.no_grad(), made.model.frozen_statistics():
+        before = made.objectives.losses(batch).mean()
+    metrics = made.update(batch)
+    assert_close(metrics["loss"], before, 1e-12)
+    assert not metrics["loss"].requires_grad
+    assert metrics.get("loss_perturbed", before + 1) > before
+
+
+OPTIONS: dict[str, dict[str, object]] = {
+    "SAMO": {"samo_rho": 0.1, "samo_beta": 0.1, "zo_eps": 0.5, "layerwise": False, "samo_max_norm": 0.01},
+    "SAGE_SAMO": {"rho": 1e-2, "gamma": 1e-2, "ns": "cubic", "ns_steps": 9, "scale_by_weight": False}
+    | {"samo_beta": 0.1, "zo_eps": 0.5, "layerwise": False, "samo_max_norm": 0.01},
+    "F-MTL": {"fmtl_rho": 0.5, "adaptive": True, "joint_norm": True, "aggregate": "direct", "unit_norm": True},
+}
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in OPTIONS for option in OPTIONS[name]])
+def test_every_hyperparameter_matters(name, option):
+    usual, other = (run(two_tasks(name, "MGDA", **h), task_batches(1)) for h in ({}, {option: OPTIONS[name][option]}))
+    assert not torch.equal(usual, other)
+
+
+def test_hyperparameters_of_tasks_are_those_of_the_authors():
+    found = {name: declared(algorithms[name]) for name in OPTIONS}
+    defaults = {name: {option: h.default for option, h in of.items()} for name, of in found.items()}
+    common = {"samo_beta": 0.5, "zo_eps": 0.01, "layerwise": True, "samo_max_norm": 1.0}
+    sage = {"rho": 1e-4, "gamma": 1e-5, "ns": "quintic", "ns_steps": 5, "scale_by_weight": True}
+    assert defaults["SAMO"] == {"samo_rho": 0.001, "accumulate": False} | common
+    assert defaults["SAGE_SAMO"] == sage | common
+    fmtl = {"fmtl_rho": 0.05, "adaptive": False, "joint_norm": False, "aggregate": "separate", "unit_norm": False}
+    assert defaults["F-MTL"] == fmtl
+    schedule, over = {"lr_decay": 0.5, "lr_decay_epochs": 100}, {"agreement_over": "all", "perturb": "all"}
+    objectives = {option: h.default for option, h in declared(TaskObjectives).items()}
+    assert objectives == {"solver": "LS", "solver_hparams": {}} | over | schedule
+
+
+def test_gradients_and_estimates_that_are_zero_stay_so():
+    for adaptive in (False, True):
+        made = two_tasks("F-MTL", adaptive=adaptive, unit_norm=True)
+        zeros = [tuple(torch.zeros_like(p) for p in made.params) for _ in range(2)]
+        assert all((t == 0).all() for t in (*made.ascent(zeros[0], 0), *made._units(zeros)[0]))
+    samo = two_tasks("SAMO")
+    samo.objectives.loss_of = lambda batch, k: samo.params[0].sum() * 0
+    found = samo.estimate(None, samo.params, 0)
+    assert all((t == 0).all() and not t.requires_grad for t in found)
+
+
+def test_a_solver_that_does_not_watch_costs_no_pass():
+    made, watching = two_tasks("ERM", "LS"), two_tasks("ERM", "FAMO")
+    run(made, task_batches(1))
+    made.objectives.losses = None
+    made.objectives.stepped()
+    watching.objectives.stepped()  # before the first minibatch there is nothing to see
+
+
+def test_predictions_are_made_in_the_precision_of_the_run_and_returned_in_that_of_the_images():
+    made, (batch,) = two_tasks("ERM", model=Several().float(), precision="bf16"), task_batches(1, torch.float32)
+    for p in made.objectives.predict(batch.x):
+        assert p.dtype == torch.float32
+        assert torch.equal(p, p.bfloat16().float())
+
+
+def test_a_target_too_many_is_not_dropped():
+    made, (batch,) = two_tasks(), task_batches(1)
+    with pytest.raises(ValueError, match="longer"):
+        made.objectives.losses(TaskBatch(batch.x, (*batch.targets, batch.targets[0])))
 
 
 def test_a_network_of_heads_alone():

@@ -99,6 +99,14 @@ def test_finding_masks_changes_nothing(mode):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_modes_are_kept_where_no_pass_is_possible():
+    model = Tangled(plain("one"))
+    model.raw = lambda x: pytest.fail("no pass")
+    with pytest.raises(pytest.fail.Exception):
+        _ = model.shared
+    assert model.training
+
+
 def test_activations():
     """Log-probabilities, plain numbers and unit vectors; a zero vector is no NaN."""
     segmentation, depth, normals = dense(mtan_segnet(SCENE, width=2))
@@ -106,6 +114,8 @@ def test_activations():
     torch.testing.assert_close(segmentation.exp().sum(1), torch.ones(2, 32, 32))
     torch.testing.assert_close(normals.norm(dim=1), torch.ones(2, 32, 32))
     assert (depth < 0).any()
+    tiny = 1e-6 * torch.ones(1, 3, 1, 1)
+    torch.testing.assert_close(ACTIVATIONS["unit"](tiny).norm(dim=1), torch.ones(1, 1, 1))
     zero = torch.zeros(1, 3, 1, 1, requires_grad=True)
     (g,) = torch.autograd.grad(ACTIVATIONS["unit"](zero).sum(), zero)
     assert g.isfinite().all()
@@ -163,6 +173,7 @@ def test_an_algorithm_takes_heads_as_they_are():
 def test_residual_networks(tasks, hparams, trunk):
     """The trunk without its classifier is shared, and a head is its task's own; names say the same."""
     model = resnet_heads(tasks, **hparams)
+    assert all((norm.weight == 1).all() for norm in model.batch_norms())
     sizes = [p.numel() for p in model.parameters()]
     assert sum(size for size, has in zip(sizes, model.shared, strict=True) if has) == trunk
     assert model.shared == model.code_shared

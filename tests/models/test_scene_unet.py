@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.models.mtan_segnet import mtan_segnet
 from domainbed_sage.models.scene_unet import scene_unet
-from domainbed_sage.models.shared_trunk import lenet_heads
+from domainbed_sage.models.shared_trunk import lenet_heads, resnet_heads
+from domainbed_sage.models.task_models import task_models
 from domainbed_sage.tasks import Classification, Depth, Normals, Segmentation
 
 SCENE = (Segmentation(4), Depth(), Normals())
@@ -58,7 +61,50 @@ def test_an_image_that_cannot_be_halved():
 
 
 def test_an_image_that_lenet_cannot_take():
-    with pytest.raises(
-        UserError, match=r"28 x 28 pixels\. Found features of 6 x 4 in the place of 4 x 4: choose resnet"
-    ):
-        lenet_heads(DIGITS)(torch.zeros(1, 3, 36, 28))
+    for size, found in (((36, 28), "6 x 4"), ((28, 36), "4 x 6")):
+        with pytest.raises(
+            UserError, match=rf"28 x 28 pixels\. Found features of {found} in the place of 4 x 4: choose resnet"
+        ):
+            lenet_heads(DIGITS)(torch.zeros(1, 3, *size))
+
+
+def test_lenet_is_its_definition():
+    """Also for images of one channel."""
+    model, x = lenet_heads(DIGITS, channels=1).double(), torch.rand(2, 1, 28, 28, dtype=torch.float64)
+    first, second, linear = (module for module in model.trunk.children() if hasattr(module, "weight"))
+    z = F.relu(F.max_pool2d(F.conv2d(x, first.weight, first.bias), 2))
+    z = F.relu(F.max_pool2d(F.conv2d(z, second.weight, second.bias), 2))
+    z = F.relu(F.linear(z.flatten(1), linear.weight, linear.bias))
+    for found, head in zip(model(x), model.pred, strict=True):
+        torch.testing.assert_close(found, F.linear(z, head.weight, head.bias))
+    assert model.shared == model.code_shared
+
+
+def test_unet_is_its_definition():
+    model, x = scene_unet((Depth(),), width=2).double().eval(), torch.rand(2, 3, 32, 48, dtype=torch.float64)
+
+    def twice(convs, z):
+        for conv, norm in ((convs[0], convs[1]), (convs[3], convs[4])):
+            z = F.relu(F.conv2d(z, conv.weight, padding=1) / (1 + norm.eps) ** 0.5)
+        return z
+
+    rows, columns = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in (32, 48))
+    places = torch.stack([rows[:, None].expand(32, 48), columns.expand(32, 48)]).expand(2, -1, -1, -1)
+    levels = [twice(model.down[0], torch.cat([x, places], 1))]
+    for convs in model.down[1:]:
+        levels.append(twice(convs, F.max_pool2d(levels[-1], 2)))
+    z = levels.pop()
+    for convs in model.up[::-1]:
+        larger = F.interpolate(z, scale_factor=2, mode="bilinear", align_corners=False)
+        z = twice(convs, torch.cat([levels.pop(), larger], 1))
+    expected = F.conv2d(z, model.pred[0].weight, model.pred[0].bias)
+    torch.testing.assert_close(model(x)[0], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_networks_by_name():
+    assert {name: spec.build for name, spec in task_models.items()} == {
+        "mtan_segnet": mtan_segnet,
+        "resnet_heads": resnet_heads,
+        "scene_unet": scene_unet,
+        "lenet_heads": lenet_heads,
+    }

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.tasks import Crop
+from domainbed_sage.tasks import Crop, Depth
+from domainbed_sage.tasks.scenes import cropped
 from domainbed_sage.training.replays.scenes import measure_crops
 
 RECORDED = dict(np.load(Path(__file__).parents[1] / "data" / "mtl" / "augmentation.npz"))
@@ -80,6 +81,16 @@ def test_every_crop_is_drawn_equally_often():
 def test_numbers_that_are_no_draws(numbers):
     with pytest.raises(UserError, match="takes 4 numbers in"):
         Crop.of(numbers, 6, 8)
+
+
+def test_a_rectangle_without_columns():
+    with pytest.raises(UserError, match="does not lie within 8 x 6 pixels"):
+        Crop(7.0, 0, 0, False).labels(torch.zeros(8, 6))
+
+
+def test_a_target_without_a_task_is_not_dropped():
+    with pytest.raises(ValueError, match="longer"):
+        cropped(torch.zeros(3, 6, 8), (torch.zeros(1, 6, 8),) * 2, (Depth(),), Crop(1.0, 0, 0, False))
 
 
 @pytest.mark.parametrize(

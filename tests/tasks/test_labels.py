@@ -45,7 +45,8 @@ def test_classification_is_its_definition(bins):
     expected = by_definition(x.softmax(1), y, bins)
     assert measured(task, (x, y)) == pytest.approx(expected)
     assert measured(task, (x[:30], y[:30]), (x[30:], y[30:])) == pytest.approx(expected)
-    assert task.loss(x, y).item() == pytest.approx(-x.log_softmax(1)[torch.arange(200), y].mean().item())
+    for target in (y, y.int()):
+        assert task.loss(x, target).item() == pytest.approx(-x.log_softmax(1)[torch.arange(200), y].mean().item())
 
 
 def test_attribute_is_a_classification_of_two():
@@ -95,7 +96,13 @@ def test_nothing_is_read_and_shapes_are_checked(task, channels):
                 call(x, wrong)
     with pytest.raises(UserError, match=f"measure {task.name} on"):
         task.meter().compute()
+    empty = task.meter()
+    empty.update(x[:0], y[:0])
+    with pytest.raises(UserError, match=f"measure {task.name} on"):
+        empty.compute()
     assert np.isnan(measured(task, (x * torch.nan, y))["brier"])
+    assert task.loss(x[:1], y[:1]).ndim == 0
+    assert task.bins == 10
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from domainbed_sage.core.errors import UserError
-from domainbed_sage.tasks import Depth, Normals, Segmentation
+from domainbed_sage.tasks import Attribute, Classification, Crop, Depth, Normals, Segmentation
 from domainbed_sage.tasks.scene_meters import BINS
 from domainbed_sage.training.replays.scenes import COLUMNS, Predictions, measured
 
@@ -181,3 +182,49 @@ def test_tasks_are_values():
     assert len({Depth(), Depth(), Normals()}) == 2
     with pytest.raises(UserError, match=r"at least 2 classes. Found 1"):
         Segmentation(1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_angles_of_equal_and_opposite_normals_in_float32(sign):
+    """Rounding makes some of the products larger than 1, which have no angle."""
+    target = unit(2, 3, 20, 20).float()
+    target /= target.norm(dim=1, keepdim=True)
+    assert (target.square().sum(1) > 1).any()
+    found = measured(Normals(), [(sign * target, target)])
+    assert found["mean"] == pytest.approx(0 if sign == 1 else 180, abs=0.05)
+
+
+def test_normals_whose_components_sum_to_0_are_ignored():
+    """As in the authors' codes."""
+    target = torch.tensor([0.5, -0.5, 0.0])[:, None, None].expand(1, 3, 2, 2)
+    assert Normals().loss(-target, target) == 0
+    with pytest.raises(UserError, match="measure normals on"):
+        measured(Normals(), [(-target, target)])
+
+
+def test_sums_over_pixels_are_exact():
+    """In float32 2²⁵ + 3 is 2²⁵ + 4."""
+    target = torch.tensor([2.0**25, 1.0, 1.0, 1.0]).reshape(1, 1, 2, 2)
+    assert 4 * measured(Depth(), [(0 * target, target)])["abserr_pixels"] == 2**25 + 3
+
+
+def test_shapes_are_named():
+    with pytest.raises(UserError, match=r"shape \[2, 1, 4, 5\], as its prediction has it\. Found \[1, 1, 4, 5\]"):
+        Depth().loss(torch.zeros(2, 1, 4, 5), torch.zeros(1, 1, 4, 5))
+
+
+def test_nothing_is_left_on_the_cpu():
+    """On a GPU that need not be there: operations on two devices are refused."""
+    with FakeTensorMode():
+        x, crop = torch.empty(2, 3, 12, 16, device="cuda"), Crop(1.2, 1, 2, True)
+        for moved in (crop.image(x), crop.labels(x), crop.depth(x), crop.normals(x)):
+            assert moved.device == x.device
+        labels = x[:, 0, 0, 0].long()
+        for task, prediction, target in (
+            *((Depth(), x[:, :1], x[:, :1]), (Normals(), x, x), (Segmentation(3), x, x[:, 0])),
+            *((Classification("c", 3), x[..., 0, 0], labels), (Attribute("a"), x[:, :1, 0, 0], labels)),
+        ):
+            assert task.loss(prediction, target).device == x.device
+            meter = task.meter()
+            for _ in range(2):
+                meter.update(prediction, target)

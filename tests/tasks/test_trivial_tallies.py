@@ -31,6 +31,10 @@ def test_the_mean_depth_of_each_pixel():
     assert constant(Depth(), first, second).tolist() == [[[2.0, 6.0, pytest.approx(10 / 3)]]]
 
 
+def test_depths_that_are_all_unknown():
+    assert constant(Depth(), torch.zeros(2, 1, 1, 3)).tolist() == [[[0.0, 0.0, 0.0]]]
+
+
 def test_the_mean_direction_of_each_pixel():
     one, other, none = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]
     normals = torch.tensor([[one, one, none], [other, none, none]]).movedim(-1, 1)[:, :, None]
@@ -62,6 +66,7 @@ def test_the_frequency_of_an_attribute():
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_it_has_the_shape_of_a_prediction(task, target):
+    assert task.tally(target).dtype == torch.float64
     prediction = constant(task, target).float()
     assert prediction.shape[0] == task.channels
     assert torch.isfinite(task.loss(prediction.expand(2, *prediction.shape), target)) or task.name == "digit"

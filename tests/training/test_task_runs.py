@@ -197,6 +197,8 @@ def test_epochs_pass_every_sample_once_in_an_order_of_their_own():
     assert epochs == [list(range(5))] * 2
     orders = [[row for step in range(start, start + 3) for row in stream.rows(step)] for start in (0, 3, 6, 9)]
     assert len(set(map(tuple, orders))) > 1
+    other = TaskStream(stream.samples, TASKS, 2, augment=False, seed=4)
+    assert [row for step in range(3) for row in other.rows(step)] != orders[0]
     assert len(stream.rows(2)) == 1
     assert [len(batch.x) for batch in stream.batches(0, 3)] == [2, 2, 1]
 
@@ -208,6 +210,17 @@ def test_augmentation_moves_image_and_targets_and_repeats():
     assert not torch.equal(a.x, b.x)
     assert all(torch.equal(x, y) for x, y in zip((b.x, *b.targets), (again.x, *again.targets), strict=True))
     assert all(not torch.equal(x, y) for x, y in zip(a.targets, b.targets, strict=True))
+
+
+def test_augmentation_depends_on_the_seed_the_step_and_the_place_in_the_batch():
+    """Of one scene again and again."""
+    scene = ArraySamples(torch.rand(1, 3, 32, 32).expand(4, -1, -1, -1), [torch.ones(4, 1, 32, 32)])
+    step, next_step, other = (
+        TaskStream(scene, [Depth()], 4, augment=True, seed=seed)[t].x for seed, t in ((0, 0), (0, 1), (1, 0))
+    )
+    assert not torch.equal(step, next_step)
+    assert not torch.equal(step, other)
+    assert len({image.numpy().tobytes() for image in step}) > 1
 
 
 def test_samples_of_labels_are_not_cropped():

@@ -24,7 +24,7 @@ def cagrad_weights(G: Tensor, c: float) -> Tensor:
     w = lowest(C, e, C @ mean, torch.where(s > 0, s, 1))
     u = w / e
     square = quadratic(C, u)
-    pull = s / square.clamp_min(1e-300).sqrt()
+    pull = s / square.sqrt()
     return 1 / K + torch.where(square > ROUNDING * (u @ u), pull, 0) * w
 
 

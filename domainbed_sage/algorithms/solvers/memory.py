@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Memory:
-    """Tensors and numbers, as attributes of a subclass that is a dataclass; a restart takes them up bit for bit."""
+    """Tensors, vectors and numbers, as attributes of a dataclass below it; a restart takes them up bit for bit."""
 
     def state_dict(self) -> dict[str, Any]:
         """The attributes by name; as in PyTorch, the tensors are not copied."""
@@ -21,5 +21,7 @@ class Memory:
             then = state[name]
             if isinstance(now, Tensor):
                 now.copy_(then)
+            elif isinstance(now, tuple):
+                torch._foreach_copy_(list(now), list(then))
             else:
                 setattr(self, name, then)

@@ -115,7 +115,7 @@ def interior(C: Tensor, e: Tensor, b: Tensor, s: Tensor) -> Tensor:
 
 def _share(x: Tensor, dx: Tensor) -> Tensor:
     """How much of the step dx leaves x positive; at most 1."""
-    return (SHARE_TO_BOUNDARY / (-dx / x).max().clamp_min(SHARE_TO_BOUNDARY)).clamp_max(1)
+    return SHARE_TO_BOUNDARY / (-dx / x).max().clamp_min(SHARE_TO_BOUNDARY)
 
 
 def quadratic(C: Tensor, u: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def view(plan: Plan, height: int, width: int, source: np.random.Generator) -> Vi
 def _stretch(draws: Draws, length: int) -> slice:
     """Some neighbouring rows or columns, at most a sixth of them."""
     start = draws.whole(0, length - 1)
-    return slice(start, start + draws.whole(1, max(1, length // 6)))
+    return slice(start, start + draws.whole(1, length // 6))
 
 
 def _edges(part: NDArray[Any]) -> NDArray[np.bool_]:

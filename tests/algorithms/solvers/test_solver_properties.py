@@ -7,6 +7,7 @@ import torch
 from solver_cases import VARIANTS, combined, flat, gaussian, solved, solver, vectors
 
 from domainbed_sage.algorithms.solvers import Tasks, make_solver, simplex, solvers
+from domainbed_sage.algorithms.solvers.base import solver_hparams
 from domainbed_sage.algorithms.solvers.fairgrad import fair_weights
 
 OF_GRAM = [v for v in VARIANTS if v[0] in ("MGDA", "IMTL-G", "CAGrad", "Nash-MTL", "FairGrad") and v[1] != {"c": 0.0}]
@@ -207,3 +208,46 @@ def test_clipping_shortens_alone():
     assert flat(made.finished_(long)).tolist() == pytest.approx([1.8, 2.4], rel=1e-6)
     assert math.isinf(solver("MGDA", gaussian(2, 4)).max_norm)
     assert flat(solver("MGDA", gaussian(2, 4)).finished_((torch.tensor([30.0]),))).tolist() == [60.0]
+
+
+CLIPPED = {"max_norm": 1.0}
+DEFAULTS = {
+    "LS": {"mean": False},
+    "SI": {},
+    "RLW": {},
+    "DWA": {"temp": 2.0, "reading": "window", "iteration_window": 25},
+    "UW": {"method_params_lr": 0.025},
+    "MGDA": {"solution": "exact", "times_k": True},
+    "PCGrad": CLIPPED,
+    "GradDrop": CLIPPED,
+    "IMTL-G": {},
+    "CAGrad": {"c": 0.4, **CLIPPED},
+    "MoCo": {"moco_beta": 0.5, "moco_beta_sigma": 0.5, "moco_gamma": 0.1, "moco_gamma_sigma": 0.5, "moco_rho": 0.0},
+    "Nash-MTL": CLIPPED,
+    "FAMO": {"famo_w_lr": 0.025, "famo_gamma": 0.001},
+    "FairGrad": {"alpha": 2.0, **CLIPPED, "solution": "exact"},
+}
+
+
+def test_hyperparameters_are_those_of_the_authors():
+    assert {name: solver_hparams(name) for name in solvers} == DEFAULTS
+
+
+def test_what_authors_do_with_heads_and_lengths():
+    made = {name: solver(name, gaussian(2, 4)) for name in solvers}
+    plain = {"PCGrad", "GradDrop", "CAGrad", "MoCo", "FairGrad"}
+    assert {name for name, one in made.items() if one.heads == "plain"} == plain
+    assert {name for name, one in made.items() if one.factor_k} == {"MGDA", "CAGrad", "FairGrad"}
+    clipped = {name for name, hparams in DEFAULTS.items() if "max_norm" in hparams}
+    assert {name for name, one in made.items() if one.max_norm == 1} == clipped
+    assert all(solver(name, gaussian(2, 4), max_norm=3.0).max_norm == 3 for name in clipped)
+    assert {name for name, one in made.items() if one.watches_losses_after} == {"FAMO"}
+
+
+@pytest.mark.parametrize("name", ["DWA", "UW", "FAMO"])
+def test_losses_may_be_in_another_precision_than_the_parameters(name):
+    made, losses = solver(name, gaussian(2, 4).float()), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    for _ in range(2):
+        assert made.weights(losses).dtype == torch.float64
+        made.stepped(losses / 2)
+    assert name != "DWA" or made.state_dict()["losses"]["losses"].dtype == torch.float32

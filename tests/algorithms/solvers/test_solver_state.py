@@ -60,6 +60,23 @@ def test_loading_does_not_share_memory():
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+def test_a_state_takes_the_precision_of_the_parameters():
+    """And is on their device: checkpoints are read on the CPU."""
+    old, new = solver("MoCo", gaussian(3, 8)), solver("MoCo", gaussian(3, 8).float())
+    step(old, 0)
+    new.load_state_dict(old.state_dict())
+    state = new.state_dict()["tracked"]
+    assert {t.dtype for t in (state["weights"], *state["y"][0])} == {torch.float32}
+
+
+def test_an_epoch_without_steps_is_none():
+    """Weights are equal as long as two epochs had some."""
+    made, losses = solver("DWA", gaussian(2, 4), reading="epoch"), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    for _ in range(2):
+        made.epoch_ended()
+        assert made.weights(losses).tolist() == [1, 1]
+
+
 def test_learning_rates_that_follow_the_runs():
     """UW's variances do, as in the authors' one optimizer; FAMO's logits do not."""
     assert [len(solver(name, gaussian(2, 4)).scheduled) for name in ("UW", "FAMO", "LS")] == [1, 0, 0]

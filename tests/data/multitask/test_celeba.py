@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.data import prepared
 from domainbed_sage.data.multitask import celeba, samples
 from domainbed_sage.data.multitask.facts import CELEBA_COUNTS, CELEBA_KINDS
 
@@ -66,6 +67,7 @@ def test_the_whole_image_is_resized(root):
 def test_published_counts_and_attributes():
     assert (sum(CELEBA_COUNTS.values()), len(CELEBA_KINDS)) == (202_599, 40)
     assert list(CELEBA_COUNTS.values()) == [162_770, 19_867, 19_962]
+    assert list(CELEBA_KINDS) == sorted(CELEBA_KINDS)
 
 
 def test_the_population_tells_lists_apart(root):
@@ -136,6 +138,11 @@ def test_damaged_images_are_named_when_they_are_read(root):
     data = celeba.load(root, counts=COUNTS)
     with pytest.raises(UserError, match=r"000002\.jpg cannot be decoded"):
         samples.check(data, iter)
+
+
+def test_what_was_done_to_the_files_is_noted(root):
+    prepared.update(root, ["smaller"])
+    assert celeba.load(root, counts=COUNTS).notes == ("smaller",)
 
 
 def test_a_side_of_no_pixel_is_refused(root):

@@ -121,6 +121,15 @@ def test_the_population_tells_copies_apart(root):
     assert len({before, labels, mtan_layout.read(root, HOMES).population}) == 3
 
 
+def test_the_population_tells_types_apart(root):
+    """Also where all bytes are 0."""
+    found = set()
+    for dtype in (np.float32, np.int32):
+        np.save(root / "val/label/0.npy", np.zeros((6, 8), dtype))
+        found.add(mtan_layout.read(root, HOMES).population)
+    assert len(found) == 2
+
+
 def test_a_declared_part_has_as_many_samples_as_images(root):
     for kind in HOMES.shapes:
         (root / "train" / kind / "2.npy").unlink()

