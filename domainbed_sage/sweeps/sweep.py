@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, PrivateAttr
 
 from domainbed_sage.algorithms import algorithms
-from domainbed_sage.algorithms.problems import kind_of, specification
+from domainbed_sage.algorithms.problems import TASKS, kind_of, specification
 from domainbed_sage.config import Evaluation, RunConfig, declared_hparams, environment_indices, make_config
 from domainbed_sage.core.errors import Mistake, UserError, counted, raise_all
 from domainbed_sage.core.plugins import load_plugin
@@ -95,6 +95,7 @@ class Sweep(Schedule):
         """
         self._refuse_too_many()
         self._refuse_idle_ranges()
+        self._refuse_unselected()
         planned: list[Planned] = []
         mistakes: list[str] = []
         for dataset, label, arguments in self._grid():
@@ -170,6 +171,15 @@ class Sweep(Schedule):
             raise UserError(
                 f"Sweep {self.name} has random-search ranges (search), but only one setting of hyperparameters, the "
                 "default. Set n_hparams to 2 or more, or remove the ranges."
+            )
+
+    def _refuse_unselected(self) -> None:
+        """Refuse several settings where none of them will be selected."""
+        if self.n_hparams > 1 and (several := [name for name in self.datasets if name in TASKS.datasets]):
+            raise UserError(
+                f"Sweep {self.name} has {self.n_hparams:,} settings of hyperparameters (n_hparams), but no setting is "
+                f"selected on {several[0]}: datasets of several tasks have no split for it. Remove n_hparams, and give "
+                "each setting a row of its own; datasets of domains with several settings go into another sweep."
             )
 
     def _check_row(self, label: str, settings: Mapping[str, Any]) -> None:

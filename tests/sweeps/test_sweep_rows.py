@@ -117,6 +117,14 @@ def test_as_many_runs_as_are_allowed(tmp_path, monkeypatch):
     assert "would have 16 runs; at most 12 are planned" in message(tmp_path, f"{SMALL}trials: 4\n")
 
 
+def test_settings_that_nothing_selects_are_refused(tmp_path):
+    several = "name: s\ndatasets: [EmojiStyles, Rooms]\nalgorithms: [ERM]\n"
+    assert "2 settings of hyperparameters (n_hparams), but no setting is selected on Rooms" in message(
+        tmp_path, f"{several}n_hparams: 2\n"
+    )
+    assert {run.dataset for run in runs(tmp_path, f"{several}n_hparams: 1\n")} == {"EmojiStyles", "Rooms"}
+
+
 # The name alone
 
 
