@@ -106,6 +106,12 @@ def test_verdicts_of_an_average(columns, printed, verdict):
     assert mean(columns, printed).verdict == verdict
 
 
+def test_the_interval_of_an_average_is_that_of_all_its_columns():
+    """Half a unit of 0.05 and one of 0.005."""
+    own = mean(["1.0", "1.25"], "1.1")
+    assert (own.low, own.high) == (pytest.approx(1.125 - 0.0275), pytest.approx(1.125 + 0.0275))
+
+
 def test_the_interval_of_delta_m_has_its_ends_at_corners():
     """All corners of all roundings, tried one by one."""
     better = {"up": True, "down": False}
@@ -133,6 +139,12 @@ def test_how_often_sage_improves_its_base_solver():
     assert every.numbers == {"cells": 12, "printed": 7, "columns": 8}
     assert three.numbers == {"cells": 6, "printed": 6, "columns": 6}
     assert (every.verdict, three.verdict) == ("holds in part", "holds")
+
+
+def test_a_cell_that_stays_equal_is_not_improved():
+    cells = {(0, "SAGE-A"): (1.0, 1.0), (1, "SAGE-A"): (1.0, 0.5)}
+    one = improvements._counted("", "", cells, {**cells, (0, "SAGE-A"): (1.0, 0.9)}, "SAMO-", both_kinds=True)
+    assert (one.numbers, one.verdict) == ({"cells": 2, "printed": 1, "columns": 2}, "holds in part")
 
 
 def test_the_strongest_row_is_another_one_by_the_columns():
