@@ -163,6 +163,10 @@ def test_a_quick_run_draws_fewer(monkeypatch):
     drawn = []
     monkeypatch.setattr(Family, "estimate", lambda self, rng, K, draws: drawn.append((type(self), draws)))
     monkeypatch.setattr(CommonHessian, "deviation", lambda self, rng, K, draws, sigma: drawn.append(("noise", draws)))
+    fine = [Estimate(2, 1.0, 0.0, 1.0)]
+    every = dict.fromkeys((expansion.COMMON, expansion.RANDOM, expansion.OTHER, expansion.TWO), fine)
+    said = [one.how.partition(" draws")[0] for one in expansion.findings(every, {2: 0.0}, 10)]
+    assert said[:3] == ["40,000", "3,000", "10,000"]
     expansion.estimates(0, 10)
     expansion.deviations(0, 10)
     assert set(drawn) == {(CommonHessian, 40_000), (RandomHessians, 3_000), (NotQuadratic, 10_000), ("noise", 40_000)}

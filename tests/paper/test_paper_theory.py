@@ -143,6 +143,8 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path, capsys):
     assert set(first) == names
     assert first == second
     assert [name for name in names if first[name] == other[name]] == []
+    assert other["theory.html"].count(b"<img") == 1
+    assert b"](theorem1_ratio.png)" in other["theory.md"]
     made = json.loads(other["theory.json"])
     assert made["command"] == "domainbed-sage paper theory --seed 1 --quick"
     sampled, at_zero = (

@@ -4,61 +4,11 @@ import json
 
 import pytest
 from reference import sweep_folder
+from task_folders import BETTER, metrics, write
 
 from domainbed_sage.cli import main
 from domainbed_sage.results import planned, task_runs, task_tables
 from domainbed_sage.results.delta_m import Baseline
-
-BETTER = {
-    "test_seg_miou": True,
-    "test_seg_miou_present": True,
-    "test_depth_abserr": False,
-    "test_depth_abserr_pixels": False,
-}
-
-
-def write(
-    results,
-    name,
-    values,
-    *,
-    algorithm="ERM",
-    solver="LS",
-    trial=0,
-    only_task="",
-    done=True,
-    better=BETTER,
-    trivial=None,
-):
-    """A run whose metrics in each evaluation are these, by key."""
-    folder = results / name
-    folder.mkdir(parents=True)
-    args = {"task": "multi_task", "dataset": "Rooms", "algorithm": algorithm, "trial_seed": trial}
-    args |= {"test_envs": [1], "hparams_seed": 0}
-    about = {
-        "args": args,
-        "hparams": {"solver": solver, "only_task": only_task},
-        "data": {"variant": "5 train, 3 test"},
-        "higher_is_better": {key: up for key, up in better.items() if key in values},
-    }
-    about |= {"trivial": trivial} if trivial else {}
-    evaluations = max(map(len, values.values()))
-    lines = [
-        json.dumps({"step": t, **{key: series[t] for key, series in values.items()}, **about})
-        for t in range(evaluations)
-    ]
-    (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
-    if done:
-        (folder / "done").write_text("done")
-
-
-def metrics(seg, depth, n=1):
-    return {
-        "test_seg_miou": [seg] * n,
-        "test_seg_miou_present": [99.0] * n,
-        "test_depth_abserr": [depth] * n,
-        "test_depth_abserr_pixels": [99.0] * n,
-    }
 
 
 @pytest.fixture
@@ -106,14 +56,61 @@ def test_without_single_tasks_there_is_no_delta_m(tmp_path):
     assert any("No Δm" in note for note in table.notes)
 
 
-def test_calibration_is_shown_and_not_in_delta_m(tmp_path):
-    better = {"test_left_accuracy": True, "test_left_brier": False}
+@pytest.mark.parametrize("metric", ["test_left_brier", "test_left_ece"])
+def test_calibration_is_shown_and_not_in_delta_m(tmp_path, metric):
+    better = {"test_left_accuracy": True, metric: False}
     for name, only, accuracy, brier in (("stl", "left", 80.0, 0.2), ("ls", "", 88.0, 0.9)):
-        values = {"test_left_accuracy": [accuracy], "test_left_brier": [brier]}
+        values = {"test_left_accuracy": [accuracy], metric: [brier]}
         write(tmp_path, name, values, only_task=only, better=better)
     (table,) = task_tables.build(task_runs.load(tmp_path))
-    assert table.means.at["ERM-LS", "test_left_brier"] == 0.9
+    assert table.means.at["ERM-LS", metric] == 0.9
     assert table.means.at["ERM-LS", task_tables.DELTA] == pytest.approx(-10.0)
+
+
+def test_best_is_bold_by_the_direction_of_each_column(tmp_path):
+    """STL's Δm of 0 is best where no row improves on it."""
+    rows = {"stl": (40.0, 2.0, "both"), "ls": (42.0, 1.0, ""), "uw": (30.0, 3.0, "")}
+    for name, (seg, depth, only) in rows.items():
+        write(tmp_path / "a", name, metrics(seg, depth), only_task=only, solver=name.upper())
+        if name != "ls":
+            write(tmp_path / "b", name, metrics(seg, depth), only_task=only, solver=name.upper())
+    for folder, best in (("a", "| ERM-LS |**42**|**1**|**-27.5**|1|"), ("b", "| STL |**40**|**2**|**0**|1|")):
+        (table,) = task_tables.build(task_runs.load(tmp_path / folder))
+        lines = [line.replace(" ", "") for line in task_tables.markdown(table).splitlines() if "**" in line]
+        assert lines == [best.replace(" ", "")]
+
+
+def test_tables_of_two_datasets_are_apart(tmp_path):
+    write(tmp_path, "a", metrics(40.0, 2.0))
+    write(tmp_path, "b", metrics(30.0, 1.0), dataset="NYUv2")
+    tables = task_tables.build(task_runs.load(tmp_path))
+    assert [(table.dataset, table.means.at["ERM-LS", "test_seg_miou"]) for table in tables] == [
+        ("Rooms", 40.0),
+        ("NYUv2", 30.0),
+    ]
+    task_tables.write_all(tables, tmp_path)
+    assert [line.split(",")[-1] for line in (tmp_path / "tasks.csv").read_text().splitlines()] == [
+        "Dataset",
+        "Rooms",
+        "NYUv2",
+    ]
+    assert main(["table", str(tmp_path), "--datasets", "NYUv2"]) == 0
+    assert "Rooms" not in (tmp_path / "tasks.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [
+        ((1, 1), "that of the last evaluation, averaged"),
+        ((1, 3), "the mean over the last 1 to 3 evaluations"),
+        ((3, 3), "the mean over the last 3 evaluations"),
+    ],
+)
+def test_over_how_many_evaluations_is_said(tmp_path, lengths, said):
+    for name, n in zip(("ls", "uw"), lengths, strict=True):
+        write(tmp_path, name, metrics(30.0, 1.0, n), solver=name.upper())
+    (table,) = task_tables.build(task_runs.load(tmp_path))
+    assert table.notes[0].startswith(f"Each number is {said}")
 
 
 def test_the_plan_names_and_orders_rows(results):
@@ -156,21 +153,6 @@ def test_a_number_that_is_none(tmp_path):
 def of_domains(folder, name="PACS-ERM-0"):
     """A finished run of domain generalization."""
     sweep_folder.write_flat(folder, [0.96, 0.964], dataset=name.partition("-")[0])
-
-
-def test_kinds_of_runs(tmp_path):
-    assert task_runs.kinds(tmp_path / "nothing") == {False}
-    (tmp_path / "Rooms-torn").mkdir()
-    (tmp_path / "Rooms-torn" / "results.jsonl").write_text('{"args": {"ta')
-    assert task_runs.kinds(tmp_path) == {False}
-    write(tmp_path, "Rooms-x", {"test_seg_miou": [1.0]})
-    assert task_runs.kinds(tmp_path) == {True}
-    assert "Rooms-torn" in task_runs.load(tmp_path).unfinished
-    of_domains(tmp_path)
-    assert task_runs.kinds(tmp_path) == {True, False}
-    found = task_runs.load(tmp_path)
-    assert [run.name for run in found.runs] == ["Rooms-x"]
-    assert found.unfinished == (), "what cannot be read is told of with the other runs"
 
 
 def test_a_folder_of_both_kinds(tmp_path, capsys):
