@@ -65,6 +65,15 @@ def test_the_terminal_counts_what_follows_and_tells_the_rest(tmp_path, capsys):
     assert max(map(len, said.split("Wrote")[0].splitlines())) <= 80
 
 
+def test_the_terminal_is_told_no_commands_and_no_number_that_rounding_explains(tmp_path, capsys):
+    some = [Finding("X", "c", "\x1b[31mred", "holds", HOW), Finding("X", "", "y", "only if rounded otherwise", HOW)]
+    findings.publish(some, "", "x", tmp_path, command="", seed=0, as_json=False)
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "only if rounded otherwise: 1 number\n" in said
+    assert "ROUNDED" not in said
+
+
 def test_names_become_no_markup(tmp_path):
     files = written(tmp_path)
     assert b"<b>FISH" not in files["audit.html"]

@@ -183,10 +183,13 @@ def test_the_picture_has_every_ratio_and_its_interval():
 @pytest.mark.usefixtures("forget_plugins", "restore_signals")
 def test_the_audit_repeats_too(tmp_path, capsys):
     for name in ("a", "b"):
-        assert main(["paper", "audit", "--output_dir", str(tmp_path / name)]) == 0
+        assert main(["paper", "audit", "--seed", "1", "--quick", "--output_dir", str(tmp_path / name)]) == 0
     capsys.readouterr()
     first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("a", "b"))
     assert first == second
+    made = json.loads(first["audit.json"])
+    assert (made["command"], made["seed"]) == ("domainbed-sage paper audit --seed 1 --quick", 1)
+    assert made["findings"] != json.loads((COMMITTED.parent / "audit.json").read_text())["findings"]
 
 
 @pytest.mark.usefixtures("forget_plugins", "restore_signals")

@@ -19,6 +19,9 @@ def test_classes():
     truth = np.array([[0, 2], [-1, 2]])
     found = classes(truth, truth)
     assert found[1, 0].tolist() == [IGNORED] * 3
+    many = np.array([[0, 19, 20, 39]])
+    first, last, *again = classes(many, many)[0].tolist()
+    assert again == [first, last], "after twenty classes their colours return"
     assert found[0, 1].tolist() == found[1, 1].tolist() != found[0, 0].tolist()
     scores = np.array([[[9.0, 0], [0, 0]], [[0, 0], [0, 0]], [[0, 9.0], [9.0, 9.0]]])
     assert (classes(scores, truth)[truth >= 0] == found[truth >= 0]).all()
@@ -73,8 +76,9 @@ def test_many_rows_are_divided():
     assert titles == ["truth", *(f"row{i}" for i in range(4)), "truth", *(f"row{i}" for i in range(4, 9))]
 
 
-def test_how_many_panels_are_side_by_side():
-    for rows, blocks in ((7, 1), (8, 2)):
+def test_how_many_panels_are_side_by_side(monkeypatch):
+    monkeypatch.setattr(scene_pictures, "MOST", 3)
+    for rows, blocks in ((2, 1), (3, 2)):
         figures = drawn([f"row{i}" for i in range(rows)], ["segmentation"], shape=(1, 4, 6))
         assert sum(len(figure.subfigs) for figure in figures) == blocks
 

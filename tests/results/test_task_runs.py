@@ -1,5 +1,6 @@
 """Which folders are runs on several tasks, and what is read of them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def test_kinds_of_runs(tmp_path):
     (tmp_path / "Rooms-torn" / "results.jsonl").write_text('{"args": {"ta')
     assert task_runs.kinds(tmp_path) == {False}
     write(tmp_path, "Rooms-x", {"test_seg_miou": [1.0]})
-    assert task_runs.kinds(tmp_path) == {True}
+    (tmp_path / "plots-old").mkdir()
+    assert task_runs.kinds(tmp_path) == {True}, "what has no records is of no kind"
     assert "Rooms-torn" in task_runs.load(tmp_path).unfinished
     of_domains(tmp_path)
     assert task_runs.kinds(tmp_path) == {True, False}
@@ -78,6 +80,17 @@ def test_a_part_of_the_runs(tmp_path):
         assert len(task_runs.only(whole, ["ERM-LS"], datasets).runs) == expected
     with pytest.raises(UserError, match=r"have no row 'ERM-UW'. Known: ERM-LS\."):
         task_runs.only(whole, ["ERM-UW"], None)
+
+
+@pytest.mark.parametrize("change", [{"hparams": None}, {"data": 3}, {"higher_is_better": {"test_seg_miou": 1, "x": 1}}])
+def test_records_that_lack_something_are_unreadable(tmp_path, change):
+    write(tmp_path, "ls", {"test_seg_miou": [1.0]})
+    write(tmp_path, "uw", {"test_seg_miou": [1.0]})
+    path = tmp_path / "ls" / "results.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change) + "\n")
+    found = task_runs.load(tmp_path)
+    assert ([run.name for run in found.runs], len(found.unreadable)) == (["uw"], 1)
+    assert found.unreadable[0].startswith(str(path))
 
 
 @pytest.mark.parametrize("value", [True, "3"])

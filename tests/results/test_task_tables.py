@@ -1,6 +1,7 @@
 """Tables of runs on several tasks: means over evaluations and trials, the single-task row, Δm, and what is left out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from reference import sweep_folder
@@ -83,6 +84,13 @@ def test_best_is_bold_by_the_direction_of_each_column(tmp_path):
 def test_tables_of_two_datasets_are_apart(tmp_path):
     write(tmp_path, "a", metrics(40.0, 2.0))
     write(tmp_path, "b", metrics(30.0, 1.0), dataset="NYUv2")
+    other = task_runs.load(tmp_path).runs[0]
+    two = task_runs.TaskRuns((other, replace(other, name="c", variant="9 train, 3 test")))
+    (mixed,) = task_tables.build(two)
+    assert [note for note in mixed.notes if note.startswith("Data")] == [
+        "Data: 5 train, 3 test.",
+        "Data: 9 train, 3 test.",
+    ]
     tables = task_tables.build(task_runs.load(tmp_path))
     assert [(table.dataset, table.means.at["ERM-LS", "test_seg_miou"]) for table in tables] == [
         ("Rooms", 40.0),
