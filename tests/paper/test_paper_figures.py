@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from algorithm_cases import one_thread
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
 
 from domainbed_sage.cli import main
 from domainbed_sage.core.seeding import generator
@@ -51,6 +53,20 @@ def test_the_step_descends_from_the_perturbed_weights():
     for i in range(2):
         gradient = fig1.H[i] * (fig1.W[i] + float(step.epsilon[i]))
         assert float(step.landed[i]) == pytest.approx(fig1.W[i] - fig1.LR * gradient)
+
+
+def test_the_picture_shows_where_the_ascents_go():
+    """SAM's lies on a circle, SAGE's on a square, to whose corner it points."""
+    sam, sage = fig1.check(0, False).figure.axes
+    assert [type(patch) for patch in sam.patches] == [Circle]
+    assert [type(patch) for patch in sage.patches] == [Rectangle, Circle]
+    for panel, method in ((sam, "SAM"), (sage, "SAGE")):
+        found = fig1.step(method)
+        arrow = next(text for text in panel.texts if text.get_text() == "")
+        assert arrow.xy == pytest.approx([w + float(e) for w, e in zip(fig1.W, found.epsilon, strict=True)])
+        (star,) = (line for line in panel.lines if line.get_marker() == "*")
+        assert star.get_xydata()[0].tolist() == pytest.approx(found.landed.tolist())
+    assert sage.patches[0].get_xy() == pytest.approx([w - fig1.RADIUS for w in fig1.W])
 
 
 # Figure 2
@@ -115,6 +131,57 @@ def test_interval_is_wilsons():
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     assert share == pytest.approx((0.3, centre - half, centre + half, 0.3, 0.3), abs=1e-6)
+
+
+def ends(**by_name):
+    """Methods of the figure, and the share of the runs that end nearer to B: a number, or one for each noise."""
+    every, shares = fig2.methods(), []
+    for method in every:
+        noises = [0.0] if method.name in ("ERM", "SAM") else list(fig2.NOISES)
+        at = noises.index(max(method.gamma, method.sigma / 2))
+        value = by_name.get(method.name, 0.0)
+        end = value if isinstance(value, float) else value[at]
+        shares.append(fig2.Share(end, end - 0.01, end + 0.02, 0.9, 0.4))
+    return every, shares
+
+
+def test_sgld_has_the_noise_of_sage_where_domains_are_opposed():
+    """There S = -1, and β = 2 γ."""
+    by_name = {name: [m for m in fig2.methods() if m.name == name] for name in ("SAGE", "SGLD")}
+    assert [m.sigma for m in by_name["SGLD"]] == [2 * m.gamma for m in by_name["SAGE"]] == [1, 1.5, 2, 2.5, 3]
+
+
+@pytest.mark.parametrize(
+    ("still", "verdict"), [((0.0, 0.0), "holds"), ((0.0, 0.1), "does not hold"), ((0.1, 0.0), "does not hold")]
+)
+def test_both_methods_without_noise_have_to_end_at_a(still, verdict):
+    found = fig2.findings(*ends(ERM=still[0], SAM=still[1]), runs=10)
+    assert found[0].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("shares", "verdict", "weak"),
+    [((0.5,) * 5, "holds", "none"), ((0.3, 0.49, 0.5, 0.6, 1.0), "holds in part", "0.5, 0.75")],
+)
+def test_the_noise_that_is_too_weak_is_named(shares, verdict, weak):
+    found = fig2.findings(*ends(SAGE=shares), runs=10)
+    assert found[1].verdict == verdict
+    assert f"at γ = {weak} fewer than half" in found[1].computed
+
+
+def test_near_is_within_three_tenths():
+    path = np.stack([np.tile(landscape.A, (3, 1)), landscape.B + np.array([[0.29, 0.0], [0.31, 0.0], [0.0, 2.0]])])
+    share = fig2.share(path)
+    assert (share.ends, share.visits, share.stays) == (1, pytest.approx(1 / 3), pytest.approx(1 / 3))
+
+
+def test_the_picture_of_shares_has_their_intervals():
+    panel = Figure().subplots()
+    fig2._shares(panel, *ends(SAGE=(0.1, 0.3, 0.5, 0.7, 0.9)))
+    sage = panel.containers[3]
+    points, _, (bars,) = sage.lines
+    assert points.get_ydata().tolist() == pytest.approx([10, 30, 50, 70, 90])
+    assert [y for bar in bars.get_segments() for _, y in bar][:4] == pytest.approx([9, 12, 29, 32])
 
 
 # Figure 4
