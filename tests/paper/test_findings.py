@@ -34,8 +34,15 @@ def test_the_same_findings_give_the_same_bytes_anywhere(tmp_path):
 def test_json_holds_every_number(tmp_path):
     data = json.loads(written(tmp_path)["audit.json"])
     assert data["verdicts"] == {"follows": 1, "cannot follow": 1, "holds in part": 1}
-    assert list(data["verdicts"]) == ["follows", "cannot follow", "holds in part"], "in their order, not in that found"
     assert [one["numbers"] for one in data["findings"]] == [{"mean": 76.18}, {"mean": 76.34}, {"gone": None}]
+
+
+def test_how_many_findings_there_are_of_each_verdict():
+    """In the order of the verdicts, not in that of the findings."""
+    verdicts = findings.counts([SOME[2], SOME[0], SOME[0]])
+    assert list(verdicts.items()) == [("follows", 2), ("holds in part", 1)]
+    assert pages.Head("", "", 0, verdicts).summary == "3 findings (follows: 2, holds in part: 1)"
+    assert pages.Head("", "", 0, {}).summary == "0 findings"
 
 
 def test_numbers_are_published_without_rounding_errors(tmp_path):

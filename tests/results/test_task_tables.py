@@ -203,7 +203,10 @@ def test_chosen_rows(results, capsys):
 def test_what_is_refused(tmp_path, capsys):
     write(tmp_path / "a", "begun", metrics(1.0, 1.0), done=False)
     assert main(["table", str(tmp_path / "a")]) == 2
-    assert "No run in" in capsys.readouterr().err
+    assert "is finished: 1 of them have begun." in capsys.readouterr().err
+    write(tmp_path / "b", "ls", metrics(1.0, 1.0))
+    assert main(["table", str(tmp_path / "b"), "--datasets", "PACS"]) == 2
+    assert "The runs have no dataset 'PACS'. Known: Rooms." in capsys.readouterr().err
     assert main(["table", str(tmp_path / "a"), str(tmp_path / "a")]) == 2
     assert "one folder at a time" in capsys.readouterr().err
 
