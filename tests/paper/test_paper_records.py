@@ -116,7 +116,12 @@ def test_gains_are_paired():
 
 @pytest.mark.parametrize(
     ("gain", "verdict"),
-    [((2.0, 0.1, 4.0), "holds"), ((2.0, -0.1, 4.0), "holds in part"), ((-1.0, -3.0, 1.0), "does not hold")],
+    [
+        ((2.0, 0.1, 4.0), "holds"),
+        ((2.0, -0.1, 4.0), "holds in part"),
+        ((-1.0, -3.0, 1.0), "does not hold"),
+        ((0.0, -1.0, 1.0), "does not hold"),
+    ],
 )
 def test_verdict_of_a_component(gain, verdict):
     means = {"SAGE": 50.0, "no noise": 48.0}
@@ -133,6 +138,14 @@ def test_runs_without_the_cosine_are_not_drawn(results, capsys):
     assert "are not the same, or have no cosine" in capsys.readouterr().err
 
 
+def test_pairs_have_one_held_out_style_and_trial(monkeypatch, tmp_path, capsys):
+    one = curve([0.1, 0.2])
+    monkeypatch.setattr(records, "folder", lambda *_: tmp_path)
+    monkeypatch.setattr(fig5, "curves", lambda folder: {"ERM": [one], "SAGE": [one._replace(trial=1)]})
+    assert fig5.check(0, False).figure is None
+    assert "are not the same" in capsys.readouterr().err
+
+
 def test_curves_are_those_of_the_records(results):
     folder = results(fig5.SWEEP)
     found = fig5.curves(folder)
@@ -145,13 +158,15 @@ def test_curves_are_those_of_the_records(results):
 
 
 def curve(values):
-    return fig5.Curve("a", 0, np.arange(4.0), np.array(values))
+    return fig5.Curve("a", 0, np.arange(float(len(values))), np.array(values))
 
 
 def test_verdicts_of_the_cosine():
     up, down = [curve([0.1, 0.2, 0.4, 0.4 + d]) for d in (0.0, 0.01)], [curve([0.1, 0.2, 0.1, 0.1])] * 2
     assert [one.verdict for one in fig5.findings({"ERM": down, "SAGE": up})] == ["holds", "holds"]
     assert [one.verdict for one in fig5.findings({"ERM": up, "SAGE": down})] == ["holds", "does not hold"]
+    wide = [curve([0.1, 0.2, 0.1, 0.1]), curve([0.1, 0.2, 0.1, 0.9])]
+    assert fig5.findings({"ERM": down, "SAGE": wide})[1].verdict == "holds in part", "the interval has 0 inside"
     below = [curve([0.1, 0.2, -0.1, -0.1])] * 2
     assert fig5.findings({"ERM": below, "SAGE": up})[0].verdict == "holds in part"
 

@@ -171,6 +171,7 @@ def test_the_trivial_predictor_is_drawn_where_it_is_near(panels):
     }
     assert marked["seg miou"] == {"--": 42.0, ":": 41.0}
     assert marked["depth abserr"] == {"--": 1.5}
+    assert panels["seg miou"].get_xlim() == pytest.approx((38.75, 44.25)), "the dots, and a twentieth beside them"
     assert panels["depth abserr"].get_xlim()[1] < 9
 
 
