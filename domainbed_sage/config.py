@@ -171,28 +171,14 @@ def make_config(
     if dataset not in kind.datasets:
         mistakes[0] = Mistake(f"{mistakes[0]} Of several tasks: {', '.join(TASKS.datasets)}.", "dataset")
     raise_all(mistakes, DESCRIPTION)
-    spec, network = specification(dataset), kind.models[model]
+    spec = specification(dataset)
     usual_steps, usual_freq = spec.schedule(hparams or {})
     steps = usual_steps if steps is None else steps
     checkpoint_freq = usual_freq if checkpoint_freq is None else checkpoint_freq
     mistakes += _value_mistakes(steps, checkpoint_freq, **fields)
     envs = environment_indices(spec, spec.held_out if test_envs is None else test_envs, mistakes)
-    resolved: dict[str, Any] = {}
-    known, ranges = declared_hparams(dataset, algorithm, model, optimizer), search or {}
-    drawn = ranges if fields.get("hparams_seed", 0) else {}
-    mistakes += [Mistake(unknown(name, known), name) for name in ranges if name not in known]
-    try:
-        resolved = resolve(
-            known,
-            {name: value for name, value in (hparams or {}).items() if name not in drawn},
-            recommended={**spec.recommended, **network.recommended, **algorithms[algorithm].recommended},
-            search={**spec.search, **network.search, **ranges},
-            hparams_seed=fields.get("hparams_seed", 0),
-            trial_seed=fields.get("trial_seed", 0),
-        )
-        resolved = kind.completed(algorithms[algorithm].completed(resolved))
-    except UserError as error:
-        mistakes += error.mistakes
+    seeds = {name: fields.get(name, 0) for name in ("hparams_seed", "trial_seed")}
+    resolved = _resolved((dataset, algorithm, model, optimizer), hparams or {}, search or {}, mistakes, **seeds)
     raise_all(mistakes, DESCRIPTION)
     return RunConfig(
         dataset=dataset,
@@ -205,6 +191,35 @@ def make_config(
         hparams=resolved,
         **fields,
     )
+
+
+def _resolved(
+    names: tuple[str, str, str, str],
+    given: Mapping[str, Any],
+    ranges: Mapping[str, Search],
+    mistakes: list[str],
+    *,
+    hparams_seed: int,
+    trial_seed: int,
+) -> dict[str, Any]:
+    """Hyperparameters of a run with these names of its parts; what is wrong with them is added to `mistakes`."""
+    dataset, algorithm, model, _ = names
+    kind, spec, cls, known = kind_of(dataset), specification(dataset), algorithms[algorithm], declared_hparams(*names)
+    mistakes += [Mistake(unknown(name, known), name) for name in ranges if name not in known]
+    drawn = ranges if hparams_seed else {}
+    try:
+        resolved = resolve(
+            known,
+            {name: value for name, value in given.items() if name not in drawn},
+            recommended={**spec.recommended, **kind.models[model].recommended, **cls.recommended},
+            search={**spec.search, **kind.models[model].search, **ranges},
+            hparams_seed=hparams_seed,
+            trial_seed=trial_seed,
+        )
+        return kind.completed(cls.completed(resolved))
+    except UserError as error:
+        mistakes += error.mistakes
+        return {}
 
 
 def read_config(values: Mapping[str, Any]) -> RunConfig:

@@ -177,19 +177,8 @@ def _add(spec: DatasetSpec) -> None:
 
 
 def _add_embedded(name: str, load: Callable[[Path | None], "MultiDomainDataset"], counts: tuple[int, ...]) -> None:
-    _add(
-        DatasetSpec(
-            name,
-            STYLES,
-            10,
-            load,
-            steps=301,
-            checkpoint_freq=60,
-            model="small_cnn",
-            counts=counts,
-            licence=_EMOJI_LICENCE,
-        )
-    )
+    facts: dict[str, Any] = {"steps": 301, "checkpoint_freq": 60, "model": "small_cnn", "licence": _EMOJI_LICENCE}
+    _add(DatasetSpec(name, STYLES, 10, load, counts=counts, **facts))
 
 
 def _add_folder(name: str, folder: str, labels: str, expected: Expected, **facts: Any) -> None:

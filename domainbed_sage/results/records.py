@@ -161,26 +161,14 @@ def run_record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
 def _record(folder: Path, lines: Sequence[Mapping[str, Any]]) -> RunRecord:
     file, first = str(folder / RESULTS), lines[0]
     where = f"{file}, record 1"
-    identity = _identity(where, first)
+    dataset, algorithm, test_envs, trial_seed, hparams_seed = _one_identity(file, lines)
     args = first["args"]
-    for number, line in enumerate(lines[1:], 2):
-        if _identity(f"{file}, record {number}", line) != identity:
-            raise UserError(
-                f"{folder / RESULTS} mixes two runs: record {number} has other arguments than record 1. "
-                "Delete the run directory and run it again."
-            )
-    dataset, algorithm, test_envs, trial_seed, hparams_seed = identity
     if args.get("task") == MULTI_TASK:
         raise UserError(
-            f"{folder / RESULTS} is of a run on several tasks, which only `domainbed-sage table RESULTS_DIR` reads, in "
-            "a folder of such runs."
+            f"{file} is of a run on several tasks, which only `domainbed-sage table RESULTS_DIR` reads, in a folder of "
+            "such runs."
         )
-    n_envs = _n_envs(file, lines)
-    if not test_envs or n_envs < 2 or max(test_envs) >= n_envs:
-        raise UserError(
-            f"{folder / RESULTS} holds out environments {list(test_envs)} but has accuracies for {n_envs} "
-            "environments. Each record needs env0_in_acc, env0_out_acc, env1_in_acc, ... of at least two environments."
-        )
+    n_envs = _n_envs(file, lines, test_envs)
     return RunRecord(
         name=folder.name,
         dataset=dataset,
@@ -239,6 +227,18 @@ def _versions(lines: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps(merged) if merged else ""
 
 
+def _one_identity(file: str, lines: Sequence[Mapping[str, Any]]) -> tuple[str, str, tuple[int, ...], int, int]:
+    """What `_identity` finds in all records."""
+    identity = _identity(f"{file}, record 1", lines[0])
+    for number, line in enumerate(lines[1:], 2):
+        if _identity(f"{file}, record {number}", line) != identity:
+            raise UserError(
+                f"{file} mixes two runs: record {number} has other arguments than record 1. Delete the run directory "
+                "and run it again."
+            )
+    return identity
+
+
 def _identity(where: str, line: Mapping[str, Any]) -> tuple[str, str, tuple[int, ...], int, int]:
     """Dataset, algorithm, held-out environments, trial seed and hyperparameter seed of one record."""
     args = facts.mapping(where, line, "args")
@@ -251,13 +251,18 @@ def _identity(where: str, line: Mapping[str, Any]) -> tuple[str, str, tuple[int,
     return dataset, algorithm, test_envs, trial_seed, hparams_seed
 
 
-def _n_envs(file: str, lines: Sequence[Mapping[str, Any]]) -> int:
-    """Number of environments that the records have accuracies of."""
+def _n_envs(file: str, lines: Sequence[Mapping[str, Any]], test_envs: Sequence[int]) -> int:
+    """Number of environments that the records have accuracies of, the held-out ones among them."""
     keys: set[str] = set().union(*lines)
     found = {match[1] for key in keys if (match := ACCURACY.fullmatch(key))}
     gap = next((at for at in range(len(found)) if str(at) not in found), None)
     if gap is None and len(found) <= MOST_ENVS:
-        return len(found)
+        if test_envs and len(found) >= 2 and max(test_envs) < len(found):
+            return len(found)
+        raise UserError(
+            f"{file} holds out environments {list(test_envs)} but has accuracies for {len(found)} environments. Each "
+            "record needs env0_in_acc, env0_out_acc, env1_in_acc, ... of at least two environments."
+        )
     odd = f"env{max(found, key=lambda digits: (len(digits), digits))[:20]}"
     lacking = "" if gap is None else f" and none of env{gap}"
     raise UserError(

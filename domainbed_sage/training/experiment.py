@@ -20,7 +20,7 @@ from domainbed_sage.data.specs import datasets
 from domainbed_sage.data.splits import Split, check_sizes, split
 from domainbed_sage.data.stream import TrainStream
 from domainbed_sage.data.transforms import DataOptions, Transform, eval_transform, normalize, train_transform
-from domainbed_sage.models import build_model, models
+from domainbed_sage.models import Model, build_model, models
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.training import provenance
 from domainbed_sage.training.evaluate import Evaluator
@@ -92,19 +92,8 @@ def build_domains(config: RunConfig, machine: Machine) -> Experiment:
     dataset, splits = read_data(config, machine, options)
     torch.manual_seed(config.seed)
     model = build_model(config.model, dataset.class_names, config.of(models[config.model].build)).to(machine.device)
-    make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
-    cls = algorithms[config.algorithm]
-    problem = Problem(
-        model,
-        make_optimizer,
-        len(config.source_envs),
-        config.precision,
-        steps=config.steps,
-        batch_size=options.batch_size,
-        evaluations=len(range(0, config.steps, config.checkpoint_freq)),
-        hparams=config.hparams,
-    )
-    algorithm = cls(problem, **config.of(cls))
+    evaluations = len(range(0, config.steps, config.checkpoint_freq))
+    algorithm = learner(config, model, len(config.source_envs), batch_size=options.batch_size, evaluations=evaluations)
     environments = [env.decoded_by(decoder(options.decode, model.image.size)) for env in dataset.environments]
     stream = TrainStream(
         [environments[i] for i in config.source_envs],
@@ -135,6 +124,14 @@ def build_domains(config: RunConfig, machine: Machine) -> Experiment:
     }
     epoch = smallest / options.batch_size
     return Experiment(algorithm, stream, to_input, evaluator, epoch, metadata, dataset.classes, of_model)
+
+
+def learner(config: RunConfig, model: Model, losses: int, **facts: Any) -> Algorithm:
+    """The run's algorithm, which trains this network by so many losses; `facts` are further fields of `Problem`."""
+    optimizer, cls = optimizers[config.optimizer], algorithms[config.algorithm]
+    make_optimizer = partial(optimizer, **config.of(optimizer))
+    facts |= {"steps": config.steps, "hparams": config.hparams}
+    return cls(Problem(model, make_optimizer, losses, config.precision, **facts), **config.of(cls))
 
 
 def read_data(config: RunConfig, machine: Machine, options: DataOptions) -> tuple[MultiDomainDataset, list[Split]]:

@@ -5,18 +5,16 @@ from functools import partial
 
 import torch
 
-from domainbed_sage.algorithms import Problem, algorithms
 from domainbed_sage.algorithms.task_objectives import TaskObjectives
 from domainbed_sage.config import Machine, RunConfig
 from domainbed_sage.core.errors import UserError, known
 from domainbed_sage.data.multitask.base import Kind, TaskData, task_datasets
 from domainbed_sage.data.multitask.options import TaskOptions
 from domainbed_sage.data.multitask.stream import OneTask, TaskStream
-from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.models.task_models import task_models
 from domainbed_sage.tasks import Classification, Depth, Normals, Segmentation, Task
 from domainbed_sage.training import provenance, trivial
-from domainbed_sage.training.experiment import Experiment
+from domainbed_sage.training.experiment import Experiment, learner
 from domainbed_sage.training.task_evaluator import TaskEvaluator
 
 
@@ -39,23 +37,12 @@ def build_tasks(config: RunConfig, machine: Machine) -> Experiment:
         steps_per_epoch=stream.steps_per_epoch,
         **config.of(TaskObjectives),
     )
-    make_optimizer = partial(optimizers[config.optimizer], **config.of(optimizers[config.optimizer]))
-    problem = Problem(
-        model,
-        make_optimizer,
-        len(tasks),
-        config.precision,
-        steps=config.steps,
-        batch_size=options.batch_size,
-        evaluations=config.steps // config.checkpoint_freq,
-        hparams=config.hparams,
-        objectives=objectives,
-    )
-    cls = algorithms[config.algorithm]
+    evaluations = config.steps // config.checkpoint_freq
+    facts = {"batch_size": options.batch_size, "evaluations": evaluations, "objectives": objectives}
     evaluator = TaskEvaluator(test, tasks, options.batch_size, machine.device, machine.num_workers)
     weights, population = spec.require(config.of(spec.build)), (data.population, data.notes)
     return Experiment(
-        cls(problem, **config.of(cls)),
+        learner(config, model, len(tasks), **facts),
         stream,
         lambda x: x,
         evaluator,
