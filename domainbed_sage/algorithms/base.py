@@ -22,6 +22,7 @@ from domainbed_sage.geometry.products import Precision
 from domainbed_sage.geometry.vectors import Vector, in_own_memory
 from domainbed_sage.models.arithmetic import products_in
 from domainbed_sage.models.base import Model
+from domainbed_sage.models.multitask import of_domains_alone
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -185,10 +186,13 @@ class Algorithm(ABC):
         """Logits [N, C] of features [N, D], in the precision of the problem."""
         return self.in_precision(self.model.classifier, z)
 
-    def in_precision(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def in_precision(self, network: Callable[[Tensor], Tensor | tuple[Tensor, ...]], x: Tensor) -> Tensor:
         """What a network makes of x, computed in the precision of the problem and returned in that of x."""
         with self.arithmetic(x.device):
-            return network(x).to(x.dtype)
+            output = network(x)
+        if not isinstance(output, Tensor):  # one for each of several tasks
+            raise of_domains_alone("single output")
+        return output.to(x.dtype)
 
     @contextmanager
     def arithmetic(self, device: torch.device) -> Iterator[None]:

@@ -51,13 +51,14 @@ def show(results: Sequence[Path], wanted: Wanted) -> tuple[list[Path], list[str]
     """Print the tables of a folder of runs on several tasks, and write them; see `table.show`.
 
     Raises:
-        UserError: there is more than one folder, or no finished run.
+        UserError: there is more than one folder, no finished run, or one of which the numbers cannot be averaged.
     """
-    from domainbed_sage.results import task_runs, task_tables
+    from domainbed_sage.results import task_agreement, task_runs, task_tables
 
     if len(results) > 1:
         raise UserError(f"Runs on several tasks are shown of one folder at a time. Found {len(results)} folders.")
     found = task_runs.only(task_runs.load(results[0]), wanted.rows, wanted.datasets)
+    task_agreement.check_agreement(found.runs, results[0])
     if not found.runs:
         raise UserError(f"No run in {results[0]} is finished: {len(found.unfinished)} of them have begun.")
     if wanted.form == "latex":

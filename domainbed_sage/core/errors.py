@@ -103,10 +103,11 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {traceback.TracebackException.from_exception(error)}"
 
 
-def raise_all(mistakes: Sequence[str], where: str) -> None:
-    """Raise one `UserError` that lists every mistake found in `where`; do nothing when there is none."""
+def raise_all(mistakes: Sequence[str], where: str, advice: str = "") -> None:
+    """Raise one `UserError` that lists every mistake found in `where`, then `advice`; do nothing when there is none."""
     if mistakes:
-        raise UserError(f"{counted(len(mistakes), 'mistake')} in {where}:\n" + bullets(mistakes), mistakes)
+        listed = f"{counted(len(mistakes), 'mistake')} in {where}:\n{bullets(mistakes)}"
+        raise UserError(f"{listed}\n{advice}" if advice else listed, mistakes)
 
 
 def counted(number: int, noun: str) -> str:

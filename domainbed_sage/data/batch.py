@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor
+
+from domainbed_sage.models.multitask import of_domains_alone
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,19 @@ class TaskBatch:
     def sizes(self) -> tuple[int, ...]:
         """Rows of each task: all of them."""
         return (len(self.x),) * len(self.targets)
+
+    @property
+    def y(self) -> NoReturn:
+        """The class indices that a batch of domains has.
+
+        Raises:
+            UserError: always.
+        """
+        raise of_domains_alone("single class of an image")
+
+    def domains(self) -> NoReturn:
+        """See `y`."""
+        raise of_domains_alone("rows of their own")
 
     @property
     def weights(self) -> Tensor:

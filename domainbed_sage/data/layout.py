@@ -145,8 +145,7 @@ def population(root: Path, name: str, counts: Counts, expected: Expected) -> str
     raise OtherCounts(
         _unlike(root, name, counts, expected),
         f"Get it again with `domainbed-sage data download {name}`, or compare it file by file with another lab's "
-        f"manifest: `domainbed-sage data check {name} --manifest FILE`. If it is a part on purpose, say which in "
-        f"{root / prepared.SUBSET}: every record and table will then name it.",
+        f"manifest: `domainbed-sage data check {name} --manifest FILE`. {prepared.if_a_part(root)}",
     )
 
 

@@ -72,6 +72,11 @@ def subset(root: Path) -> str | None:
     return text
 
 
+def if_a_part(root: Path) -> str:
+    """What to do if a dataset has other numbers of files than the published ones on purpose."""
+    return f"If it is a part on purpose, say which in {root / SUBSET}: every record and table will then name it."
+
+
 def declare_subset(root: Path, text: str) -> None:
     """Write ``SUBSET.txt``."""
     write_atomically(root / SUBSET, f"{text.strip()}\n".encode("utf-8", ESCAPE))

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Protocol, TypeAlias
+from typing import NoReturn, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -110,6 +110,25 @@ class MultiTaskModel(Network, ABC):
             )
         return mask
 
+    @property
+    def featurizer(self) -> NoReturn:
+        """What networks of domain generalization have.
+
+        Raises:
+            UserError: always.
+        """
+        raise of_domains_alone("features of a whole image")
+
+    @property
+    def classifier(self) -> NoReturn:
+        """See `featurizer`."""
+        raise of_domains_alone("classifier")
+
+    @property
+    def class_features(self) -> NoReturn:
+        """See `featurizer`."""
+        raise of_domains_alone("text features of classes")
+
     def private(self, k: int) -> Mask:
         """The parameters that task k alone depends on; what several but not all depend on is in no such mask."""
         if len(self.task_names) == 1:
@@ -131,6 +150,14 @@ class MultiTaskModel(Network, ABC):
             tuple(name for name, has, common in zip(names, row, shared, strict=True) if has and not common)
             for row in self.reached
         )
+
+
+def of_domains_alone(what: str) -> UserError:
+    """The error for an algorithm that asks for what several tasks do not have."""
+    return UserError(
+        f"Several tasks have no {what}, which this algorithm asks for: it is one of domain generalization alone. "
+        "Choose one that needs nothing but losses and their gradients, as those of `sweeps/rooms.yaml`."
+    )
 
 
 def check_sides(network: str, x: Tensor, stride: int) -> None:

@@ -45,16 +45,22 @@ def load_records(folder: Path, *, include_unfinished: bool = False, unpacked: Ex
     if is_packed and not any((entry / RESULTS).exists() for entry in folder.iterdir()):
         with ExitStack() as now:
             there = (unpacked or now).enter_context(packed.unpacked(folder))
-            loaded = load_records(there, include_unfinished=include_unfinished)
+            loaded = _load(there, folder, include_unfinished)
             places = {name: there / name for name in loaded.folders if unpacked is not None}
             return replace(loaded, folders=dict.fromkeys(loaded.folders, folder), unpacked=places)
+    loaded = _load(folder, folder, include_unfinished)
+    return replace(loaded, remarks=(*loaded.remarks, _NOT_READ)) if is_packed else loaded
+
+
+def _load(folder: Path, named: Path, include_unfinished: bool) -> Loaded:
+    """Read the runs in a folder, of which messages say that it is the one `named`."""
     reader = _Reader(folder, include_unfinished)
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         reader.classify(entry)
     loaded = _with_plan(reader.loaded(), folder)
-    _check_found(folder, loaded)
-    check_agreement(loaded.records, loaded.path)
-    return replace(loaded, remarks=(*loaded.remarks, _NOT_READ)) if is_packed else loaded
+    _check_found(named, loaded)
+    check_agreement(loaded.records, named.joinpath)
+    return loaded
 
 
 def _with_plan(loaded: Loaded, folder: Path) -> Loaded:

@@ -39,7 +39,7 @@ def draw(tables: Sequence[TaskTable], runs: Sequence[TaskRun]) -> "list[Figure]"
             _dataset(part, table, own)
 
         blocks.append(Block(height, block))
-    below = f"dots: trials; strokes: their mean; broken line: {STL}; dotted line: {TRIVIAL}"
+    below = f"dots: trials; strokes: their mean; broken line: {STL}; dotted line: {TRIVIAL}, where it is near"
     return pages(blocks, "Metrics of all tasks; arrows point to what is better", below)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from domainbed_sage.core import strict_json
 from domainbed_sage.core.errors import UserError, known
 from domainbed_sage.core.files import regular
+from domainbed_sage.data.multitask.specs import task_datasets
 from domainbed_sage.results import packed, planned
-from domainbed_sage.results.records import MULTI_TASK, RESULTS, parse_run
+from domainbed_sage.results.planned import PlannedRun
+from domainbed_sage.results.records import MULTI_TASK, RESULTS, read_run
 
 LAST = 10  # evaluations whose mean is reported, as the codes behind SAGE's Table 2 report the last ten epochs
 DONE = "done"
@@ -57,11 +59,13 @@ class TaskRuns:
         runs: the finished ones.
         unfinished: names of those that are not.
         unreadable: why others cannot be read.
+        missing: planned runs that have no record.
     """
 
     runs: tuple[TaskRun, ...]
     unfinished: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    missing: tuple[PlannedRun, ...] = ()
 
 
 @contextmanager
@@ -128,7 +132,8 @@ def load(results: Path) -> TaskRuns:
 
 
 def _load(results: Path) -> TaskRuns:
-    labels = planned.labels(results)
+    plan = [run for one in planned.read(results).values() for run in one.runs]
+    labels = {run.folder_name: run.label for run in plan}
     runs, unfinished, unreadable = [], [], []
     ours = (True,) if False in _kinds(results) else (True, None)
     for entry in sorted(entry for entry in results.iterdir() if regular(entry / RESULTS)):
@@ -144,7 +149,8 @@ def _load(results: Path) -> TaskRuns:
             unreadable.append(reason)
     order = list(dict.fromkeys(labels.values()))
     runs.sort(key=lambda run: (order.index(run.label) if run.label in order else len(order), run.name))
-    return TaskRuns(tuple(runs), tuple(unfinished), tuple(unreadable))
+    missing = (r for r in plan if r.dataset in task_datasets and not regular(results / r.folder_name / RESULTS))
+    return TaskRuns(tuple(runs), tuple(unfinished), tuple(unreadable), tuple(missing))
 
 
 def only(found: TaskRuns, rows: Sequence[str] | None, datasets: Sequence[str] | None) -> TaskRuns:
@@ -164,12 +170,22 @@ def only(found: TaskRuns, rows: Sequence[str] | None, datasets: Sequence[str] | 
         for run in found.runs
         if (rows is None or run.only_task or run.label in rows) and (datasets is None or run.dataset in datasets)
     )
-    return replace(found, runs=tuple(kept))
+    alone = {run.label for run in found.runs if run.only_task}
+    lacking = (
+        run
+        for run in found.missing
+        if (rows is None or run.label in alone.union(rows)) and (datasets is None or run.dataset in datasets)
+    )
+    return replace(found, runs=tuple(kept), missing=tuple(lacking))
 
 
 def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
-    records, _ = parse_run(folder / RESULTS)
-    args, hparams = records[-1]["args"], records[-1]["hparams"]
+    records = read_run(folder / RESULTS)
+    if not records:
+        raise _cut_short(folder, "it has no record")
+    args, hparams, step = records[-1]["args"], records[-1]["hparams"], records[-1]["step"]
+    if "steps" in args and step != args["steps"] - 1:  # records of other makes need not say it
+        raise _cut_short(folder, f"its last record is of step {step}")
     better: dict[str, bool] = records[-1]["higher_is_better"]
     last, trivial = records[-LAST:], records[-1].get("trivial")
     metrics = {name: sum(_number(record, name) for record in last) / len(last) for name in better}
@@ -186,6 +202,13 @@ def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
         records[-1]["data"]["variant"],
         args["algorithm"],
         hparams["solver"],
+    )
+
+
+def _cut_short(folder: Path, found: str) -> UserError:
+    return UserError(
+        f"{folder / RESULTS} is of a finished run, but {found}. Delete the run directory and run it again, or restore "
+        "the file from a copy."
     )
 
 

@@ -1,5 +1,6 @@
 """Tables of runs on several tasks: the metrics of every row, and Δm against single-task networks."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from domainbed_sage.core.errors import counted
 from domainbed_sage.core.files import write_atomically
 from domainbed_sage.results import render
 from domainbed_sage.results.delta_m import Baseline
+from domainbed_sage.results.loaded import shortened
 from domainbed_sage.results.printed_tasks import STL
 from domainbed_sage.results.task_runs import LAST, TaskRun, TaskRuns
 
@@ -58,8 +59,13 @@ def _table(dataset: str, runs: Sequence[TaskRun], found: TaskRuns) -> TaskTable:
         compared = {row: {name: own[name] for name in counted_names} for row, own in averages.items()}
         baseline = Baseline(STL, compared[STL], better)
         means[DELTA] = [baseline.delta_m(own) for own in compared.values()]
-    trials = pd.Series({row: len({run.trial_seed for run in of_row.get(row, [])}) for row in numbers})
+    trials = pd.Series({row: _trials(of_row.get(row, [])) for row in numbers})
     return TaskTable(dataset, means, trials, better, tuple(_notes(runs, means, found)))
+
+
+def _trials(runs: Sequence[TaskRun]) -> int:
+    """The trials behind a row; of single tasks, those of the task that has the fewest."""
+    return min(Counter(run.only_task for run in runs).values(), default=0)
 
 
 def row_of(run: TaskRun) -> str:
@@ -97,8 +103,10 @@ def _notes(runs: Sequence[TaskRun], means: pd.DataFrame, found: TaskRuns) -> lis
             "normal of the training images; of labels, their frequencies."
         )
     notes += [f"Data: {variant}." for variant in sorted({run.variant for run in runs})]
+    if missing := [f"{run.label} {run.trial_seed}" for run in found.missing if run.dataset == runs[0].dataset]:
+        notes.append(f"Missing, by row and trial: {shortened(missing)}.")
     if found.unfinished:
-        notes.append(f"Left out, not finished: {counted(len(found.unfinished), 'run')} ({found.unfinished[0]}, …).")
+        notes.append(f"Left out, not finished: {shortened(found.unfinished)}.")
     return notes
 
 

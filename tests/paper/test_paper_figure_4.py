@@ -48,7 +48,7 @@ def test_a_curve_is_the_median_over_networks_in_the_band_of_all():
     assert panel.lines[0].get_xydata().tolist() == [
         [alpha, pytest.approx(own[1])] for alpha, own in zip(fig4.ALPHAS, ratio, strict=True)
     ]
-    edges = {(round(x, 9), round(y, 9)) for x, y in panel.collections[0].get_paths()[0].vertices}
+    edges = {(round(x, 9), round(y, 9)) for x, y in np.asarray(panel.collections[0].get_paths()[0].vertices)}
     ends = {(round(a, 9), round(own[k], 9)) for a, own in zip(fig4.ALPHAS, ratio, strict=True) for k in (0, 2)}
     assert ends <= edges
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_near_is_within_three_tenths():
 def test_the_picture_of_shares_has_their_intervals():
     panel = Figure().subplots()
     fig2._shares(panel, *ends(SAGE=(0.1, 0.3, 0.5, 0.7, 0.9)))
-    sage = panel.containers[3]
+    sage: Any = panel.containers[3]
     points, _, (bars,) = sage.lines
     assert points.get_ydata().tolist() == pytest.approx([10, 30, 50, 70, 90])
     assert [y for bar in bars.get_segments() for _, y in bar][:4] == pytest.approx([9, 12, 29, 32])

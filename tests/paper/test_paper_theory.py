@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,7 +160,7 @@ def test_the_picture_has_every_ratio_and_its_interval():
     kinds = {kind: [Estimate(2, 1.1 + at, 0.2, 9.0), Estimate(64, 1.0, 0.1, 9.0)] for at, kind in enumerate("abcd")}
     (figure,) = theory_picture.draw(kinds)
     (panel,) = figure.subfigs[0].axes
-    for own, estimates in zip(panel.containers, kinds.values(), strict=True):
+    for own, estimates in zip(list[Any](panel.containers), kinds.values(), strict=True):
         points, _, (bars,) = own.lines
         assert points.get_xydata().tolist() == [[one.K, one.ratio] for one in estimates]
         ends = [y for bar in bars.get_segments() for _, y in bar]

@@ -173,6 +173,10 @@ def test_the_trivial_predictor_is_drawn_where_it_is_near(panels):
     assert marked["depth abserr"] == {"--": 1.5}
     assert panels["seg miou"].get_xlim() == pytest.approx((38.75, 44.25)), "the dots, and a twentieth beside them"
     assert panels["depth abserr"].get_xlim()[1] < 9
+    (footer,) = (
+        text.get_text() for text in panels["seg miou"].get_figure(root=True).texts if "dots" in text.get_text()
+    )
+    assert footer.endswith("dotted line: Trivial, where it is near")
 
 
 def test_metrics_that_fill_no_whole_line_leave_no_empty_panel():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from reference import sweep_folder
-from task_folders import metrics, write
+from task_records import metrics, write
 
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.results import task_runs

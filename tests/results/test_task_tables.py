@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from reference import sweep_folder
-from task_folders import BETTER, metrics, write
+from task_records import BETTER, metrics, write, write_some
 
 from domainbed_sage.cli import main
 from domainbed_sage.results import planned, task_runs, task_tables
@@ -14,14 +14,7 @@ from domainbed_sage.results.delta_m import Baseline
 
 @pytest.fixture
 def results(tmp_path):
-    """Single tasks, two trials of LS, one of SAGE."""
-    for trial, (seg, depth) in enumerate([(40.0, 2.0), (42.0, 2.2)]):
-        parts = metrics(seg, depth)
-        write(tmp_path, f"seg{trial}", {k: v for k, v in parts.items() if "seg" in k}, trial=trial, only_task="seg")
-        write(tmp_path, f"dep{trial}", {k: v for k, v in parts.items() if "dep" in k}, trial=trial, only_task="depth")
-    write(tmp_path, "ls0", metrics(30.0, 1.0))
-    write(tmp_path, "ls1", metrics(34.0, 3.0), trial=1)
-    write(tmp_path, "sage", metrics(41.0, 1.0), algorithm="SAGE", solver="FairGrad")
+    write_some(tmp_path)
     return tmp_path
 
 
@@ -141,7 +134,7 @@ def test_the_command(results, capsys):
     assert "seg_miou ↑" in out
     assert "depth_abserr ↓" in out
     assert "miou_present" not in out
-    assert "Left out, not finished: 1 run (begun, …)." in out
+    assert "Left out, not finished: 1 (begun)." in out
     assert "torn" in err
     text = (results / "tasks.md").read_text()
     assert "**41**" in text  # the best of its column
@@ -176,7 +169,7 @@ def test_a_folder_of_both_kinds(tmp_path, capsys):
     assert err == ""
     assert out.count("-------- Dataset: ") == 2
     assert "On several tasks, with tables of their own: 1 (Rooms-ls)" in " ".join(out.split())
-    assert "Left out, not finished: 1 run (Rooms-begun, …)." in " ".join(out.split())
+    assert "Left out, not finished: 1 (Rooms-begun)." in " ".join(out.split())
     assert "Missing: " not in out.partition("Rooms, test samples")[0]
     assert [(tmp_path / name).exists() for name in ("table.md", "tasks.md")] == [True, True]
 
@@ -230,6 +223,8 @@ def test_packed_runs_are_the_same_table(results, tmp_path_factory, capsys):
     assert task_runs.kinds(elsewhere) == {True}
     ours, theirs = (task_tables.build(task_runs.load(folder))[0] for folder in (elsewhere, results))
     assert ours.means.equals(theirs.means)
+    assert main(["report", str(elsewhere)]) == 2
+    assert f"The runs in {elsewhere} are on several tasks." in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("words", [["report"], ["compare", "--reference", "ERM", "--compare", "SAGE"]])

@@ -109,6 +109,29 @@ def test_mtan_learns_by_sage():
     assert not all(torch.equal(p, q) for p, q in zip(made.algorithm.params, before, strict=True))
 
 
+NEED_MORE = [
+    *("IRM", "DANN", "CDANN", "MMD", "CORAL", "RSC", "IIB", "Fish", "GGA", "SD", "Mixup", "MLDG", "SelfReg", "Fishr"),
+    *("CLIPood", "ZeroShot"),
+]
+
+
+def one_step(chosen):
+    made = train.build(chosen, on_cpu(Path()))
+    made.algorithm.update(made.stream[0])
+
+
+@pytest.mark.parametrize("algorithm", NEED_MORE)
+def test_algorithms_that_need_more_than_losses_are_refused(algorithm):
+    with pytest.raises(UserError, match=r"Several tasks have no .*: it is one of domain generalization alone. Choose"):
+        one_step(config(algorithm, "LS"))
+
+
+def test_tasks_have_no_classes():
+    batch = TaskStream(rooms.load(2, 1, size=(32, 32)).train, TASKS, 2, False, 0)[0]
+    with pytest.raises(UserError, match="no single class of an image"):
+        _ = batch.y
+
+
 def test_records(tmp_path):
     lines = records(run(config(), tmp_path / "run"))
     assert [line["step"] for line in lines] == [2, 5]  # the last step of every epoch of three

@@ -78,7 +78,8 @@ def load(root: Path, *, side: int = SIDE, counts: Mapping[str, int] = CELEBA_COU
     found = dict(zip(counts, np.bincount(lists.split, minlength=len(counts)).tolist(), strict=True))
     wanted = counts if subset is None else {split: max(1, n) for split, n in found.items()}
     wrong = [f"{s} should have {wanted[s]:,} images. Found {n:,}" for s, n in found.items() if n != wanted[s]]
-    raise_all([*wrong, *_file_mistakes(root / IMAGES, lists.files)], "the files of CelebA")
+    advice = "" if subset else f"Restore them. {prepared.if_a_part(root)}"
+    raise_all([*wrong, *_file_mistakes(root / IMAGES, lists.files)], "the files of CelebA", advice)
     files = np.array(lists.files)
     splits = {
         split: Faces(root / IMAGES, files[chosen].tolist(), lists.attributes[chosen], side)

@@ -77,7 +77,7 @@ def read(root: Path, layout: Layout) -> TaskData:
             place = root / folder / kind
             wrong = _name_mistakes(place, counts[split])
             found += wrong or _header_mistakes(place, counts[split], kind, shape, parts)
-    raise_all(found, f"the files of {layout.name}")
+    raise_all(found, f"the files of {layout.name}", "" if subset else f"Restore them. {prepared.if_a_part(root)}")
     train, test = (NpySamples(root / SPLITS[split], layout, n) for split, n in counts.items())
     text = population(counts, parts) + (f", subset: {subset}" if subset else "")
     return TaskData(layout.name, layout.kinds, train, test, text, notes=prepared.notes(root))

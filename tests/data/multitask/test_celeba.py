@@ -81,6 +81,7 @@ def test_numbers_of_images_are_the_published_ones_unless_a_part_is_declared(root
     with pytest.raises(UserError, match=r"train should have 162,770 images. Found 3") as caught:
         celeba.load(root)
     assert "3 mistakes" in str(caught.value)
+    assert f"If it is a part on purpose, say which in {root}/SUBSET.txt" in str(caught.value)
     (root / "SUBSET.txt").write_text("six faces")
     assert celeba.load(root).population.endswith(", subset: six faces")
     write_lists(root, split=[0, 2, 0, 2, 2, 0])
