@@ -23,11 +23,12 @@ def write(
     better=BETTER,
     trivial=None,
     variant="5 train, 3 test",
+    dataset="Rooms",
 ):
     """A run whose metrics in each evaluation are these, by key."""
     folder = results / name
     folder.mkdir(parents=True)
-    args = {"task": "multi_task", "dataset": "Rooms", "algorithm": algorithm, "trial_seed": trial}
+    args = {"task": "multi_task", "dataset": dataset, "algorithm": algorithm, "trial_seed": trial}
     args |= {"test_envs": [1], "hparams_seed": 0}
     about = {
         "args": args,

@@ -159,9 +159,8 @@ def markdown(comparison: TaskComparison) -> str:
 
 
 def plain(comparison: TaskComparison) -> dict[str, Any]:
-    """As plain values, for JSON."""
-    frame = comparison.frame().drop(columns=["table", "dataset"])
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    """As plain values, for JSON; NaN where something is missing."""
+    rows = comparison.frame().drop(columns=["table", "dataset"]).to_dict("records")
     return {"table": comparison.printed.title, "rows": rows, "notes": list(comparison.notes())}
 
 

@@ -159,7 +159,7 @@ def written(number: float) -> str:
 
 
 def _best(table: TaskTable) -> pd.DataFrame:
-    """Which cells are the best of their column; the baseline's Δm is none."""
+    """Which cells are the best of their column; of Δm that is the baseline's 0, where no row improves on it."""
     signs = pd.Series({name: 1 if table.higher_is_better.get(str(name)) else -1 for name in table.means})
     signed = table.means * signs
     best = signed.eq(signed.max()).assign(trials=False)

@@ -84,7 +84,7 @@ def task_recording(method: str, recorded: Mapping[str, Any], source: str) -> Tas
     base = method.split("@")[0]
     prefix = next(prefix for prefix in ALGORITHMS if base.startswith(prefix))
     algorithm, name = ALGORITHMS[prefix], base.removeprefix(prefix)
-    exact = "exact" in source or "@exact" in method or algorithm == "SAGE_SAMO"
+    exact = "exact" in source or algorithm == "SAGE_SAMO"
     hparams = {ours: recorded[theirs] for theirs, ours in RENAMED[algorithm].items() if theirs in recorded}
     if algorithm == "F-MTL":
         hparams |= {"joint_norm": "norm" in recorded}

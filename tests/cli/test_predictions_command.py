@@ -1,17 +1,23 @@
 """`predictions`, and the demo of several tasks, on a light network and few rooms."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from helpers import on_cpu
 from PIL import Image
 
 from domainbed_sage.cli import demo, main
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.data.multitask import rooms
 from domainbed_sage.data.multitask.base import task_datasets
+from domainbed_sage.results import task_runs
 from domainbed_sage.sweeps import local
 from domainbed_sage.sweeps.local import Outcome
-from domainbed_sage.training import train
+from domainbed_sage.training import finished, task_predictions, train
 
 SWEEP = """
 name: few
@@ -58,6 +64,37 @@ def test_the_demo_leaves_its_table_and_pictures(trained):
     for name in ("tasks.png", "predictions.png"):
         pixels = np.asarray(Image.open(trained / name).convert("L"))
         assert pixels.std() > 10, name
+
+
+def test_predictions_are_those_of_the_networks_for_the_samples_in_their_order(trained, tmp_path):
+    """A row of networks for one task each has the outputs of all of them."""
+    found = task_runs.load(trained).runs
+    folders = {run.only_task or "all": trained / run.name for run in found}
+    alone = [folders[task] for task in ("segmentation", "depth", "normal")]
+    predicted = task_predictions.predicted({"STL": alone, "LS": [folders["all"]]}, on_cpu(tmp_path), [1, 0])
+    test = rooms.load(3, 2, size=(32, 48)).test
+    for at, number in enumerate((1, 0)):
+        image, targets = test[number]
+        assert torch.equal(torch.tensor(predicted.images[at]), image)
+        for own, target in zip(predicted.truth.values(), targets, strict=True):
+            assert torch.equal(torch.tensor(own[at]), target)
+    assert list(predicted.truth) == list(predicted.words) == ["segmentation", "depth", "normal"]
+    assert predicted.numbers == (1, 0)
+    x = torch.stack([test[number][0] for number in (1, 0)])
+    for row, runs in (("STL", alone), ("LS", [folders["all"]])):
+        made = [finished.load(finished.read(run), on_cpu(tmp_path)).algorithm for run in runs]
+        with torch.inference_mode():
+            outputs = [output for own in made for output in own.objectives.predict(x)]
+        for ours, output in zip(predicted.rows[row].values(), outputs, strict=True):
+            assert torch.equal(torch.tensor(ours), output)
+
+
+def test_runs_are_of_one_dataset(monkeypatch, tmp_path):
+    config = {name: SimpleNamespace(config=SimpleNamespace(dataset=name)) for name in ("NYUv2", "PACS", "Rooms")}
+    monkeypatch.setattr(finished, "read", lambda folder: config[folder.name])
+    for names, said in (([], "no run"), (["NYUv2", "Rooms"], "NYUv2', 'Rooms"), (["PACS"], "PACS")):
+        with pytest.raises(UserError, match=f"one dataset of several tasks. Found .*{said}"):
+            task_predictions.predicted({name: [Path(name)] for name in names}, on_cpu(tmp_path), [0])
 
 
 def test_chosen_rows_samples_and_formats(trained, tmp_path, capsys):

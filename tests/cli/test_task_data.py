@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from domainbed_sage.cli import main
-from domainbed_sage.data.multitask import multi_mnist
+from domainbed_sage.data.multitask import multi_mnist, rooms
 from domainbed_sage.data.multitask.specs import task_datasets
 
 
@@ -57,6 +57,9 @@ def test_list_as_json(capsys):
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["counts"], found["size"]) == ({"train": 2975, "test": 500}, [128, 256])
     assert found["kinds"]["depth"]["largest"] == 1.0
+    assert main(["data", "list", "MultiMNIST", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert {"load", "fetch"} & set(found) == set(), "functions are none of its facts"
 
 
 def test_check(say, cityscapes):
@@ -65,6 +68,14 @@ def test_check(say, cityscapes):
     assert "types, shapes and values of all samples are as they should be" in out
     found = json.loads(say("check", "Rooms", "--json"))
     assert (found["dataset"], found["samples"]) == ("Rooms", {"train": 160, "test": 80})
+
+
+def test_notes_are_said(say, monkeypatch):
+    spec = task_datasets["Rooms"]
+    few = replace(rooms.load(1, 1, size=(32, 32)), notes=("the first", "the second"))
+    found = replace(spec, load=lambda root: few, counts={"train": 1, "test": 1}, size=(32, 32))
+    monkeypatch.setitem(task_datasets._things, "Rooms", found)
+    assert say("check", "Rooms").endswith("note: the first note: the second")
 
 
 @pytest.mark.parametrize(
@@ -92,13 +103,18 @@ def test_manifest(say, cityscapes, tmp_path):
     assert again["fingerprint"] in out
     rows = {row["path"]: row for row in csv.DictReader((tmp_path / "m").read_text().splitlines())}
     assert len(rows) == 13
+    assert again["size_bytes"] == sum(int(row["size"]) for row in rows.values())
     assert rows["val/depth/1.npy"]["size"] == "131200"
     assert "inside the package" in say("manifest", "Rooms", status=2)
+    (cityscapes / "cityscapes" / "SUBSET.txt").unlink()
+    say("manifest", "Cityscapes", "--data_dir", cityscapes, "--output", tmp_path / "none", status=2)
+    assert not (tmp_path / "none").exists(), "the counts are wrong"
 
 
 def test_what_there_is_not(say, tmp_path):
     assert "For NYUv2 there are check and manifest" in say("download", "NYUv2", status=2)
-    assert "All samples of Rooms are read anyway" in say("check", "Rooms", "--images", status=2)
+    for words in (["--images"], ["--manifest", "x"], ["--leave_out"]):
+        assert "All samples of Rooms are read anyway" in say("check", "Rooms", *words, status=2)
     assert "There is no folder" in say("check", "NYUv2", "--data_dir", tmp_path, status=2)
 
 

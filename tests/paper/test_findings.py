@@ -37,11 +37,21 @@ def test_json_holds_every_number(tmp_path):
     assert [one["numbers"] for one in data["findings"]] == [{"mean": 76.18}, {"mean": 76.34}, {"gone": None}]
 
 
+def test_how_many_findings_there_are_of_each_verdict():
+    """In the order of the verdicts, not in that of the findings."""
+    verdicts = findings.counts([SOME[2], SOME[0], SOME[0]])
+    assert list(verdicts.items()) == [("follows", 2), ("holds in part", 1)]
+    assert pages.Head("", "", 0, verdicts).summary == "3 findings (follows: 2, holds in part: 1)"
+    assert pages.Head("", "", 0, {}).summary == "0 findings"
+
+
 def test_numbers_are_published_without_rounding_errors(tmp_path):
-    noisy = Finding("Table 1", "", "", "holds", HOW, {"none": -1e-17, "third": 1 / 3, "large": 123456789.123456})
+    noisy = Finding(
+        "Table 1", "", "", "holds", HOW, {"none": -1e-17, "third": 1 / 3, "fall": -2.5, "large": 123456789.123456}
+    )
     findings.publish([noisy], "", "one", tmp_path, command="", seed=0, as_json=False)
     numbers = json.loads((tmp_path / "one.json").read_text())["findings"][0]["numbers"]
-    assert numbers == {"none": 0, "third": 0.3333333333, "large": 123456789.1}
+    assert numbers == {"none": 0, "third": 0.3333333333, "fall": -2.5, "large": 123456789.1}
 
 
 def test_json_goes_to_the_output_and_the_files_to_the_other_one(tmp_path, capsys):
@@ -54,10 +64,21 @@ def test_json_goes_to_the_output_and_the_files_to_the_other_one(tmp_path, capsys
 def test_the_terminal_counts_what_follows_and_tells_the_rest(tmp_path, capsys):
     written(tmp_path)
     said = capsys.readouterr().out
+    assert "3 findings (follows: 1, cannot follow: 1, holds in part: 1)." in " ".join(said.split())
     assert "follows: 1 number\n" in said
+    assert "0 numbers" not in said
     assert "CANNOT FOLLOW: <b>FISH</b> | x. Claimed: average 75.0. Computed: 76.34" in said
     assert "76.18" not in said
     assert max(map(len, said.split("Wrote")[0].splitlines())) <= 80
+
+
+def test_the_terminal_is_told_no_commands_and_no_number_that_rounding_explains(tmp_path, capsys):
+    some = [Finding("X", "c", "\x1b[31mred", "holds", HOW), Finding("X", "", "y", "only if rounded otherwise", HOW)]
+    findings.publish(some, "", "x", tmp_path, command="", seed=0, as_json=False)
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "only if rounded otherwise: 1 number\n" in said
+    assert "ROUNDED" not in said
 
 
 def test_names_become_no_markup(tmp_path):
@@ -102,5 +123,18 @@ def test_the_command_names_only_what_is_not_the_default():
     assert findings.command("theory", 3, True) == "domainbed-sage paper theory --seed 3 --quick"
 
 
-def test_every_verdict_has_its_colour():
-    assert set(pages.CLASSES) == set(findings.VERDICTS)
+def test_what_contradicts_the_paper_is_seen_from_afar(tmp_path):
+    """Three colours, and bold in Markdown for all but what simply follows or holds."""
+    chosen = [Finding("X", "", "", verdict, HOW) for verdict in findings.VERDICTS]
+    findings.publish(chosen, "", "all", tmp_path, command="", seed=0, as_json=False)
+    chips = re.findall(r'class="chip (\w+)">([\w ]+)<', (tmp_path / "all.html").read_text())
+    assert chips == [
+        ("u1", "follows"),
+        ("d1", "only if rounded otherwise"),
+        ("d3", "cannot follow"),
+        ("u1", "holds"),
+        ("d1", "holds in part"),
+        ("d3", "does not hold"),
+    ]
+    bold = re.findall(r"\| \*\*([\w ]+)\*\* \|", (tmp_path / "all.md").read_text())
+    assert bold == ["only if rounded otherwise", "cannot follow", "holds in part", "does not hold"]

@@ -106,6 +106,12 @@ def test_verdicts_of_an_average(columns, printed, verdict):
     assert mean(columns, printed).verdict == verdict
 
 
+def test_the_interval_of_an_average_is_that_of_all_its_columns():
+    """Half a unit of 0.05 and one of 0.005."""
+    own = mean(["1.0", "1.25"], "1.1")
+    assert (own.low, own.high) == (pytest.approx(1.125 - 0.0275), pytest.approx(1.125 + 0.0275))
+
+
 def test_the_interval_of_delta_m_has_its_ends_at_corners():
     """All corners of all roundings, tried one by one."""
     better = {"up": True, "down": False}
@@ -133,6 +139,16 @@ def test_how_often_sage_improves_its_base_solver():
     assert every.numbers == {"cells": 12, "printed": 7, "columns": 8}
     assert three.numbers == {"cells": 6, "printed": 6, "columns": 6}
     assert (every.verdict, three.verdict) == ("holds in part", "holds")
+
+
+@pytest.mark.parametrize(
+    ("printed", "columns", "verdict"), [(1.0, 0.9, "holds in part"), (0.9, 1.0, "holds in part"), (0.9, 0.8, "holds")]
+)
+def test_a_cell_that_stays_equal_is_not_improved(printed, columns, verdict):
+    one, other = ({(0, "SAGE-A"): (1.0, own), (1, "SAGE-A"): (1.0, 0.5)} for own in (printed, columns))
+    found = improvements._counted("", "", one, other, "SAMO-", both_kinds=True)
+    assert found.numbers == {"cells": 2, "printed": 1 + (printed < 1), "columns": 1 + (columns < 1)}
+    assert found.verdict == verdict
 
 
 def test_the_strongest_row_is_another_one_by_the_columns():
@@ -177,6 +193,8 @@ def test_a_baseline_is_positive(printed, change):
 def test_the_committed_findings_are_those_of_today():
     committed = json.loads(COMMITTED.read_text())["findings"]
     found = audit.findings()
+    drawn = {one.where for one, other in zip(found, audit.findings(1), strict=True) if one.numbers != other.numbers}
+    assert drawn == {f"Section 3.1, {what}" for what in ("T = 5 of Eq. 7, a normal matrix", "size of the perturbation")}
     for name in ("where", "claim", "computed", "verdict", "how"):
         assert [one[name] for one in committed] == [getattr(one, name) for one in found]
     for one, own in zip(committed, found, strict=True):

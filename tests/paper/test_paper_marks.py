@@ -63,6 +63,14 @@ def test_sage_is_not_best_on_vlcs(found):
     assert (one.verdict, one.numbers) == ("holds in part", {"bold": 6, "not the best": 1})
 
 
+def test_a_row_without_a_best_number_has_no_right_mark():
+    printed = [{"algorithm": "A", "x": "1", "y": "2"}, {"algorithm": "B", "x": "2", "y": "2"}]
+    (one,) = marks._of_rows(printed, {("A", "x"): {marks.BOLD}})
+    assert (one.verdict, one.computed) == ("does not hold", "x: best is B 2, not A 1")
+    (one,) = marks._of_rows(printed, {("A", "x"): {marks.BOLD}, ("A", "y"): {marks.BOLD}})
+    assert one.verdict == "holds in part"
+
+
 def test_all_signs_agree_with_the_columns(found):
     assert found["Marks of Table 2, plus and minus signs"].numbers == {"signs": 90, "wrong": 0}
 

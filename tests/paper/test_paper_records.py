@@ -3,15 +3,19 @@
 import json
 import math
 import shutil
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from domainbed_sage.core.resources import shipped
-from domainbed_sage.paper import fig3, fig5, records
+from domainbed_sage.paper import fig1, fig2, fig3, fig5, records
 from domainbed_sage.results import packed
 
 SWEEPS = {fig3.GRID: fig3.check_grid, fig3.COMPONENTS: fig3.check_components, fig5.SWEEP: fig5.check}
+COMMITTED = Path(__file__).parent.parent.parent / "results/paper_check/figures.json"
+WORDS = ("claim", "computed", "verdict", "how")
 
 
 @pytest.fixture
@@ -31,13 +35,20 @@ def a_run(folder):
     return sorted(run for run in folder.iterdir() if run.is_dir())[0]
 
 
+@pytest.fixture(scope="module")
+def of_suite(tmp_path_factory):
+    """What the records that come with the suite say, by sweep."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        return {name: check(0, False) for name, check in SWEEPS.items()}
+
+
 @pytest.mark.parametrize("name", SWEEPS)
-def test_a_folder_here_wins_and_gives_the_same(name, results):
-    of_suite = SWEEPS[name](0, False)
+def test_a_folder_here_wins_and_gives_the_same(name, results, of_suite):
     folder = results(name)
     assert records.folder(name).resolve() == folder
-    assert SWEEPS[name](0, False).findings == of_suite.findings
-    assert of_suite.figure is not None
+    assert SWEEPS[name](0, False).findings == of_suite[name].findings
+    assert of_suite[name].figure is not None
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -105,7 +116,12 @@ def test_gains_are_paired():
 
 @pytest.mark.parametrize(
     ("gain", "verdict"),
-    [((2.0, 0.1, 4.0), "holds"), ((2.0, -0.1, 4.0), "holds in part"), ((-1.0, -3.0, 1.0), "does not hold")],
+    [
+        ((2.0, 0.1, 4.0), "holds"),
+        ((2.0, -0.1, 4.0), "holds in part"),
+        ((-1.0, -3.0, 1.0), "does not hold"),
+        ((0.0, -1.0, 1.0), "does not hold"),
+    ],
 )
 def test_verdict_of_a_component(gain, verdict):
     means = {"SAGE": 50.0, "no noise": 48.0}
@@ -122,6 +138,14 @@ def test_runs_without_the_cosine_are_not_drawn(results, capsys):
     assert "are not the same, or have no cosine" in capsys.readouterr().err
 
 
+def test_pairs_have_one_held_out_style_and_trial(monkeypatch, tmp_path, capsys):
+    one = curve([0.1, 0.2])
+    monkeypatch.setattr(records, "folder", lambda *_: tmp_path)
+    monkeypatch.setattr(fig5, "curves", lambda folder: {"ERM": [one], "SAGE": [one._replace(trial=1)]})
+    assert fig5.check(0, False).figure is None
+    assert "are not the same" in capsys.readouterr().err
+
+
 def test_curves_are_those_of_the_records(results):
     folder = results(fig5.SWEEP)
     found = fig5.curves(folder)
@@ -134,12 +158,26 @@ def test_curves_are_those_of_the_records(results):
 
 
 def curve(values):
-    return fig5.Curve("a", 0, np.arange(4.0), np.array(values))
+    return fig5.Curve("a", 0, np.arange(float(len(values))), np.array(values))
 
 
 def test_verdicts_of_the_cosine():
     up, down = [curve([0.1, 0.2, 0.4, 0.4 + d]) for d in (0.0, 0.01)], [curve([0.1, 0.2, 0.1, 0.1])] * 2
     assert [one.verdict for one in fig5.findings({"ERM": down, "SAGE": up})] == ["holds", "holds"]
     assert [one.verdict for one in fig5.findings({"ERM": up, "SAGE": down})] == ["holds", "does not hold"]
+    wide = [curve([0.1, 0.2, 0.1, 0.1]), curve([0.1, 0.2, 0.1, 0.9])]
+    assert fig5.findings({"ERM": down, "SAGE": wide})[1].verdict == "holds in part", "the interval has 0 inside"
     below = [curve([0.1, 0.2, -0.1, -0.1])] * 2
     assert fig5.findings({"ERM": below, "SAGE": up})[0].verdict == "holds in part"
+
+
+def test_figures_without_random_numbers_are_committed_word_for_word(of_suite):
+    """Figures 1, 3 and 5, and the noise of Section 3.2: they depend on records and formulas alone."""
+    committed = {one["where"]: one for one in json.loads(COMMITTED.read_text())["findings"]}
+    found = [*fig1.findings(), fig2._vanishing(), *chain(*(part.findings for part in of_suite.values()))]
+    rest = {one.partition(",")[0] for one in set(committed) - {one.where for one in found}}
+    assert rest == {"Figure 2", "Figure 4", "Appendix D"}
+    for one in found:
+        there = committed[one.where]
+        assert {name: there[name] for name in WORDS} == {name: getattr(one, name) for name in WORDS}
+        assert there["numbers"] == pytest.approx(dict(one.numbers), rel=1e-6, abs=1e-9)

@@ -112,6 +112,13 @@ def test_a_step_costs_more_than_twice_one_of_erm():
     assert text_claims.step_cost(3, 36, joint=False) == pytest.approx(2 + share)
 
 
+@pytest.mark.parametrize(("text", "verdict"), [("78.9", "follows"), ("78.90", "follows"), ("78.8", "cannot follow")])
+def test_a_quoted_number_is_that_of_the_table(monkeypatch, text, verdict):
+    monkeypatch.setattr(text_claims, "QUOTED", (("X", "y", "table1", "SAGE (Ours)", "avg_printed", text),))
+    (one,) = text_claims._quoted()
+    assert (one.verdict, one.numbers) == (verdict, {"text": float(text), "table": 78.9})
+
+
 def test_what_the_text_says_holds_or_does_not():
     verdicts = {one.where: one.verdict for one in text_claims.findings()}
     assert [verdict for where, verdict in verdicts.items() if where.startswith("Section 5.2")] == ["follows"] * 8

@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, optimize
 
 from domainbed_sage.paper import expansion
-from domainbed_sage.paper.theorem1 import Z95, CommonHessian, Estimate, NotQuadratic, RandomHessians, minimizer
+from domainbed_sage.paper.theorem1 import Z95, CommonHessian, Estimate, Family, NotQuadratic, RandomHessians, minimizer
 
 DRAWS = 20_000
 
@@ -136,7 +136,8 @@ def test_a_ratio_far_from_one_is_said(ratio, half_width, verdict):
 
 
 @pytest.mark.parametrize(
-    ("ratio", "deviation", "verdict"), [(1, 3.9, "holds"), (1, -4.1, "does not hold"), (1 + 1e-8, 0, "does not hold")]
+    ("ratio", "deviation", "verdict"),
+    [(1, 3.9, "holds"), (1, -4.1, "does not hold"), (1 + 1e-8, 0, "does not hold"), (1 - 1e-8, 0, "does not hold")],
 )
 def test_a_common_hessian_is_held_to_exactness(ratio, deviation, verdict):
     fine = [Estimate(2, 1.0, 0.0, 1.0)]
@@ -145,7 +146,27 @@ def test_a_common_hessian_is_held_to_exactness(ratio, deviation, verdict):
     assert made.verdict == verdict
 
 
-def test_a_remainder_that_grows_is_said():
-    fine, off = [Estimate(2, 1.0, 0.0, 1.0)], [Estimate(64, 1.01, 0.0, 1.0)]
-    found = {expansion.COMMON: fine, expansion.RANDOM: fine, expansion.OTHER: off, expansion.TWO: fine}
-    assert [one.verdict for one in expansion.findings(found, {2: 0.0})][-1] == "holds in part"
+@pytest.mark.parametrize("kind", [expansion.RANDOM, expansion.OTHER, expansion.TWO])
+@pytest.mark.parametrize(
+    ("scaled", "verdict"), [(0.99, "holds"), (-0.99, "holds"), (1.01, "holds in part"), (-1.01, "holds in part")]
+)
+def test_a_remainder_that_grows_is_said(kind, scaled, verdict):
+    fine = [Estimate(2, 1.0, 0.0, 1.0)]
+    found = dict.fromkeys((expansion.COMMON, expansion.RANDOM, expansion.OTHER, expansion.TWO), fine)
+    made = list(expansion.findings({**found, kind: [*fine, Estimate(64, 1 + scaled / 64**2, 0.0, 1.0)]}, {2: 0.0}))[-1]
+    assert made.verdict == verdict
+    assert f"{kind} +0.00 to {scaled:+.2f}" in made.computed
+    assert made.numbers[f"{kind}, K = 64"] == pytest.approx(scaled)
+
+
+def test_a_quick_run_draws_fewer(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Family, "estimate", lambda self, rng, K, draws: drawn.append((type(self), draws)))
+    monkeypatch.setattr(CommonHessian, "deviation", lambda self, rng, K, draws, sigma: drawn.append(("noise", draws)))
+    fine = [Estimate(2, 1.0, 0.0, 1.0)]
+    every = dict.fromkeys((expansion.COMMON, expansion.RANDOM, expansion.OTHER, expansion.TWO), fine)
+    said = [one.how.partition(" draws")[0] for one in expansion.findings(every, {2: 0.0}, 10)]
+    assert said[:3] == ["40,000", "3,000", "10,000"]
+    expansion.estimates(0, 10)
+    expansion.deviations(0, 10)
+    assert set(drawn) == {(CommonHessian, 40_000), (RandomHessians, 3_000), (NotQuadratic, 10_000), ("noise", 40_000)}

@@ -90,6 +90,20 @@ def test_packed():
     assert picture.packed([], 9) == []
 
 
+def test_a_page_leaves_room_for_its_title_and_no_more():
+    """Half an inch for the title, and 0.12 for each further line below."""
+    first, fits, less = (picture.Block(high, lambda part: part.subplots()) for high in (picture.HEIGHT - 1, 0.5, 0.51))
+    assert len(picture.pages([first, fits], "title", "one line")) == 1
+    assert len(picture.pages([first, less], "title", "one line")) == 2
+    assert len(picture.pages([first, fits], "title", "one\ntwo")) == 2
+
+
+def test_long_names_lose_their_middle():
+    assert picture.shortened("a" * 32) == "a" * 32
+    assert picture.shortened("abcdefghijklmnopqrstuvwxyz0123456") == "abcdefghijklmnop…stuvwxyz0123456"
+    assert picture.shortened("a\x1bb") == "a\\x1bb"
+
+
 def test_strips():
     assert [list(share) for share in picture.strips(6, 4)] == [[0, 1, 2], [3, 4, 5]]
     assert [list(share) for share in picture.strips(4, 4)] == [[0, 1, 2, 3]]

@@ -1,6 +1,7 @@
 """Pictures of predictions and of tables of several tasks: colours by value, what is grey, and bytes that repeat."""
 
 import io
+from dataclasses import replace
 
 import matplotlib.colors
 import numpy as np
@@ -18,6 +19,9 @@ def test_classes():
     truth = np.array([[0, 2], [-1, 2]])
     found = classes(truth, truth)
     assert found[1, 0].tolist() == [IGNORED] * 3
+    many = np.array([[0, 19, 20, 39]])
+    first, last, *again = classes(many, many)[0].tolist()
+    assert again == [first, last], "after twenty classes their colours return"
     assert found[0, 1].tolist() == found[1, 1].tolist() != found[0, 0].tolist()
     scores = np.array([[[9.0, 0], [0, 0]], [[0, 0], [0, 0]], [[0, 9.0], [9.0, 9.0]]])
     assert (classes(scores, truth)[truth >= 0] == found[truth >= 0]).all()
@@ -72,6 +76,33 @@ def test_many_rows_are_divided():
     assert titles == ["truth", *(f"row{i}" for i in range(4)), "truth", *(f"row{i}" for i in range(4, 9))]
 
 
+def test_how_many_panels_are_side_by_side(monkeypatch):
+    monkeypatch.setattr(scene_pictures, "MOST", 3)
+    for rows, blocks in ((2, 1), (3, 2)):
+        figures = drawn([f"row{i}" for i in range(rows)], ["segmentation"], shape=(1, 4, 6))
+        assert sum(len(figure.subfigs) for figure in figures) == blocks
+
+
+def test_of_many_tasks_the_first_are_drawn():
+    n, tasks = np.zeros((1, 4, 6), int), [f"task{i}" for i in range(7)]
+    arrays, images = dict.fromkeys(tasks, n), np.zeros((1, 3, 4, 6), np.float32)
+    (figure,) = scene_pictures.draw("X", [0], images, dict.fromkeys(tasks, "segmentation"), arrays, {"LS": arrays})
+    assert len(figure.subfigs[0].axes) == 2 * (1 + scene_pictures.MOST_TASKS)
+
+
+def test_every_sample_has_its_own_image_and_targets():
+    images = np.stack([np.full((3, 2, 3), shade, np.float32) for shade in (0.25, 0.75)])
+    images[:, 0, 0, 0] = 1.0  # the upper left corner is red
+    depth, found = (np.stack([np.full((1, 2, 3), size) for size in sizes]) for sizes in ((1.0, 2.0), (0.5, 0.5)))
+    (figure,) = scene_pictures.draw("X", [5, 9], images, {"d": "depth"}, {"d": depth}, {"LS": {"d": found}})
+    for part, number, shade, ratio in zip(figure.subfigs, (5, 9), (0.25, 0.75), (0.5, 0.25), strict=True):
+        image, _, truth, ours = part.axes
+        assert image.get_title() == f"sample {number}"
+        assert image.images[0].get_array()[0, 0].tolist() == [1.0, shade, shade]
+        assert image.images[0].get_array()[1, 2].tolist() == [shade] * 3
+        assert (truth.images[0].get_array()[0, 0, 0], ours.images[0].get_array()[0, 0, 0]) == (1.0, ratio)
+
+
 def test_a_task_that_a_row_lacks_is_left_blank():
     n = np.zeros((1, 4, 6), int)
     both = {"a": "segmentation", "b": "segmentation"}
@@ -79,6 +110,14 @@ def test_a_task_that_a_row_lacks_is_left_blank():
     (figure,) = scene_pictures.draw("X", [3], images, both, {"a": n, "b": n}, {"STL": {"b": n}})
     panels = np.array(figure.subfigs[0].axes).reshape(3, 2)
     assert [len(panel.images) for panel in panels[:, 1]] == [0, 0, 1]
+
+
+def test_a_predicted_label_is_that_of_the_largest_score():
+    scores, labels = np.array([[0.1, 0.2, 0.7], [0.5, 0.4, 0.1]]), np.array([2, 1])
+    words, images = {"a": "classification"}, np.zeros((2, 3, 4, 6), np.float32)
+    (figure,) = scene_pictures.draw("X", [0, 1], images, words, {"a": labels}, {"LS": {"a": scores}})
+    shown = [(part.axes[3].texts[0].get_text(), part.axes[3].texts[0].get_color()) for part in figure.subfigs]
+    assert shown == [("2", picture.INK), ("0", scene_pictures.WRONG)]
 
 
 def test_labels_are_written_and_wrong_ones_are_red():
@@ -119,6 +158,7 @@ def test_dots_are_trials_and_strokes_their_means(panels):
     strokes = {int(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in lines if line.get_marker() == "|"}
     names = [label.get_text() for label in panels["seg miou"].get_yticklabels()]
     assert names == ["LS", "MGDA", "STL"]
+    assert panels["seg miou"].get_ylim() == (2.5, -0.5), "the first row is above"
     assert dots == {0: [40.0, 44.0], 1: [39.0], 2: [42.0]}
     assert strokes == {0: 42.0, 1: 39.0, 2: 42.0}
 
@@ -131,11 +171,26 @@ def test_the_trivial_predictor_is_drawn_where_it_is_near(panels):
     }
     assert marked["seg miou"] == {"--": 42.0, ":": 41.0}
     assert marked["depth abserr"] == {"--": 1.5}
+    assert panels["seg miou"].get_xlim() == pytest.approx((38.75, 44.25)), "the dots, and a twentieth beside them"
     assert panels["depth abserr"].get_xlim()[1] < 9
     (footer,) = (
         text.get_text() for text in panels["seg miou"].get_figure(root=True).texts if "dots" in text.get_text()
     )
     assert footer.endswith("dotted line: Trivial, where it is near")
+
+
+def test_metrics_that_fill_no_whole_line_leave_no_empty_panel():
+    """Of two datasets, each with dots of its own: of seven metrics and one."""
+    seven = [replace(run("LS", 0, 1.0, 1.0), metrics=dict.fromkeys("abcdefg", 1.0), trivial={})]
+    seven[0] = replace(seven[0], higher_is_better=dict.fromkeys("abcdefg", True))
+    one = [
+        replace(run("LS", 0, 5.0, 1.0), dataset="NYUv2", metrics={"a": 5.0}, trivial={}, higher_is_better={"a": True})
+    ]
+    runs = [*seven, *one]
+    (figure,) = task_dots.draw(task_tables.build(TaskRuns(tuple(runs))), runs)
+    shown = [[panel for panel in part.axes if panel.axison] for part in figure.subfigs]
+    assert [len(panels) for panels in shown] == [7, 1]
+    assert [[list(line.get_xdata()) for line in panels[0].lines] for panels in shown] == [[[1.0]] * 2, [[5.0]] * 2]
 
 
 def test_no_letter_is_cut():

@@ -95,7 +95,10 @@ def test_the_footer_names_every_mark(dataset, marked):
     (said,) = (note for note in sage.notes() if note.startswith("*"))
     assert said.count(", columns imply") == marked
     assert list(sage.strings()["Δm printed"].str.endswith("*")).count(True) == marked
-    assert "SAGE-SAMO-MGDA" in said
+    assert {
+        "NYUv2": "SAGE-LS (3.81, columns imply 2.88 ± 0.02)",
+        "Cityscapes": "SAGE-SAMO-MGDA (9.85, columns imply 5.84 ± 0.11)",
+    }[dataset] in said
     clean = [one for one in fmtl if "Every printed Δm follows from its columns within rounding." in one.notes()]
     assert len(clean) == {"NYUv2": 0, "Cityscapes": 2}[dataset]
 
@@ -122,6 +125,28 @@ def test_calibration_and_means_over_tasks():
 def test_rows_named_erm_or_ours_are_nobodys():
     brier = task_paper.compare(table("MultiMNIST", {"ERM": DIGITS, "Ours": DIGITS}, {}))[1]
     assert [row for row, own in brier.pairs if own] == ["", ""]
+    assert list(brier.notes())[1:] == [
+        "Printed for other data, MultiMNISTPareto; ours is MultiMNIST.",
+        "Printed rows with one of ours: 0 of 2.",
+        "ERM and Ours: as printed; no row of ours stands for them.",
+    ]
+
+
+def test_printed_digits_by_our_names():
+    accuracy, brier, ece = (one.printed.cells for one in task_paper.compare(table("MultiMNIST", {"LS": DIGITS}, {})))
+    sides = ("left", "right", "mean")
+    assert accuracy["STL"] == dict(
+        zip([f"test_{side}_accuracy" for side in sides], ["95.33 ± 0.08", "94.16 ± 0.04", "94.74 ± 0.06"], strict=True)
+    )
+    assert brier["ERM"] == dict(zip([f"test_{side}_brier" for side in sides], ["0.082", "0.106", "0.094"], strict=True))
+    assert ece["Ours"] == dict(zip([f"test_{side}_ece" for side in sides], ["0.022", "0.028", "0.025"], strict=True))
+
+
+def test_direct_aggregation_has_a_row_of_its_own():
+    ours = {"F-MGDA direct": OURS, "F-MGDA": OURS, "F-MTL-LS": OURS}
+    *_, aggregation = task_paper.compare(table("Cityscapes", ours))
+    assert dict(aggregation.pairs)["Ours (direct)"] == "F-MGDA direct"
+    assert "Printed rows with one of ours: 1 of 4." in aggregation.notes()
 
 
 def test_error_is_what_accuracy_lacks():
@@ -154,7 +179,10 @@ def test_the_command(results, capsys):
     assert main(["table", str(results), "--paper"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "-------- Cityscapes, beside Table 2" in out
-    assert "Nothing is printed for Rooms." in out
+    assert (
+        "Nothing is printed for Rooms. There are printed tables of NYUv2, Cityscapes, MultiMNISTPareto, CelebA, "
+        "MultiMNIST."
+    ) in out
     assert "Printed rows with one of ours: 2 of 25." in out
     frame = pd.read_csv(results / "paper_tasks.csv", dtype={"printed": str})
     (printed,) = frame.query("method == 'MGDA' and column == 'test_depth_abserr' and table.str.contains('SAGE')")[

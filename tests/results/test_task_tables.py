@@ -1,6 +1,7 @@
 """Tables of runs on several tasks: means over evaluations and trials, the single-task row, Δm, and what is left out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from reference import sweep_folder
@@ -49,14 +50,68 @@ def test_without_single_tasks_there_is_no_delta_m(tmp_path):
     assert any("No Δm" in note for note in table.notes)
 
 
-def test_calibration_is_shown_and_not_in_delta_m(tmp_path):
-    better = {"test_left_accuracy": True, "test_left_brier": False}
+@pytest.mark.parametrize("metric", ["test_left_brier", "test_left_ece"])
+def test_calibration_is_shown_and_not_in_delta_m(tmp_path, metric):
+    better = {"test_left_accuracy": True, metric: False}
     for name, only, accuracy, brier in (("stl", "left", 80.0, 0.2), ("ls", "", 88.0, 0.9)):
-        values = {"test_left_accuracy": [accuracy], "test_left_brier": [brier]}
+        values = {"test_left_accuracy": [accuracy], metric: [brier]}
         write(tmp_path, name, values, only_task=only, better=better)
     (table,) = task_tables.build(task_runs.load(tmp_path))
-    assert table.means.at["ERM-LS", "test_left_brier"] == 0.9
+    assert table.means.at["ERM-LS", metric] == 0.9
     assert table.means.at["ERM-LS", task_tables.DELTA] == pytest.approx(-10.0)
+
+
+def test_best_is_bold_by_the_direction_of_each_column(tmp_path):
+    """STL's Δm of 0 is best where no row improves on it."""
+    rows = {"stl": (40.0, 2.0, "both"), "ls": (42.0, 1.0, ""), "uw": (30.0, 3.0, "")}
+    for name, (seg, depth, only) in rows.items():
+        write(tmp_path / "a", name, metrics(seg, depth), only_task=only, solver=name.upper())
+        if name != "ls":
+            write(tmp_path / "b", name, metrics(seg, depth), only_task=only, solver=name.upper())
+    for folder, best in (("a", "| ERM-LS |**42**|**1**|**-27.5**|1|"), ("b", "| STL |**40**|**2**|**0**|1|")):
+        (table,) = task_tables.build(task_runs.load(tmp_path / folder))
+        lines = [line.replace(" ", "") for line in task_tables.markdown(table).splitlines() if "**" in line]
+        assert lines == [best.replace(" ", "")]
+
+
+def test_tables_of_two_datasets_are_apart(tmp_path):
+    write(tmp_path, "a", metrics(40.0, 2.0))
+    write(tmp_path, "b", metrics(30.0, 1.0), dataset="NYUv2")
+    other = task_runs.load(tmp_path).runs[0]
+    two = task_runs.TaskRuns((other, replace(other, name="c", variant="9 train, 3 test")))
+    (mixed,) = task_tables.build(two)
+    assert [note for note in mixed.notes if note.startswith("Data")] == [
+        "Data: 5 train, 3 test.",
+        "Data: 9 train, 3 test.",
+    ]
+    tables = task_tables.build(task_runs.load(tmp_path))
+    assert [(table.dataset, table.means.at["ERM-LS", "test_seg_miou"]) for table in tables] == [
+        ("Rooms", 40.0),
+        ("NYUv2", 30.0),
+    ]
+    task_tables.write_all(tables, tmp_path)
+    assert [line.split(",")[-1] for line in (tmp_path / "tasks.csv").read_text().splitlines()] == [
+        "Dataset",
+        "Rooms",
+        "NYUv2",
+    ]
+    assert main(["table", str(tmp_path), "--datasets", "NYUv2"]) == 0
+    assert "Rooms" not in (tmp_path / "tasks.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "said"),
+    [
+        ((1, 1), "that of the last evaluation, averaged"),
+        ((1, 3), "the mean over the last 1 to 3 evaluations"),
+        ((3, 3), "the mean over the last 3 evaluations"),
+    ],
+)
+def test_over_how_many_evaluations_is_said(tmp_path, lengths, said):
+    for name, n in zip(("ls", "uw"), lengths, strict=True):
+        write(tmp_path, name, metrics(30.0, 1.0, n), solver=name.upper())
+    (table,) = task_tables.build(task_runs.load(tmp_path))
+    assert table.notes[0].startswith(f"Each number is {said}")
 
 
 def test_the_plan_names_and_orders_rows(results):
@@ -101,21 +156,6 @@ def of_domains(folder, name="PACS-ERM-0"):
     sweep_folder.write_flat(folder, [0.96, 0.964], dataset=name.partition("-")[0])
 
 
-def test_kinds_of_runs(tmp_path):
-    assert task_runs.kinds(tmp_path / "nothing") == {False}
-    (tmp_path / "Rooms-torn").mkdir()
-    (tmp_path / "Rooms-torn" / "results.jsonl").write_text('{"args": {"ta')
-    assert task_runs.kinds(tmp_path) == {False}
-    write(tmp_path, "Rooms-x", {"test_seg_miou": [1.0]})
-    assert task_runs.kinds(tmp_path) == {True}
-    assert "Rooms-torn" in task_runs.load(tmp_path).unfinished
-    of_domains(tmp_path)
-    assert task_runs.kinds(tmp_path) == {True, False}
-    found = task_runs.load(tmp_path)
-    assert [run.name for run in found.runs] == ["Rooms-x"]
-    assert found.unfinished == (), "what cannot be read is told of with the other runs"
-
-
 def test_a_folder_of_both_kinds(tmp_path, capsys):
     """Each kind has its table, what is planned of one is not missing in the other, and no run is called damaged."""
     of_domains(tmp_path)
@@ -156,7 +196,10 @@ def test_chosen_rows(results, capsys):
 def test_what_is_refused(tmp_path, capsys):
     write(tmp_path / "a", "begun", metrics(1.0, 1.0), done=False)
     assert main(["table", str(tmp_path / "a")]) == 2
-    assert "No run in" in capsys.readouterr().err
+    assert "is finished: 1 of them have begun." in capsys.readouterr().err
+    write(tmp_path / "b", "ls", metrics(1.0, 1.0))
+    assert main(["table", str(tmp_path / "b"), "--datasets", "PACS"]) == 2
+    assert "The runs have no dataset 'PACS'. Known: Rooms." in capsys.readouterr().err
     assert main(["table", str(tmp_path / "a"), str(tmp_path / "a")]) == 2
     assert "one folder at a time" in capsys.readouterr().err
 

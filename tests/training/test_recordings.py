@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from domainbed_sage.algorithms import algorithms
+from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared
 from domainbed_sage.models.optimizers import optimizers
-from domainbed_sage.training.recordings import RECORDINGS, RecordedDraws, Recording, recording
+from domainbed_sage.training.recordings import RECORDINGS, RecordedDraws, Recording, load, recording
 
 GOLDENS = Path(__file__).parents[1] / "data" / "goldens.json"
 
@@ -40,6 +41,13 @@ def test_every_hyperparameter_of_the_recordings_is_known(method):
     recorded, row = json.loads(GOLDENS.read_text())["hparams"][method], recording(method)
     ours = declared(algorithms[row.algorithm], optimizers[row.optimizer_name(recorded)])
     assert set(row.hparams(recorded)) - set(ours) == set()
+
+
+def test_an_archive_that_would_run_code_is_refused(tmp_path):
+    np.savez(tmp_path / "r.npz", x=np.array([{}], dtype=object))
+    (tmp_path / "r.json").write_text("{}")
+    with pytest.raises(UserError, match=r"should be a recording\. Found: Object arrays cannot be loaded"):
+        load(tmp_path / "r.npz")
 
 
 ARRAYS = {

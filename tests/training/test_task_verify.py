@@ -1,6 +1,8 @@
 """Multi-task updates repeat what was recorded from their authors' codes, and what is wrong is seen."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from domainbed_sage.cli import main
 from domainbed_sage.core.errors import UserError
 from domainbed_sage.training.replays.files import verify
-from domainbed_sage.training.task_verify import replay_tasks
+from domainbed_sage.training.task_verify import TaskDeviation, _relative, replay_tasks, report_tasks
 from domainbed_sage.training.verify import TOLERANCE
 
 DATA = Path(__file__).parents[1] / "data" / "mtl"
@@ -83,6 +85,33 @@ def test_a_small_change_is_seen(damaged, key):
     text, ok = verify(damaged(change))
     assert not ok
     assert [line.split()[0] for line in text.splitlines() if "DIFFERS" in line] == [key.split("/")[0]]
+
+
+def test_no_number_is_worse_than_any():
+    one = TaskDeviation("SAGE-LS", gradient=1e-12, params=1.0, agreement=math.nan, running=None, close=True)
+    assert one.worst == math.inf
+    assert replace(one, agreement=2e-12).worst == 2e-12, "Adam makes motion of rounding: the weights do not count"
+
+
+def test_only_who_stops_early_is_referred_to_an_exact_twin():
+    row = TaskDeviation("CAGrad", 1e-3, 0.0, None, None, close=False)
+    rows = [row, replace(row, method="CAGrad@exact", gradient=0.0, close=True)]
+    for close, said in ((False, "its solver stops early, see CAGrad@exact"), (True, "DIFFERS")):
+        text, ok = report_tasks([replace(row, close=close), rows[1]], TOLERANCE)
+        assert text.splitlines()[1].endswith(said)
+        assert ok != close
+
+
+def test_a_deviation_is_relative_to_the_largest_number_of_its_step():
+    recorded = np.array([[1e3, 1.0], [1e-3, 0.0]])
+    assert _relative(recorded + np.array([[0.0, 1.0], [0.0, 2e-6]]), recorded) == pytest.approx(2e-3)
+
+
+def test_what_was_recorded_in_half_precision_is_not_compared():
+    info, arrays = recording("trajectories_k2")
+    hparams = info["hparams"]["UW"]
+    info["hparams"] = {"UW": hparams, "UW@prototype_bf16": hparams}
+    assert [one.method for one in replay_tasks(info, arrays)] == ["UW"]
 
 
 def test_numbers_that_are_none_differ(damaged):

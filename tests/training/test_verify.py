@@ -172,9 +172,18 @@ def test_method_of_another_suite_is_named_and_does_not_count(tmp_path):
     assert text.splitlines()[-1].split()[-4:] == ["not", "in", "this", "suite"]
 
 
+def test_rounding_is_that_of_domains_summed_in_another_order(tmp_path):
+    (deviation,) = replay(record(tmp_path, {"ERM": {}}, K=5))
+    assert 0 < deviation.rounding < 1e-11
+
+
 def test_worst_counts_steps_and_not_the_free_run():
     assert Deviation("SAGE_svd", params=1e-16, loss=3e-16, agreement=2e-16, free=0.1).worst == 3e-16
     assert Deviation("SAM", params=1e-16, loss=float("nan")).worst == float("inf")
+    assert Deviation("SAM", params=1e-16, others=2e-3).worst == 2e-3
+    text, ok = report([Deviation("MIRO"), Deviation("VREx")])
+    assert not ok
+    assert text.endswith("The recording has no method of this suite, so nothing was verified.")
     assert report([Deviation("SAM", params=TOLERANCE)])[1]
     assert not report([Deviation("SAM", params=1.01 * TOLERANCE)])[1]
 
