@@ -42,7 +42,7 @@ def task_row(record: Mapping[str, Any], keys: Sequence[str]) -> str:
 def _metric(key: str) -> str:
     """The name of a metric in few characters."""
     text = key.removeprefix("test_")
-    return text if len(text) <= 14 else f"{text[:13]}…"
+    return text if len(text) <= 14 else f"{text[:8]}…{text[-5:]}"  # both the task and the metric
 
 
 def _written(number: float, form: str) -> str:

@@ -48,3 +48,10 @@ def test_the_command_prints_the_table_and_the_files_keep_the_rest(tmp_path):
     assert "'batch_size': 2" in kept
     assert "env0_out_acc" in kept
     assert console.HEAD in kept
+
+
+def test_heads_of_columns_name_the_task_and_the_metric():
+    keys = ("test_depth_abserr", "test_segmentation_miou")
+    head = console.task_head(keys)
+    assert head.split() == ["step", "depth_abserr", "segmenta…_miou", "loss", "s/step"]
+    assert len(console.task_row({"step": 9, **dict.fromkeys(keys, 0.5)}, keys)) == len(head)
