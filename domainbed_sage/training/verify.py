@@ -236,7 +236,7 @@ def _compare(method: str, hparams: dict[str, Any], order: list[str], arrays: dic
         _relative(params, recorded),
         logged.get("loss"),
         logged.get("agreement"),
-        max(others, default=None),
+        float(np.max(others)) if others else None,  # NaN, if one of them is
         _relative(free, recorded),
         _relative(reverse, params.numpy()),
     )

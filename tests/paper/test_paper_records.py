@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from domainbed_sage.core.resources import shipped
 from domainbed_sage.paper import fig1, fig2, fig3, fig5, records
@@ -94,6 +95,30 @@ def test_verdict_of_the_grid(inner, outer, verdict):
 def test_inner_settings_that_differ_by_four_standard_errors_are_not_stable():
     grid = [fig3.Cell(float(r), float(g), 50.0 + 4 * (r == g == 2)) for r in range(4) for g in range(4)]
     assert fig3._of_grid(grid, 1.0).verdict == "does not hold"
+
+
+def test_the_grid_is_drawn_at_its_places():
+    """Rows of the picture are radii, columns noise scales, from the lowest at the lower left."""
+    grid = [fig3.Cell(rho, gamma, 50 + 10 * rho + gamma) for rho in (2.0, 1.0) for gamma in (3.0, 5.0, 4.0)]
+    figure = Figure()
+    fig3._draw_grid(figure, grid)
+    panel = figure.axes[0]
+    assert panel.images[0].get_array().tolist() == [[63, 64, 65], [73, 74, 75]]
+    assert panel.images[0].origin == "lower"
+    texts = {text.get_position(): text.get_text() for text in panel.texts}
+    assert texts == {(j, i): f"{63 + j + 10 * i:.1f}" for i in range(2) for j in range(3)}
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["3", "4", "5"]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["1", "2"]
+    assert [panel.get_xlabel()[-1], panel.get_ylabel()[-1]] == ["γ", "ρ"]
+
+
+def test_lines_of_the_components_are_where_equality_with_sage_would_end():
+    """SAGE minus the row is 3 within 1 to 5: the row's line goes from 5 to 1 below SAGE."""
+    figure = Figure()
+    fig3._draw_components(figure, {"SAGE": 60.0, "ERM": 57.0}, {"ERM": fig3.Gain(3.0, 1.0, 5.0)})
+    lines = [line.get_xdata() for line in figure.axes[0].lines if list(line.get_ydata()) == [0, 0]]
+    assert [list(ends) for ends in lines] == [[55, 59]] * 2
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["ERM", "SAGE"]
 
 
 def test_chance_error_is_binomial():

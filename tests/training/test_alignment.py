@@ -92,10 +92,10 @@ def test_is_the_cosine_of_the_two_gradients(tmp_path):
     config = small_config("ERM", test_envs=[1, 3])
     experiment = train.build(config, on_cpu(tmp_path))
     alignment, model = Alignment(experiment), experiment.algorithm.model
-    batch, unseen = (stream[0].map(experiment.normalize) for stream in (experiment.stream, alignment.unseen))
+    batch, unseen = (stream[3].map(experiment.normalize) for stream in (experiment.stream, alignment.unseen))
     assert batch.sizes == unseen.sizes == (2, 2)
     expected = F.cosine_similarity(*(flat_gradient(model, b.x, b.y) for b in (batch, unseen)), dim=0)
-    alignment.note(0, batch)
+    alignment.note(3, batch)
     assert alignment.record()[NAME] == pytest.approx(float(expected), rel=1e-4)
     assert alignment.record() == {}
     each = records(run(small_config("ERM", checkpoint_freq=1), tmp_path / "each", log_alignment=True))

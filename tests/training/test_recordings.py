@@ -1,6 +1,7 @@
-"""What recorded methods are called here, and that their random numbers are used in the recorded order."""
+"""What recorded methods are called here, that their random numbers are used in order, and what of them is compared."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from domainbed_sage.core.errors import UserError
 from domainbed_sage.core.hparams import declared
 from domainbed_sage.models.optimizers import optimizers
 from domainbed_sage.training.recordings import RECORDINGS, RecordedDraws, Recording, load, recording
+from domainbed_sage.training.verify import TOLERANCE, replay
 
 GOLDENS = Path(__file__).parents[1] / "data" / "goldens.json"
 
@@ -91,3 +93,20 @@ def test_what_was_not_recorded_is_drawn():
 def test_a_variant_without_draws_of_its_own_uses_those_of_another():
     arrays = {"GGA+noise/noise/uniform": np.ones(3)}
     assert RecordedDraws("GGA+noise_centred", arrays).uniform("uniform", torch.zeros(3)).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("key", ["nll", "penalty"])
+@pytest.mark.parametrize("error", [1e-6, math.nan])
+def test_the_worst_of_several_other_metrics_counts(tmp_path, key, error):
+    """Of VREx, which reports two, as the authors' own code recorded them."""
+    recorded, info = np.load(GOLDENS.with_suffix(".npz")), json.loads(GOLDENS.read_text())
+    arrays = {name: recorded[name] for name in recorded.files if name.split("/")[0] in ("x", "y", "init", "VREx")}
+    (tmp_path / "r.json").write_text(json.dumps(info | {"hparams": {"VREx": info["hparams"]["VREx"]}}))
+    np.savez(tmp_path / "r.npz", **arrays)
+    (before,) = replay(tmp_path / "r.npz")
+    assert before.others < TOLERANCE
+    arrays[f"VREx/{key}"][1] *= 1 + error
+    np.savez(tmp_path / "r.npz", **arrays)
+    (after,) = replay(tmp_path / "r.npz")
+    assert after.others == pytest.approx(error, rel=1e-3, nan_ok=True)
+    assert after.worst == (math.inf if math.isnan(error) else after.others)
