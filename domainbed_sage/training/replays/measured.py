@@ -52,8 +52,9 @@ def distance(ours: ArrayLike, recorded: ArrayLike, least: float = 0.0) -> float:
 
 
 def largest(what: str, distances: Sequence[float], tolerance: float, note: str = "") -> Measured:
-    """One row of several cases."""
-    return Measured(what, max(distances, default=math.inf), tolerance, len(distances), note)
+    """One row of several cases; NaN, which is never allowed, if one of them is."""
+    deviation = float(np.max(distances)) if distances else math.inf
+    return Measured(what, deviation, tolerance, len(distances), note)
 
 
 def not_compared(what: str, why: str) -> Measured:

@@ -81,12 +81,12 @@ class Pass:
             theirs = self.tensor(f"{kind}/pred{k}")
             step = prediction.shape[-1] // theirs.shape[-1]
             found.append(distance(prediction.detach()[..., ::step, ::step], theirs))
-        return max(found)
+        return float(np.max(found))
 
     def _running_means(self) -> float:
         state, start = self.model.state_dict(), f"{self.data}/after_one_pass/"
         names = [key.removeprefix(start) for key in self.arrays if key.startswith(start)]
-        return max(self._off(f"after_one_pass/{name}", state[name]) for name in names)
+        return float(np.max([self._off(f"after_one_pass/{name}", state[name]) for name in names]))
 
 
 def measure(info: Mapping[str, Any], arrays: Arrays) -> list[Measured]:

@@ -166,5 +166,7 @@ def test_what_is_ok():
     assert Measured("a", 1e-9, 1e-9, 1).ok
     assert not Measured("a", 1.1e-9, 1e-9, 1).ok
     assert not largest("no case", [], 1.0).ok
+    for distances in ([math.nan, 0.0], [0.0, math.nan]):
+        assert not largest("one case is no number", distances, 1.0).ok
     assert report([Measured("a", 0.0, 0.0, 1), not_compared("b", "why")])[1]
     assert not report([not_compared("b", "why")])[1]
