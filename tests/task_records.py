@@ -24,15 +24,17 @@ def write(
     trivial=None,
     variant="5 train, 3 test",
     dataset="Rooms",
+    hparams=None,
+    settings=None,
 ):
     """A run whose metrics in each evaluation are these, by key."""
     folder = results / name
     folder.mkdir(parents=True)
     args = {"task": "multi_task", "dataset": dataset, "algorithm": algorithm, "trial_seed": trial}
-    args |= {"test_envs": [1], "hparams_seed": 0}
+    args |= {"test_envs": [1], "hparams_seed": 0, "model": "one"} | (settings or {})
     about = {
         "args": args,
-        "hparams": {"solver": solver, "only_task": only_task},
+        "hparams": {"solver": solver, "only_task": only_task, "width": 1} | (hparams or {}),
         "data": {"variant": variant},
         "higher_is_better": {key: up for key, up in better.items() if key in values},
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from domainbed_sage.results.records import MULTI_TASK, RESULTS, read_run
 
 LAST = 10  # evaluations whose mean is reported, as the codes behind SAGE's Table 2 report the last ten epochs
 DONE = "done"
+SETTINGS = ("model", "optimizer", "steps", "checkpoint_freq", "precision")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class TaskRun:
         variant: what identifies its data.
         algorithm: its name.
         solver: its name.
+        settings: what else the trials of a row have in common: model, steps and the like, as far as they are recorded,
+            and all hyperparameters.
     """
 
     name: str
@@ -49,6 +52,7 @@ class TaskRun:
     variant: str
     algorithm: str = ""
     solver: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,7 @@ def _run(folder: Path, labels: Mapping[str, str]) -> TaskRun:
         records[-1]["data"]["variant"],
         args["algorithm"],
         hparams["solver"],
+        {name: args[name] for name in SETTINGS if name in args} | hparams,
     )
 
 

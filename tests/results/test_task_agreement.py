@@ -56,10 +56,17 @@ def test_trials_of_single_tasks_are_those_of_the_task_with_the_fewest(results):
         ({"trial": 2}, ""),
         ({}, "ls0 and .*more are both trial 0 of the row ERM-LS on Rooms"),
         ({"only_task": "seg", "solver": "UW"}, "more and .*seg0 are both trial 0 of the row of seg alone on Rooms"),
+        ({"trial": 2, "hparams": {"lr": 0.1}}, ""),
+        ({"trial": 2, "hparams": {"lr": 0.1}, "dataset": "NYUv2"}, ""),
+        (
+            {"trial": 2, "hparams": {"width": 2}},
+            "ls0 has width 1, and .*more has width 2: both are of the row ERM-LS on Rooms, and trials of a row may",
+        ),
+        ({"trial": 2, "settings": {"model": "other"}}, "ls0 has model 'one', and .*more has model 'other'"),
         ({"trial": 2, "variant": "other"}, "dep0 ran on '5 train, 3 test' of Rooms, and .*more on 'other'"),
     ],
 )
-def test_only_one_run_for_each_trial_of_a_row_all_on_the_same_data(results, capsys, changed, message):
+def test_only_one_run_for_each_trial_of_a_row_all_alike_and_on_the_same_data(results, capsys, changed, message):
     write(results, "more", metrics(1.0, 1.0), **changed)
     assert main(["table", str(results), "--out", str(results / "out")]) == (2 if message else 0)
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
