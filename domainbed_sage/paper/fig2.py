@@ -160,6 +160,7 @@ def _draw(figure: "Figure", every: "Sequence[Method]", shares: Sequence[Share], 
 
 def _map(panel: "Axes", first: "dict[str, Array]", *, of_loss: bool) -> None:
     import numpy as np
+    from matplotlib.patheffects import withStroke
 
     from domainbed_sage.paper.landscape import START, A, B, agreement, losses
 
@@ -176,9 +177,12 @@ def _map(panel: "Axes", first: "dict[str, Array]", *, of_loss: bool) -> None:
         how |= {"lw": 0.5, "zorder": 3} if name == "SAGE" else {}
         panel.plot(*path[:: 5 if name == "SGLD" else 1].T, color=LOOKS[name].colour, **how)
     panel.plot(*START, "*", color="#333333", ms=6)
+    around = [withStroke(linewidth=1.5, foreground="w")]
     for name, place in (("A", A), ("B", B)):
         panel.plot(*place, "o", color="#333333", ms=2.5)
-        panel.annotate(name, (place[0], place[1]), (4, -8), textcoords="offset points", fontsize=7, fontweight="bold")
+        how = {"fontsize": 7, "fontweight": "bold", "path_effects": around}
+        panel.annotate(name, (place[0], place[1]), (7, -15), textcoords="offset points", **how)
+    panel.annotate("start", (START[0], START[1]), (-4, -2), textcoords="offset points", ha="right", fontsize=SMALL)
     panel.set(xlim=(-2.4, 2.4), ylim=(-1.6, 1.6), xticks=[], yticks=[], aspect="equal")
     panel.grid(False)
 
