@@ -30,6 +30,7 @@ DEAF_TO = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2}
 PATIENCE_S = 10.0
 LOOK_EVERY_S = 1.0
 DEATH_SHOWS_IN_S = 0.2
+CUT_OFF_S = 10.0  # a connection that ends is the first sign of a death, which takes its time where memory is full
 PR_SET_PDEATHSIG = 1
 
 
@@ -175,14 +176,15 @@ class _Processes(_MultiProcessingDataLoaderIter):
         """
         shutdown = threading.Thread(target=self._shutdown_workers, daemon=True)
         shutdown.start()
-        shutdown.join(PATIENCE_S)
+        with suppress(RuntimeError):  # torch's, on the death of a loader process
+            shutdown.join(PATIENCE_S)
         self._kill()
         shutdown.join(DEATH_SHOWS_IN_S)  # it may have noticed their end, and not have recorded that yet
 
     def _kill(self) -> None:
         for process in getattr(self, "_workers", ()):
             for _ in range(2):
-                with suppress(RuntimeError):  # torch's, on the death of a loader process: the first time only
+                with suppress(RuntimeError):  # see `end`: the first time only
                     process.kill()
                     process.join(PATIENCE_S)
 
@@ -206,7 +208,11 @@ def _received(processes: _Processes) -> Iterator[Any]:
             for sent in processes:
                 yield sent.open() if isinstance(sent, _Parcel) else sent
         except Exception as error:
-            connection.wait([process.sentinel for process in processes._workers], DEATH_SHOWS_IN_S)
+            patience = CUT_OFF_S if isinstance(error, EOFError | ConnectionError) else DEATH_SHOWS_IN_S
+            dying = connection.wait([process.sentinel for process in processes._workers], patience)
+            for process in processes._workers:
+                if process.sentinel in dying:
+                    process.join(patience)  # files of a process are closed a moment before it has ended
             codes = [process.exitcode for process in processes._workers if process.exitcode]
             if not codes:
                 raise

@@ -180,8 +180,25 @@ def items_with(open_files):
     return len(held), message
 
 
-def test_too_few_open_files():
+def test_a_loader_whose_death_shows_late():
+    """Its connections have ended before it has: it is no lack of open files."""
+
+    class Dying(HandedOver):
+        def __reduce__(self):
+            threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            return super().__reduce__()
+
+    class Some(Items):
+        def __getitem__(self, key):
+            return Dying(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+
+    with pytest.raises(UserError, match=limits.KILLED.meaning):
+        list(loaded(Some(), range(9), 1))
+
+
+def test_too_few_open_files(monkeypatch):
     """Whatever it is that finds no place: pipes, processes, the tensors that come."""
+    monkeypatch.setattr(loaders, "CUT_OFF_S", 0.2)
     for open_files in (*range(1, 25, 2), 40, 60):
         arrived, message = items_with(open_files)
         assert arrived < 60
@@ -205,8 +222,9 @@ def _cut_off(error):
 
 
 @pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")])
-def test_a_loader_process_that_cannot_accept_a_connection(error):
+def test_a_loader_process_that_cannot_accept_a_connection(error, monkeypatch):
     """It has no file left to open; the traceback is its own, and here the connection just ends."""
+    monkeypatch.setattr(loaders, "CUT_OFF_S", 0.2)
 
     class Some(Items):
         def __getitem__(self, key):
