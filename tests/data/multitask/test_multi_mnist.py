@@ -247,7 +247,9 @@ class Malicious:
         return self.made_by
 
 
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: np.array([x], object)], ids=str)
+@pytest.mark.parametrize(
+    "wrap", [lambda x: x, lambda x: [x], lambda x: np.array([x], object)], ids=["itself", "in a list", "in an array"]
+)
 def test_no_code_in_a_pickle_is_carried_out(tmp_path, wrap):
     root = pickled(tmp_path / "x", wrap(Malicious(os.mkdir, str(tmp_path / "harm"))))
     assert "Found posix.mkdir in it" in refused(root)
