@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # A file of pip constraints, e.g. .github/constraints-oldest.txt; it then decides on torch as well.
 CONSTRAINTS ?=
+# Processes that share the tests, a file at a time; each takes up to 3 GB of memory.
+WORKERS ?= 2
 TORCH ?= $(if $(CONSTRAINTS),torch torchvision,torch==2.14.1 torchvision==0.29.1)
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
@@ -16,7 +18,7 @@ demo: $(STAMP)  ## a leave-one-domain-out sweep of six algorithms on real images
 test: lint types suite  ## what CI runs
 
 suite: $(STAMP)  ## the tests alone
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # On a real Slurm on this host, which is brought up and taken down (Debian packages, root).
 test-slurm: $(STAMP)  ## sweeps on a real Slurm: requeue, preemption, time limit, lost nodes, killed tasks
