@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "What a step of SAGE costs"
-DOMAINS, FEW_DOMAINS = (2, 3, 6), (2, 3)  # K; source domains, or tasks
+DOMAINS, FEW_DOMAINS = (2, 3, 4, 5, 6), (2, 3)  # K; source domains, or tasks
 USUAL = 3  # K of most of the paper's experiments
 ABOUT, NEGLIGIBLE = 0.1, 0.05  # of a ratio of 2; of a step
 TOTAL_ROWS = 12  # the paper's batch size, read as that of the whole batch
