@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,6 +10,8 @@ from tqdm import tqdm
 from domainbed_sage.algorithms import algorithms
 from domainbed_sage.config import RunConfig
 from domainbed_sage.core.errors import UserError
+from domainbed_sage.results import planned
+from domainbed_sage.results.escape import printable
 from domainbed_sage.results.records import RESULTS, parse_run, run_record
 from domainbed_sage.results.selection import Selected, training_domain
 from domainbed_sage.training.notes import read_progress
@@ -22,7 +24,7 @@ class Overview:
 
     def __init__(self, folder: Path, runs: Sequence[RunConfig], missing: Sequence[RunConfig], rows: int) -> None:
         self.folder, self.count = folder, len(runs) - len(missing)
-        self.names, self.clock = names(runs), Clock(missing, rows)
+        self.names, self.clock = names(runs, planned.labels(folder)), Clock(missing, rows)
         self.total = tqdm(
             total=len(runs),
             initial=self.count,
@@ -125,12 +127,18 @@ def work(run: RunConfig) -> float:
     return float(passes) * float(run.hparams["batch_size"]) * len(run.source_envs)
 
 
-def names(runs: Sequence[RunConfig]) -> dict[str, str]:
-    """What each run is called in a line, by its run_id: in what it differs from others of the sweep."""
+def names(runs: Sequence[RunConfig], labels: Mapping[str, str]) -> dict[str, str]:
+    """What each run is called in a line, by its run_id: in what it differs from others of the sweep.
+
+    Args:
+        runs: all of them.
+        labels: the row of a run by the name of its folder; without one it goes by its algorithm.
+    """
     several = len({run.dataset for run in runs}) > 1
     called = {}
     for run in runs:
-        parts = [f"{run.dataset} {run.algorithm}" if several else run.algorithm, f"held out {run.held_out}"]
+        row = printable(labels.get(run.folder_name, run.algorithm))
+        parts = [f"{run.dataset} {row}" if several else row, f"held out {run.held_out}"]
         parts += [f"trial {run.trial_seed}", *([f"setting {run.hparams_seed}"] if run.hparams_seed else [])]
         called[run.run_id] = ", ".join(parts)
     times = Counter(called.values())

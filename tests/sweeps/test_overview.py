@@ -5,6 +5,7 @@ import json
 import pytest
 from helpers import small_config
 
+from domainbed_sage.results import planned
 from domainbed_sage.sweeps import overview
 from domainbed_sage.sweeps.overview import Clock, Overview, duration, names
 
@@ -102,8 +103,20 @@ def test_names_tell_runs_apart():
     plain, random = small_config(), small_config(hparams_seed=2)
     wider = small_config(hparams={**plain.hparams, "width": 2 * plain.hparams["width"]})
     start = f"{plain.algorithm}, held out {plain.held_out}, trial 0"
-    assert names([plain, random]) == {plain.run_id: start, random.run_id: f"{start}, setting 2"}
-    assert names([plain, wider]) == {run.run_id: f"{start}, run {run.run_id}" for run in (plain, wider)}
+    assert names([plain, random], {}) == {plain.run_id: start, random.run_id: f"{start}, setting 2"}
+    assert names([plain, wider], {}) == {run.run_id: f"{start}, run {run.run_id}" for run in (plain, wider)}
+    labels = {plain.folder_name: "slim", wider.folder_name: "wide\n"}
+    rows = {plain.run_id: "slim", wider.run_id: "wide\\n"}
+    where = start.removeprefix(plain.algorithm)
+    assert names([plain, wider], labels) == {run_id: f"{row}{where}" for run_id, row in rows.items()}
+
+
+def test_a_line_names_the_row_of_the_plan(tmp_path, capsys):
+    run = small_config()
+    entry = planned.PlannedRun(run.folder_name, "Ours", run.dataset, run.algorithm, (0,), 0, run.steps)
+    planned.write(tmp_path, "s", planned.Plan("x", (entry,)))
+    Overview(tmp_path, [run], [run], rows=1).finished(run, "")
+    assert capsys.readouterr().out == f"   1/1  Ours, held out {run.held_out}, trial 0: done\n"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(59, "59 s"), (60, "1 min"), (5399, "90 min"), (5400, "1.5 h")])
