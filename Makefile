@@ -18,7 +18,7 @@ demo: $(STAMP)  ## a leave-one-domain-out sweep of six algorithms on real images
 test: lint types suite  ## what CI runs
 
 suite: $(STAMP)  ## the tests alone
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # On a real Slurm on this host, which is brought up and taken down (Debian packages, root).
 test-slurm: $(STAMP)  ## sweeps on a real Slurm: requeue, preemption, time limit, lost nodes, killed tasks

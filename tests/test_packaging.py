@@ -56,7 +56,7 @@ def test_the_workflow_calls_targets_that_exist(row):
     commands = done.stdout.splitlines()
     installs = [c for c in commands if "pip install" in c]
     assert len(installs) == 2
-    assert re.search(r"-m pytest --numprocesses \d+ --dist loadfile$", commands[-1])
+    assert re.search(r"-m pytest --numprocesses \d+ --dist loadfile --no-loadscope-reorder$", commands[-1])
     assert ("mypy" in done.stdout) == (row["versions"] == "newest")
     assert all((f"--constraint {OLDEST}" in c) == (row["versions"] == "oldest") for c in installs)
     assert ("torch==" in installs[0]) == (row["versions"] == "newest")

@@ -9,7 +9,6 @@ from generated_trees import plant
 
 from domainbed_sage.cli import main
 from domainbed_sage.config import make_config
-from domainbed_sage.models import models
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -33,7 +32,7 @@ def test_the_comparison_has_the_numbers_of_its_records(tmp_path, capsys):
 
 
 @pytest.fixture
-def example(tmp_path, monkeypatch):
+def example(tmp_path, monkeypatch, forget_plugins):
     monkeypatch.chdir(tmp_path)
     Path("term.py").write_text(block("python", "## Your own algorithm"))
     sweep = block("yaml", "## Your own algorithm")
@@ -67,14 +66,12 @@ def test_own_dataset(tmp_path, monkeypatch, capsys, after):
     assert make_config(dataset="Cams", algorithm="ERM", test_envs=["1"]).test_envs == (1,)
 
 
-def test_own_model(tmp_path, monkeypatch, restore_signals):
+@pytest.mark.usefixtures("forget_plugins", "restore_signals")
+def test_own_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mynet.py").write_text(block("python", "## Your own model"))
     (words,) = block("console", "## Your own model").splitlines()
-    try:
-        assert main([*words.split()[1:], "--output_dir", "run"]) == 0
-    finally:
-        models._things.pop("mynet", None)
+    assert main([*words.split()[1:], "--output_dir", "run"]) == 0
     assert Path("run/done").exists()
 
 
