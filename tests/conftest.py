@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from algorithm_cases import one_thread
 from fake_slurm import FakeSlurm
 
 from domainbed_sage.algorithms import algorithms
@@ -48,6 +49,13 @@ def fake_slurm(tmp_path, monkeypatch):
     fake = FakeSlurm(tmp_path / "slurm")
     monkeypatch.setenv("PATH", fake.path)
     return fake
+
+
+@pytest.fixture(scope="module")
+def in_one_thread():
+    """Sums have one order, and times one core."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture

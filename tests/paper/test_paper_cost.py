@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from algorithm_cases import one_thread
 from torch.utils.flop_counter import FlopCounterMode
 
 from domainbed_sage.cli import main
@@ -21,10 +20,7 @@ TINY = {
 VIT, MTAN = TINY.values()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def in_one_thread():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("in_one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -5,20 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from algorithm_cases import one_thread
+from finding_cases import by_place
 from matplotlib.figure import Figure
 
 from domainbed_sage.paper import fig4
 
-
-@pytest.fixture(autouse=True, scope="module")
-def in_one_thread():
-    with one_thread():
-        yield
-
-
-def by_place(findings):
-    return {one.where: one for one in findings}
+pytestmark = pytest.mark.usefixtures("in_one_thread")
 
 
 @pytest.fixture(scope="module")

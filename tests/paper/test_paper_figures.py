@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from algorithm_cases import one_thread
+from finding_cases import by_place
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
@@ -15,15 +15,7 @@ from domainbed_sage.cli import main
 from domainbed_sage.core.seeding import generator
 from domainbed_sage.paper import fig1, fig2, fig4, landscape
 
-
-@pytest.fixture(autouse=True, scope="module")
-def in_one_thread():
-    with one_thread():
-        yield
-
-
-def by_place(findings):
-    return {one.where: one for one in findings}
+pytestmark = pytest.mark.usefixtures("in_one_thread")
 
 
 # Figure 1

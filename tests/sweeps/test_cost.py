@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import pytest
 import torch
-from algorithm_cases import SETTINGS, one_thread
+from algorithm_cases import SETTINGS
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -37,10 +37,7 @@ CPU_ATTENTION = {  # PyTorch's counter knows the fused attention of CUDA, not th
 pytestmark = pytest.mark.usefixtures("forget_plugins")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def in_one_thread():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("in_one_thread")
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from algorithm_cases import one_thread
 from torch.utils.flop_counter import FlopCounterMode
 
 from domainbed_sage.algorithms import Problem, algorithms
@@ -21,11 +20,7 @@ from domainbed_sage.sweeps.cost import step_cost
 from domainbed_sage.sweeps.estimate import cost, plan
 from domainbed_sage.training.task_experiment import tasks_of
 
-
-@pytest.fixture(autouse=True, scope="module")
-def in_one_thread():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("in_one_thread")
 
 
 MODELS = {"NYUv2": "mtan_segnet", "Cityscapes": "mtan_segnet", "MultiMNIST": "resnet_heads", "CelebA": "resnet_heads"}
